@@ -1,0 +1,239 @@
+"""What the web side and the engine's worker process say to each other.
+
+The two ends share a socket pair; each message is one line of JSON with a `type`. The worker never reads the database
+and the web side never holds weights, so this file is the whole of what they agree on. Unknown keys are ignored.
+Sizes: a line is at most `MAX_LINE` bytes; the web side checks lengths before it sends.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NotRequired, TypedDict
+
+MAX_LINE = 16 * 2**20
+
+
+class BaseSpec(TypedDict):
+    """A base model as the registry knows it. `key` identifies its content; `path` is a verified absolute folder."""
+
+    key: str
+    path: str
+    name: str
+    precision: NotRequired[str]  # auto, fp32, bf16 or nf4; missing: the engine's setting
+
+
+class AdapterSpec(TypedDict):
+    """An adapter's stored copy. `digest` is the content hash and the only identity that the engine knows."""
+
+    digest: str
+    path: str  # folder with adapter_config.json and adapter_model.safetensors
+    name: str
+
+
+class Params(TypedDict, total=False):
+    """Sampling; every key may be missing and then takes the default in brackets."""
+
+    max_tokens: int  # [256] new tokens
+    min_tokens: int  # [0]
+    temperature: float  # [1.0] 0 is greedy
+    top_p: float  # [1.0] in (0, 1]
+    top_k: int  # [0] 0: off
+    min_p: float  # [0.0] in [0, 1]
+    repetition_penalty: float  # [1.0] > 0, over prompt and answer
+    presence_penalty: float  # [0.0] over the answer
+    frequency_penalty: float  # [0.0] over the answer
+    seed: int | None  # [None] 0 <= seed < 2**63
+    stop: list[str]  # [] never part of the answer
+    ignore_eos: bool  # [False]
+    logprobs: int | None  # [None] alternatives per token; 0: the chosen token alone
+    json_schema: dict[str, Any] | None  # [None] constrain the answer to this JSON schema
+    json_object: bool  # [False] constrain the answer to any JSON object
+
+
+# Web side -> worker ---------------------------------------------------------------------------------------------
+
+
+class Generate(TypedDict):
+    """Ask for an answer. Exactly one of `messages` (chat template applied) and `prompt` (raw text) is given."""
+
+    type: Literal["generate"]
+    id: str  # chosen by the web side, unique while in flight
+    user: str  # fairness key
+    base: BaseSpec
+    adapter: AdapterSpec | None  # None: the base itself
+    messages: NotRequired[list[dict[str, str]]]  # {role: system|user|assistant, content}
+    prompt: NotRequired[str]
+    continue_last: NotRequired[bool]  # the last assistant message is to be continued, not answered
+    params: Params
+
+
+class Cancel(TypedDict):
+    type: Literal["cancel"]
+    id: str
+
+
+class Load(TypedDict):
+    """Make a base (and adapters) resident now. Answered by `loading` events and then `reply` or `error`."""
+
+    type: Literal["load"]
+    id: str
+    base: BaseSpec
+    adapters: NotRequired[list[AdapterSpec]]
+    pin: NotRequired[bool]
+
+
+class Unload(TypedDict):
+    """Free the base after what runs has ended. Answered by `reply {freed_bytes}`."""
+
+    type: Literal["unload"]
+    id: str
+
+
+class Evict(TypedDict):
+    """Drop one adapter from the bank once no sequence uses it. Answered by `reply {freed_bytes}`."""
+
+    type: Literal["evict"]
+    id: str
+    digest: str
+
+
+class Count(TypedDict):
+    """How many tokens a prompt has. Answered by `reply {tokens, context_length}`; loads the tokenizer alone."""
+
+    type: Literal["count"]
+    id: str
+    base: BaseSpec
+    messages: NotRequired[list[dict[str, str]]]
+    prompt: NotRequired[str]
+
+
+class Status(TypedDict):
+    type: Literal["status"]
+    id: str
+
+
+class Shutdown(TypedDict):
+    """End in order: requests in flight get `error shutting_down`, then the process exits with 0."""
+
+    type: Literal["shutdown"]
+
+
+Command = Generate | Cancel | Load | Unload | Evict | Count | Status | Shutdown
+
+
+# Worker -> web side ---------------------------------------------------------------------------------------------
+
+
+class Ready(TypedDict):
+    """The first line of a worker: imports are done, nothing is loaded."""
+
+    type: Literal["ready"]
+    pid: int
+    device: str  # "cpu" or "cuda:0"
+
+
+class Queued(TypedDict):
+    """Sent when a request starts to wait and whenever its position or reason changes."""
+
+    type: Literal["queued"]
+    id: str
+    position: int  # 0: next
+    reason: str  # code: "batch_full", "memory", "loading_base", "other_base", "loading_adapter"
+    detail: dict[str, Any]  # for the sentence, for example {"base": "Qwen2.5-1.5B"}
+
+
+class Loading(TypedDict):
+    type: Literal["loading"]
+    id: str
+    stage: Literal["starting", "weights", "quantising", "packing", "adapter", "proving", "unloading"]
+    progress: float  # 0..1 within the stage, from bytes or shards done
+    name: str  # of the base or adapter
+
+
+class Logprob(TypedDict):
+    token: str
+    token_id: int
+    logprob: float
+    top: list[tuple[str, int, float]]  # alternatives (token, id, logprob), most likely first
+
+
+class Token(TypedDict):
+    """A piece of the answer: whole characters only. The pieces of a request joined are its answer."""
+
+    type: Literal["token"]
+    id: str
+    index: int  # 0, 1, 2 ... number of this piece
+    text: str
+    tokens: int  # tokens generated so far
+    logprobs: NotRequired[list[Logprob]]  # of the tokens since the last piece
+
+
+class Usage(TypedDict):
+    prompt_tokens: int
+    completion_tokens: int
+    cached_tokens: int  # of the prompt, reused from an earlier turn
+
+
+class Timings(TypedDict):
+    """Seconds, from the moment when the worker received the request."""
+
+    queue: float
+    load: float  # part of queue that a base or adapter was being loaded for
+    ttft: float  # to the first token
+    total: float
+    tokens_per_second: float  # of decoding
+
+
+class Done(TypedDict):
+    type: Literal["done"]
+    id: str
+    finish_reason: Literal["stop", "length", "cancelled"]
+    stop: NotRequired[str]  # the stop string that ended it
+    usage: Usage
+    timings: Timings
+    digest: str  # content hash of the adapter that answered, or the base's key
+    logprobs: NotRequired[list[Logprob]]  # of tokens that no piece carried
+
+
+class Failed(TypedDict):
+    """A request ended without an answer. Codes are listed in `inference/errors.py` with their HTTP status."""
+
+    type: Literal["error"]
+    id: str
+    code: str
+    message: str
+    param: str | None
+    detail: dict[str, Any]
+
+
+class Reply(TypedDict):
+    type: Literal["reply"]
+    id: str
+    data: dict[str, Any]
+
+
+class AdapterProof(TypedDict):
+    """Outcome of the first load of an adapter: not tied to a request."""
+
+    type: Literal["proof"]
+    digest: str
+    ok: bool
+    code: str  # "" or the registry's failure code (no_effect, weights_nonfinite, adapter_incompatible ...)
+    message: str
+    kl: float  # mean KL divergence base || adapter over the probe prompts, nats
+    changed: float  # share of greedy tokens that differ, 0..1
+    seconds: float
+
+
+class Heartbeat(TypedDict):
+    """About once a second, also while a model loads (it comes from its own thread)."""
+
+    type: Literal["heartbeat"]
+    status: dict[str, Any]  # what `status` replies
+
+
+Event = Ready | Queued | Loading | Token | Done | Failed | Reply | AdapterProof | Heartbeat
+
+# `status` data: {"state": "empty|loading|ready|unloading", "base": name or None, "base_key", "precision", "device",
+#  "pinned", "adapters": [{"digest", "name", "rank", "bytes", "in_use"}], "running": n, "waiting": n,
+#  "slots": n, "memory": {"base": bytes, "adapters": bytes, "adapter_budget": bytes, "kv": bytes, "rss": bytes,
+#  "device_used": bytes, "device_total": bytes}, "steps": n, "tokens": n, "loading": null or {stage, progress, name}}

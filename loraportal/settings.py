@@ -1,0 +1,292 @@
+"""Settings of LoRA Portal: one file, every value from the environment or `.env`, each listed in the README's table.
+
+A bad value raises `ImproperlyConfigured` here, in one sentence; a value that is well-formed but cannot work on this
+machine (a folder that cannot be written, a missing driver) is a system check in `loraportal/checks.py`.
+"""
+
+from __future__ import annotations
+
+import secrets
+from pathlib import Path
+
+import environ
+from django.core.exceptions import ImproperlyConfigured
+from django.utils.translation import gettext_lazy as _
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+env = environ.Env()
+environ.Env.read_env(BASE_DIR / ".env")
+
+
+def env_str(name: str, default: str) -> str:
+    return str(env.str(name, default=default)).strip()
+
+
+def env_bool(name: str, default: bool) -> bool:
+    value = env_str(name, "true" if default else "false").lower()
+    if value not in {"1", "0", "true", "false", "yes", "no", "on", "off"}:
+        raise ImproperlyConfigured(f"{name} must be true or false, not {value!r}.")
+    return value in {"1", "true", "yes", "on"}
+
+
+def env_int(name: str, default: int, low: int, high: int) -> int:
+    value = env_str(name, str(default))
+    try:
+        number = int(value)
+    except ValueError:
+        raise ImproperlyConfigured(f"{name} must be a whole number, not {value!r}.") from None
+    if not low <= number <= high:
+        raise ImproperlyConfigured(f"{name} must lie between {low} and {high}, not {number}.")
+    return number
+
+
+def env_float(name: str, default: float, low: float, high: float) -> float:
+    value = env_str(name, str(default))
+    try:
+        number = float(value)
+    except ValueError:
+        raise ImproperlyConfigured(f"{name} must be a number, not {value!r}.") from None
+    if not low <= number <= high:
+        raise ImproperlyConfigured(f"{name} must lie between {low} and {high}, not {number}.")
+    return number
+
+
+def env_path(name: str, default: Path) -> Path:
+    """A path; relative ones count from the project folder, whatever the current folder is."""
+    return (BASE_DIR / Path(env_str(name, str(default))).expanduser()).resolve()
+
+
+def env_list(name: str, default: list[str]) -> list[str]:
+    """Comma-separated words; empty ones are dropped."""
+    raw = env_str(name, ",".join(default))
+    return [item.strip() for item in raw.split(",") if item.strip()]
+
+
+def env_choice(name: str, default: str, choices: tuple[str, ...]) -> str:
+    value = env_str(name, default)
+    if value not in choices:
+        raise ImproperlyConfigured(f"{name} must be one of {', '.join(choices)}, not {value!r}.")
+    return value
+
+
+# Where things are -----------------------------------------------------------------------------------------------
+
+VAR_DIR = env_path("VAR_DIR", BASE_DIR / "var")
+STORE_DIR = VAR_DIR / "store"
+LOG_DIR = VAR_DIR / "logs"
+RUN_DIR = VAR_DIR / "run"
+LORA_ROOTS = [
+    (BASE_DIR / Path(item).expanduser()).resolve()
+    for item in env_list("LORA_ROOTS", [str(VAR_DIR / "adapters")])
+]
+BASE_MODELS_DIR = env_path("BASE_MODELS_DIR", VAR_DIR / "models")
+
+HOST = env_str("HOST", "127.0.0.1")
+PORT = env_int("PORT", 8000, 1, 65535)
+
+# Registry -------------------------------------------------------------------------------------------------------
+
+SCAN_INTERVAL = env_int("SCAN_INTERVAL", 0, 0, 86_400)  # seconds between automatic scans; 0: only on request
+SCAN_SETTLE_SECONDS = env_float("SCAN_SETTLE_SECONDS", 3.0, 0.0, 3600.0)
+
+# Inference ------------------------------------------------------------------------------------------------------
+
+INFERENCE_BACKEND = env_choice("INFERENCE_BACKEND", "local", ("local",))
+# Dotted path of the engine's model runner. The tests and the load harness point it at a fake that needs no torch.
+ENGINE_RUNNER = env_str("ENGINE_RUNNER", "inference.engine.runner:Runner")
+ENGINE_DEVICE = env_choice("ENGINE_DEVICE", "auto", ("auto", "cpu", "cuda"))
+ENGINE_PRECISION = env_choice("ENGINE_PRECISION", "auto", ("auto", "fp32", "bf16", "nf4"))
+ENGINE_THREADS = env_int("ENGINE_THREADS", 0, 0, 1024)  # 0: as many as the machine has cores
+ENGINE_MAX_BATCH = env_int("ENGINE_MAX_BATCH", 32, 1, 1024)  # sequences in one step
+ENGINE_MAX_CONTEXT = env_int("ENGINE_MAX_CONTEXT", 2048, 16, 1_048_576)  # tokens of one sequence
+ENGINE_PREFILL_CHUNK = env_int("ENGINE_PREFILL_CHUNK", 256, 1, 65_536)  # prompt tokens in one step
+ENGINE_KV_BYTES = env_int("ENGINE_KV_BYTES", 0, 0, 2**50)  # 0: sized to what is free
+ENGINE_ADAPTER_BYTES = env_int("ENGINE_ADAPTER_BYTES", 512 * 2**20, 2**20, 2**50)  # LoRA bank
+ENGINE_MAX_GPU_MEMORY = env_str("ENGINE_MAX_GPU_MEMORY", "")  # for example 5.5GiB; empty: by the card's size
+ENGINE_QUEUE_LIMIT = env_int("ENGINE_QUEUE_LIMIT", 256, 1, 100_000)
+ENGINE_USER_LIMIT = env_int("ENGINE_USER_LIMIT", 16, 1, 100_000)  # running and waiting requests of one user
+ENGINE_IDLE_UNLOAD = env_int("ENGINE_IDLE_UNLOAD", 0, 0, 604_800)  # seconds; 0: never
+ENGINE_START_TIMEOUT = env_int("ENGINE_START_TIMEOUT", 120, 1, 3600)
+MAX_TOKENS_LIMIT = env_int("MAX_TOKENS_LIMIT", 4096, 1, 1_000_000)
+MAX_PROMPT_CHARS = env_int("MAX_PROMPT_CHARS", 200_000, 1, 10_000_000)
+
+# Django ---------------------------------------------------------------------------------------------------------
+
+DEBUG = env_bool("DEBUG", False)
+
+
+def secret_key() -> str:
+    """SECRET_KEY from the environment, else a random one that is kept in VAR_DIR (mode 600)."""
+    given = env_str("SECRET_KEY", "")
+    if given:
+        return given
+    path = VAR_DIR / "secret_key"
+    try:
+        return path.read_text(encoding="ascii")
+    except FileNotFoundError:
+        pass
+    key = secrets.token_urlsafe(50)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with open(path, "x", encoding="ascii", opener=lambda p, flags: _open_private(p, flags)) as file:
+            file.write(key)
+    except FileExistsError:  # another process was first
+        return path.read_text(encoding="ascii")
+    return key
+
+
+def _open_private(path: str, flags: int) -> int:
+    import os
+
+    return os.open(path, flags, 0o600)
+
+
+SECRET_KEY = secret_key()
+ALLOWED_HOSTS = env_list("ALLOWED_HOSTS", sorted({"localhost", "127.0.0.1", "[::1]", HOST} - {"0.0.0.0", "::"}))
+CSRF_TRUSTED_ORIGINS = env_list("CSRF_TRUSTED_ORIGINS", [])
+HTTPS = env_bool("HTTPS", False)  # behind a proxy that ends TLS
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = LANGUAGE_COOKIE_SECURE = HTTPS
+SESSION_COOKIE_SAMESITE = "Lax"
+# Two portals on one host differ only by port, which cookies ignore: their names must differ.
+SESSION_COOKIE_NAME = f"loraportal_session_{PORT}"
+CSRF_COOKIE_NAME = f"loraportal_csrf_{PORT}"
+if HTTPS:
+    SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+SECURE_REFERRER_POLICY = "same-origin"
+X_FRAME_OPTIONS = "DENY"
+
+INSTALLED_APPS = [
+    "daphne",
+    "loraportal.apps.LoraPortalConfig",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "servestatic",
+    "django.contrib.staticfiles",
+    "channels",
+    "rest_framework",
+    "accounts",
+    "adapters",
+    "inference",
+]
+
+# Every middleware here is async-capable, so that a client that leaves cancels its async view.
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "loraportal.middleware.ContentSecurityPolicyMiddleware",
+    "servestatic.middleware.ServeStaticMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.locale.LocaleMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+
+ROOT_URLCONF = "loraportal.urls"
+ASGI_APPLICATION = "loraportal.asgi.application"
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.template.context_processors.i18n",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+                "loraportal.context.site",
+            ],
+        },
+    },
+]
+
+# Database: SQLite in WAL with immediate transactions by default (readers never block, writers wait in line).
+DATABASE_URL = env_str("DATABASE_URL", f"sqlite:///{VAR_DIR / 'db.sqlite3'}")
+DATABASES = {"default": env.db_url_config(DATABASE_URL)}
+if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
+    DATABASES["default"]["OPTIONS"] = {
+        "transaction_mode": "IMMEDIATE",
+        "timeout": 20,
+        "init_command": "PRAGMA journal_mode=WAL;PRAGMA synchronous=NORMAL;",
+    }
+elif DATABASES["default"]["ENGINE"].endswith("mysql"):
+    DATABASES["default"].setdefault("OPTIONS", {}).update(charset="utf8mb4", isolation_level="read committed")
+    DATABASES["default"]["TEST"] = {"CHARSET": "utf8mb4", "COLLATION": "utf8mb4_bin"}
+CONN_MAX_AGE = 0
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+REDIS_URL = env_str("REDIS_URL", "")
+CHANNEL_LAYERS: dict[str, dict[str, object]] = {
+    "default": (
+        {
+            "BACKEND": "channels_redis.core.RedisChannelLayer",
+            "CONFIG": {"hosts": [REDIS_URL], "prefix": f"loraportal:{PORT}"},
+        }
+        if REDIS_URL
+        else {"BACKEND": "channels.layers.InMemoryChannelLayer"}
+    )
+}
+
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": f"django.contrib.auth.password_validation.{name}"}
+    for name in (
+        "UserAttributeSimilarityValidator",
+        "MinimumLengthValidator",
+        "CommonPasswordValidator",
+        "NumericPasswordValidator",
+    )
+]
+CSRF_FAILURE_VIEW = "loraportal.errors.csrf_failure"
+LOGIN_URL = "login"
+LOGIN_REDIRECT_URL = "models"
+LOGOUT_REDIRECT_URL = "login"
+
+LANGUAGE_CODE = env_choice("LANGUAGE_CODE", "en", ("en", "zh-hans"))
+LANGUAGES = [("en", _("English")), ("zh-hans", _("Simplified Chinese"))]
+LOCALE_PATHS = [BASE_DIR / "locale"]
+TIME_ZONE = env_str("TIME_ZONE", "UTC")
+USE_I18N = USE_TZ = True
+
+STATIC_URL = "static/"
+STATICFILES_DIRS = [BASE_DIR / "static"]
+STATIC_ROOT = VAR_DIR / "static"
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    "staticfiles": {
+        "BACKEND": (
+            "django.contrib.staticfiles.storage.StaticFilesStorage"
+            if DEBUG
+            else "servestatic.storage.CompressedManifestStaticFilesStorage"
+        )
+    },
+}
+
+DATA_UPLOAD_MAX_MEMORY_SIZE = env_int("MAX_BODY_BYTES", 2 * 2**20, 1024, 2**30)
+
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": [
+        "accounts.authentication.TokenAuthentication",
+        "rest_framework.authentication.SessionAuthentication",
+    ],
+    "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
+    "EXCEPTION_HANDLER": "loraportal.api.exception_handler",
+    "DEFAULT_PAGINATION_CLASS": "loraportal.api.Pagination",
+    "UNICODE_JSON": True,
+}
+
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {
+        "line": {"()": "loraportal.logs.LineFormatter", "format": "%(asctime)s %(levelname)s %(name)s %(message)s"}
+    },
+    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "root": {"handlers": ["console"], "level": env_choice("LOG_LEVEL", "INFO", ("DEBUG", "INFO", "WARNING", "ERROR"))},
+}

@@ -1,0 +1,25 @@
+from __future__ import annotations
+
+from django.conf import settings
+from django.contrib import admin
+from django.urls import include, path
+
+from . import views
+
+urlpatterns = [
+    path("", views.home, name="home"),
+    path("healthz", views.healthz, name="healthz"),
+    path("i18n/", include("django.conf.urls.i18n")),
+    path("admin/", admin.site.urls),
+    path("", include("accounts.urls")),
+    path("", include("adapters.urls")),
+    path("", include("inference.urls")),
+]
+
+if settings.DEBUG:
+    urlpatterns += [path("styleguide", views.styleguide, name="styleguide")]
+
+handler400 = "loraportal.errors.bad_request"
+handler403 = "loraportal.errors.forbidden"
+handler404 = "loraportal.errors.not_found"
+handler500 = "loraportal.errors.server_error"
