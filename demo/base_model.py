@@ -170,7 +170,10 @@ def write_folder(gguf: Path, folder: Path) -> None:
     try:
         model.save_pretrained(partial)
         tokenizer.save_pretrained(partial)
+        # A temporary folder and the weights in it are private to their writer; a model folder is not.
         partial.chmod(0o755)
+        for path in partial.iterdir():
+            path.chmod(0o644)
         if not is_complete(partial):
             raise DemoModelError("The model folder came out incomplete: install the pinned requirements and start again.")
         if folder.exists():
