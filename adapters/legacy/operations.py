@@ -1,0 +1,118 @@
+"""Migration operations that may be cut off anywhere and run again: MySQL and MariaDB commit every DDL statement."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db import migrations
+from django.db.backends.base.schema import BaseDatabaseSchemaEditor
+from django.db.migrations.operations.base import Operation
+
+TABLE = "lora_models"
+KEPT = "lora_models_legacy"  # the older system's table while this portal's one is in its place
+OUR_COLUMNS = {"path_hash", "group_hash", "digest"}  # no older table has them all
+
+
+def tables(schema_editor: BaseDatabaseSchemaEditor) -> set[str]:
+    return set(schema_editor.connection.introspection.table_names())
+
+
+def columns(schema_editor: BaseDatabaseSchemaEditor, table: str) -> set[str]:
+    connection = schema_editor.connection
+    with connection.cursor() as cursor:
+        return {column.name for column in connection.introspection.get_table_description(cursor, table)}
+
+
+def drop(schema_editor: BaseDatabaseSchemaEditor, table: str) -> None:
+    schema_editor.execute(schema_editor.sql_delete_table % {"table": schema_editor.quote_name(table)})
+
+
+def rename(schema_editor: BaseDatabaseSchemaEditor, old: str, new: str) -> None:
+    quote = schema_editor.quote_name
+    schema_editor.execute(f"ALTER TABLE {quote(old)} RENAME TO {quote(new)}")
+
+
+class AdoptLegacyTable(Operation):
+    """Put the older system's `lora_models` aside under `lora_models_legacy`; backwards: put it back."""
+
+    reversible = True
+
+    def state_forwards(self, app_label: str, state: Any) -> None:
+        pass
+
+    def database_forwards(
+        self, app_label: str, schema_editor: BaseDatabaseSchemaEditor, from_state: Any, to_state: Any
+    ) -> None:
+        found = tables(schema_editor)
+        if TABLE not in found or OUR_COLUMNS <= columns(schema_editor, TABLE):
+            return
+        if KEPT in found:
+            raise RuntimeError(
+                f"Both {TABLE} and {KEPT} hold an older system's data. Rename or drop the one that is "
+                "not wanted, then run migrate again."
+            )
+        rename(schema_editor, TABLE, KEPT)
+
+    def database_backwards(
+        self, app_label: str, schema_editor: BaseDatabaseSchemaEditor, from_state: Any, to_state: Any
+    ) -> None:
+        found = tables(schema_editor)
+        if KEPT in found and TABLE not in found:
+            rename(schema_editor, KEPT, TABLE)
+
+    def describe(self) -> str:
+        return "Put an older system's adapter table aside"
+
+
+class DropLeftovers(Operation):
+    """Drop the empty tables that an interrupted run of this migration left, children first."""
+
+    reversible = True
+
+    def __init__(self, names: list[str]) -> None:
+        self.names = names
+
+    def state_forwards(self, app_label: str, state: Any) -> None:
+        pass
+
+    def database_forwards(
+        self, app_label: str, schema_editor: BaseDatabaseSchemaEditor, from_state: Any, to_state: Any
+    ) -> None:
+        found = tables(schema_editor)
+        for name in self.names:
+            if name not in found:
+                continue
+            with schema_editor.connection.cursor() as cursor:
+                cursor.execute(f"SELECT 1 FROM {schema_editor.quote_name(name)} LIMIT 1")  # noqa: S608
+                if cursor.fetchone() is not None:
+                    raise RuntimeError(
+                        f"The table {name} exists and holds rows that this migration did not write. "
+                        "Rename it, then run migrate again."
+                    )
+            drop(schema_editor, name)
+
+    def database_backwards(
+        self, app_label: str, schema_editor: BaseDatabaseSchemaEditor, from_state: Any, to_state: Any
+    ) -> None:
+        pass
+
+    def describe(self) -> str:
+        return "Drop what an interrupted run left"
+
+
+class CreateModel(migrations.CreateModel):
+    """Django's operation, except that going backwards passes over tables that are gone already."""
+
+    def database_backwards(
+        self, app_label: str, schema_editor: BaseDatabaseSchemaEditor, from_state: Any, to_state: Any
+    ) -> None:
+        model = from_state.apps.get_model(app_label, self.name)
+        joins = [f.remote_field.through._meta.db_table for f in model._meta.local_many_to_many]
+        names = [*joins, model._meta.db_table]
+        found = tables(schema_editor)
+        if found.issuperset(names):
+            super().database_backwards(app_label, schema_editor, from_state, to_state)
+            return
+        for name in names:
+            if name in found:
+                drop(schema_editor, name)
