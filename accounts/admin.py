@@ -16,7 +16,7 @@ admin.site.site_header = admin.site.site_title = "LoRA Portal"
 
 @admin.register(ApiToken)
 class ApiTokenAdmin(admin.ModelAdmin):
-    """Look and revoke. Tokens are issued on the tokens page or by `manage.py issue_token`, where they can be shown."""
+    """Look and revoke. Tokens are issued where they can be shown: tokens page, `manage.py issue_token`."""
 
     list_display = [
         "name",

@@ -16,7 +16,7 @@ REALM = 'Bearer realm="LoRA Portal"'
 
 
 def bearer_secret(header: bytes | str) -> str | None:
-    """The secret of an Authorization header; None where the scheme is not Bearer, "" where the value is malformed."""
+    """The secret of an Authorization header; None where it is not a Bearer one, "" where it is malformed."""
     text = header.decode("latin-1") if isinstance(header, bytes) else header
     scheme, _space, value = text.strip().partition(" ")
     if scheme.lower() != "bearer":
@@ -26,7 +26,7 @@ def bearer_secret(header: bytes | str) -> str | None:
 
 
 class TokenAuthentication(BaseAuthentication):
-    """A bearer token decides alone: where one is given, cookies are not looked at, whether it is good or bad."""
+    """A bearer token decides alone: where one is given, good or bad, cookies are not looked at."""
 
     def authenticate(self, request: Request) -> tuple[Any, ApiToken] | None:
         secret = bearer_secret(request.META.get("HTTP_AUTHORIZATION", ""))

@@ -25,7 +25,7 @@ class ThrottledForm(AuthenticationForm):
         address = self.request.META.get("REMOTE_ADDR", "") if self.request else ""
         try:
             throttle.book(username, address)
-        except throttle.TooManyAttempts as refusal:
+        except throttle.TooManyAttemptsError as refusal:
             self.retry_after = refusal.retry_after
             minutes = math.ceil(refusal.retry_after / 60)
             message = ngettext(

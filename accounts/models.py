@@ -31,7 +31,7 @@ def new_secret() -> str:
 
 
 def digest_of(secret: str) -> str:
-    """The form in which a token is stored. A plain hash suffices: 256 random bits cannot be guessed from it."""
+    """The form in which a token is stored. A plain hash suffices: 256 random bits cannot be guessed."""
     return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()
 
 

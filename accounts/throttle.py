@@ -1,7 +1,7 @@
 """Slow password guessing down: so many attempts per account name and per address in a quarter of an hour.
 
-An attempt is booked before the password is looked at, by one guarded update, so that parallel requests cannot slip
-past the limit together; a successful one is taken off again. The counters live in the database and therefore hold
+An attempt is booked before the password is looked at, by one guarded update, so that parallel requests cannot
+slip past the limit together; a successful one is taken off again. The counters live in the database and so hold
 for all web processes.
 """
 
@@ -23,7 +23,7 @@ WINDOW = timedelta(minutes=15)
 LIMITS = {"account": 10, "address": 50}
 
 
-class TooManyAttempts(Exception):
+class TooManyAttemptsError(Exception):
     """`retry_after`: whole seconds until an attempt is possible again."""
 
     def __init__(self, retry_after: int) -> None:
@@ -58,13 +58,13 @@ def keys_of(username: str, address: str) -> list[tuple[str, int]]:
 
 
 def book(username: str, address: str) -> None:
-    """Book one attempt. Raises TooManyAttempts where either limit is reached."""
+    """Book one attempt. Raises TooManyAttemptsError where either limit is reached."""
     now = timezone.now()
     booked: list[str] = []
     for key, limit in keys_of(username, address):
         if not _count(key, limit, now):
             _take_back(booked)
-            raise TooManyAttempts(_seconds_left(key, now))
+            raise TooManyAttemptsError(_seconds_left(key, now))
         booked.append(key)
 
 

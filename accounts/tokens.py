@@ -25,7 +25,7 @@ def default_scopes(user: Any) -> list[str]:
 
 
 def clean_scopes(user: Any, scopes: Iterable[str] | None) -> list[str]:
-    """The scopes in a fixed order. Raises ValidationError for an unknown one and for one above the user's rights."""
+    """The scopes in a fixed order. Raises ValidationError for one that is unknown or above the user's rights."""
     if scopes is None:
         return default_scopes(user)
     wanted = set(scopes)
@@ -80,7 +80,7 @@ def revoke(token: ApiToken) -> bool:
 
 
 def find_usable(secret: str) -> ApiToken | None:
-    """The token of this secret with its user, and its use noted; None where it does not (or no longer) count."""
+    """The token of this secret with its user, and its use noted; None where there is no usable one."""
     if not secret or len(secret) > MAX_SECRET:
         return None
     token = ApiToken.objects.usable().select_related("user").filter(digest=digest_of(secret)).first()

@@ -62,7 +62,7 @@ def trusted(origin: tuple[str, str, int]) -> bool:
 
 
 def from_here(scope: Scope) -> bool:
-    """Host is one of ours, and Origin, where there is one (browsers always send it), is this very site or trusted."""
+    """Host is ours; Origin, where there is one (browsers always send it), is this very site or trusted."""
     hosts = headers_named(scope, b"host")
     allowed = settings.ALLOWED_HOSTS
     if settings.DEBUG and not allowed:

@@ -29,9 +29,7 @@ class Command(BaseCommand):
         users = get_user_model()
         user = users.objects.filter(**{users.USERNAME_FIELD: options["username"]}).first()
         if user is None:
-            raise CommandError(
-                f"There is no user {options['username']!r}: make one with manage.py createsuperuser or in the admin."
-            )
+            raise CommandError(f"There is no user {options['username']!r}: add one in the admin pages first.")
         if not user.is_active:
             raise CommandError(
                 f"The account {options['username']!r} is switched off: activate it in the admin first."

@@ -1,0 +1,8 @@
+"""Fixtures for all tests of the project: see tests/fixtures."""
+
+pytest_plugins = [
+    "tests.fixtures.house",
+    "tests.fixtures.people",
+    "tests.fixtures.models",
+    "tests.fixtures.portal",
+]
