@@ -1,0 +1,182 @@
+"""The engine's worker process: starting it, its end of the socket pair, lines in and out, and its end."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..engine.protocol import MAX_LINE
+
+logger = logging.getLogger(__name__)
+
+CHUNK = 256 * 1024
+MAX_LOG_BYTES = 16 * 2**20
+# What the worker has no business with.
+PRIVATE = ("SECRET_KEY", "DATABASE_URL", "REDIS_URL")
+OFFLINE = (
+    "HF_HUB_OFFLINE",
+    "TRANSFORMERS_OFFLINE",
+    "HF_DATASETS_OFFLINE",
+    "HF_HUB_DISABLE_TELEMETRY",
+    "DO_NOT_TRACK",
+)
+
+
+@dataclass(frozen=True)
+class WorkerOptions:
+    """How a worker is started. `command` is followed by `--fd N`; times are seconds."""
+
+    config: Mapping[str, Any]
+    log_path: Path
+    folder: Path  # the project's folder
+    command: tuple[str, ...] = (sys.executable, "-m", "inference.engine.worker")
+    start_timeout: float = 120.0
+    heartbeat_timeout: float = 20.0
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+class WorkerGone(Exception):
+    """The worker closed its end, or sent what is no line of the protocol."""
+
+
+class WorkerProcess:
+    """One worker. Every method but `kill` belongs to the I/O thread; none blocks on the worker."""
+
+    def __init__(self, options: WorkerOptions) -> None:
+        self.options = options
+        self.started = self.last_seen = time.monotonic()
+        self.ready = False
+        self.completed = 0  # requests that it answered
+        self._in = bytearray()
+        self._out = bytearray()
+        self.socket, far = socket.socketpair()
+        try:
+            self.socket.setblocking(False)
+            with open_log(options.log_path) as log:
+                self.process = subprocess.Popen(  # noqa: S603  (a fixed command, no shell)
+                    [*options.command, "--fd", str(far.fileno())],
+                    pass_fds=[far.fileno()],
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    cwd=options.folder,
+                    env=environment(options),
+                )
+        except OSError:
+            self.socket.close()
+            raise
+        finally:
+            far.close()
+        self.pid = self.process.pid
+
+    @property
+    def wants_write(self) -> bool:
+        return bool(self._out)
+
+    @property
+    def unsent(self) -> int:
+        return len(self._out)
+
+    def send(self, line: bytes) -> None:
+        """Queue one encoded line and push what the socket takes now."""
+        self._out += line
+        self.flush()
+
+    def flush(self) -> None:
+        while self._out:
+            try:
+                sent = self.socket.send(memoryview(self._out)[:CHUNK])
+            except BlockingIOError:
+                return
+            except OSError:
+                return  # the reading side notices and knows more
+            del self._out[:sent]
+
+    def receive(self, handle: Callable[[dict[str, Any]], None]) -> None:
+        """Read what has come and hand over each event.
+
+        Raises WorkerGone at the end of the stream, and at a line that is too long or is not JSON.
+        """
+        try:
+            data = self.socket.recv(CHUNK)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            raise WorkerGone(str(error)) from error
+        if not data:
+            raise WorkerGone("end of stream")
+        self.last_seen = time.monotonic()
+        scanned = len(self._in)
+        self._in += data
+        if len(self._in) > MAX_LINE and b"\n" not in data:
+            raise WorkerGone("a line without end")
+        start = 0
+        while (end := self._in.find(b"\n", max(start, scanned))) >= 0:
+            try:
+                event = json.loads(self._in[start:end])
+            except ValueError as error:
+                raise WorkerGone("a line that is not JSON") from error
+            start = end + 1
+            handle(event)
+        del self._in[:start]
+
+    def exited(self) -> bool:
+        return self.process.poll() is not None
+
+    def end(self, patience: float = 1.0) -> str:
+        """Make sure that the process is gone and reaped; says how it ended."""
+        self.socket.close()
+        try:
+            self.process.wait(patience)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            self.process.wait()
+        code = self.process.returncode
+        if code < 0:
+            with contextlib.suppress(ValueError):
+                return signal.Signals(-code).name
+        return f"exit status {code}"
+
+    def kill(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            self.process.kill()
+
+
+def encode(command: Mapping[str, Any]) -> bytes:
+    """One line of the protocol. Raises ValueError where it is too long."""
+    line = json.dumps(command, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode() + b"\n"
+    if len(line) > MAX_LINE:
+        raise ValueError("the command does not fit into one line")
+    return line
+
+
+def environment(options: WorkerOptions) -> dict[str, str]:
+    env = {name: value for name, value in os.environ.items() if name not in PRIVATE}
+    env |= dict.fromkeys(OFFLINE, "1")
+    env |= {
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(options.folder), os.environ.get("PYTHONPATH", "")])),
+        "PYTHONUNBUFFERED": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "LORAPORTAL_ENGINE": json.dumps(dict(options.config)),
+    }
+    return env | dict(options.environment)
+
+
+def open_log(path: Path) -> Any:
+    """The worker's log, appended to; a big one is put aside once."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(FileNotFoundError):
+        if path.stat().st_size > MAX_LOG_BYTES:
+            path.replace(path.with_suffix(".log.1"))
+    return open(path, "ab")

@@ -1,0 +1,292 @@
+"""The process-wide ModelManager: the only door to inference for views, consumers and commands.
+
+Making one starts nothing; the engine's worker starts with the first request. It serves any number of event loops.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import logging
+import os
+import secrets
+import threading
+import weakref
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+from django.conf import settings
+
+from .backends.local import LocalBackend
+from .backends.process import WorkerOptions
+from .backends.sinks import Stream
+from .engine.protocol import AdapterSpec, BaseSpec, Params, Timings, Usage
+from .errors import EngineError
+
+logger = logging.getLogger(__name__)
+
+REPLY_PATIENCE = 5.0  # seconds for a reply that needs no model
+ENGINE_SETTINGS = (
+    "RUNNER DEVICE PRECISION THREADS MAX_BATCH MAX_CONTEXT PREFILL_CHUNK KV_BYTES ADAPTER_BYTES MAX_GPU_MEMORY "
+    "QUEUE_LIMIT USER_LIMIT IDLE_UNLOAD"
+).split()
+
+
+@dataclass(frozen=True)
+class Request:
+    """What somebody asks for. Exactly one of `messages` and `prompt`; `user` is the key of fairness and limits."""
+
+    user: str
+    base: BaseSpec
+    adapter: AdapterSpec | None = None
+    messages: list[dict[str, str]] | None = None
+    prompt: str | None = None
+    params: Params = field(default_factory=Params)
+    continue_last: bool = False
+
+    def command(self, request_id: str) -> dict[str, Any]:
+        if (self.messages is None) == (self.prompt is None):
+            raise ValueError("exactly one of messages and prompt")
+        asked = {"messages": self.messages} if self.messages is not None else {"prompt": self.prompt}
+        return {
+            "type": "generate",
+            "id": request_id,
+            "user": self.user,
+            "base": self.base,
+            "adapter": self.adapter,
+            "params": self.params,
+            "continue_last": self.continue_last,
+            **asked,
+        }
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A whole answer. `digest`: content hash of the adapter that gave it, or the base's key."""
+
+    text: str
+    finish_reason: str
+    usage: Usage
+    timings: Timings
+    digest: str
+    logprobs: list[dict[str, Any]]
+    stop: str | None = None
+
+
+class ModelManager:
+    """Requests in, streams of events out (`inference/engine/protocol.py` lists the events)."""
+
+    def __init__(self, options: WorkerOptions, limit: int = 512) -> None:
+        self._proofs = ThreadPoolExecutor(1, thread_name_prefix="proofs")
+        self.backend = LocalBackend(options, limit, self._on_proof)
+
+    # Asking -----------------------------------------------------------------------------------------------------
+
+    async def generate(self, request: Request) -> Stream:
+        """Start a request. Refusals come as the stream's `error` event; leaving the stream's context cancels it."""
+        request_id = secrets.token_hex(8)
+        return self._submit(request.command(request_id), (request.adapter or {}).get("digest", ""))
+
+    async def run(self, request: Request) -> Answer:
+        """The whole answer. Raises EngineError; cancelling the task that awaits it cancels the request."""
+        text: list[str] = []
+        logprobs: list[dict[str, Any]] = []
+        async with await self.generate(request) as stream:
+            async for event in stream:
+                logprobs += event.get("logprobs") or []
+                if event["type"] == "token":
+                    text.append(event["text"])
+                elif event["type"] == "error":
+                    raise EngineError.from_event(event)
+                elif event["type"] == "done":
+                    return Answer(
+                        text="".join(text),
+                        finish_reason=event["finish_reason"],
+                        usage=event["usage"],
+                        timings=event["timings"],
+                        digest=event["digest"],
+                        logprobs=logprobs,
+                        stop=event.get("stop"),
+                    )
+        raise EngineError("engine_error")
+
+    async def count_tokens(
+        self, base: BaseSpec, messages: list[dict[str, str]] | None = None, prompt: str | None = None
+    ) -> tuple[int, int]:
+        """(tokens of the prompt, the base's context length). Raises EngineError."""
+        asked = {"messages": messages} if messages is not None else {"prompt": prompt or ""}
+        data = await self._reply({"type": "count", "base": base, **asked})
+        return data["tokens"], data["context_length"]
+
+    # Operating --------------------------------------------------------------------------------------------------
+
+    async def load(
+        self, base: BaseSpec, adapters: list[AdapterSpec] | None = None, pin: bool = False
+    ) -> Stream:
+        """Make a base and adapters resident: `loading` events, then `reply` or `error`."""
+        command = {
+            "type": "load",
+            "id": secrets.token_hex(8),
+            "base": base,
+            "adapters": adapters or [],
+            "pin": pin,
+        }
+        return self._submit(command)
+
+    async def unload(self) -> int:
+        """Free the base after what runs has ended. Returns the bytes freed; 0 where nothing was loaded."""
+        if self.backend.state != "ready":
+            return 0
+        data = await self._reply({"type": "unload"})
+        return data.get("freed_bytes", 0)
+
+    async def evict(self, digest: str) -> int:
+        """Drop one adapter from the engine once nothing uses it. Returns the bytes freed."""
+        self.backend.forget(digest)
+        if self.backend.state != "ready":
+            return 0
+        data = await self._reply({"type": "evict", "digest": digest})
+        return data.get("freed_bytes", 0)
+
+    async def status(self) -> dict[str, Any]:
+        """The worker's state and, where it runs, what it holds. Starts nothing.
+
+        Keys: `worker` {state, pid, device, restarts, in_flight} and `engine` (the protocol's status, or null).
+        """
+        engine = self.backend.last_status
+        if self.backend.state == "ready":
+            try:
+                engine = await self._reply({"type": "status"}, REPLY_PATIENCE)
+            except EngineError as error:
+                logger.warning("engine status: %s", error.code)
+        return {"worker": self.backend.snapshot(), "engine": engine}
+
+    # From threads (signals, hooks, process end)
+
+    def release(self, digest: str) -> None:
+        """An adapter is no longer served: drop it from the engine when its last request has ended. Returns at once."""
+        self.backend.forget(digest)
+        if self.backend.state == "ready":
+            command = {"type": "evict", "id": secrets.token_hex(8), "digest": digest}
+            self.backend.submit(command, lambda event: True)
+
+    def drain(self, digest: str, timeout: float) -> bool:
+        """Block until no request uses the adapter (at most `timeout` seconds), then evict it. For sync code."""
+        if not self.backend.wait_unused(digest, timeout):
+            return False
+        self.release(digest)
+        return True
+
+    def close(self, timeout: float = 8.0) -> None:
+        """End the worker in order. Safe to repeat; later requests hear `shutting_down`."""
+        self.backend.close(timeout)
+        self._proofs.shutdown(wait=True)
+
+    # Inside -----------------------------------------------------------------------------------------------------
+
+    def _submit(self, command: Mapping[str, Any], digest: str = "") -> Stream:
+        stream = Stream(command["id"], self.backend.cancel, digest)
+        deliver = weakref.WeakMethod(stream.deliver)
+
+        def sink(event: dict[str, Any]) -> bool:
+            alive = deliver()
+            return alive is not None and alive(event)
+
+        try:
+            self.backend.submit(command, sink)
+        except ValueError:
+            stream.deliver(
+                EngineError("prompt_too_long", detail={"limit": settings.MAX_PROMPT_CHARS}).event(stream.id)
+            )
+        return stream
+
+    async def _reply(self, command: Mapping[str, Any], timeout: float | None = None) -> dict[str, Any]:
+        async with self._submit({"id": secrets.token_hex(8), **command}) as stream:
+            try:
+                event = await asyncio.wait_for(stream.final(), timeout)
+            except TimeoutError:
+                raise EngineError("engine_timeout") from None
+        if event["type"] == "error":
+            raise EngineError.from_event(event)
+        data: dict[str, Any] = event["data"]
+        return data
+
+    def _on_proof(self, event: dict[str, Any]) -> None:
+        """On the engine's I/O thread: hand the database work to a thread of its own."""
+        self._proofs.submit(write_proof, event)
+
+
+def write_proof(event: Mapping[str, Any]) -> None:
+    from django.db import connection
+
+    from adapters.proofs import record_proof
+
+    try:
+        record_proof(
+            event["digest"], event["ok"], event["code"], event["message"], event["kl"], event["changed"]
+        )
+    except Exception:  # noqa: BLE001  (a database that is away must not end the thread that writes proofs)
+        logger.exception("the proof of %s could not be written", event["digest"])
+    finally:
+        connection.close()  # own threads close their connections
+
+
+def engine_config() -> dict[str, Any]:
+    """The worker's configuration: the ENGINE_* settings in lower case without the prefix, and a few of the house."""
+    config = {name.lower(): getattr(settings, f"ENGINE_{name}") for name in ENGINE_SETTINGS}
+    return config | {
+        "run_dir": str(settings.RUN_DIR),
+        "log_level": settings.LOGGING["root"]["level"],
+    }
+
+
+def worker_options() -> WorkerOptions:
+    return WorkerOptions(
+        config=engine_config(),
+        log_path=settings.LOG_DIR / "engine.log",
+        folder=settings.BASE_DIR,
+        start_timeout=settings.ENGINE_START_TIMEOUT,
+        heartbeat_timeout=settings.ENGINE_HEARTBEAT_TIMEOUT,
+    )
+
+
+_lock = threading.Lock()
+_manager: ModelManager | None = None
+_pid = 0
+
+
+def get_manager() -> ModelManager:
+    """The manager of this process (made on first use; a forked child gets its own)."""
+    global _manager, _pid
+    with _lock:
+        if _manager is None or _pid != os.getpid():
+            limit = settings.ENGINE_QUEUE_LIMIT + settings.ENGINE_MAX_BATCH + 16
+            _manager, _pid = ModelManager(worker_options(), limit), os.getpid()
+            atexit.register(close_manager, _pid)
+        return _manager
+
+
+def current_manager() -> ModelManager | None:
+    """The manager where there is one already; for what need not happen when nothing was ever asked."""
+    return _manager if _pid == os.getpid() else None
+
+
+def set_manager(manager: ModelManager | None) -> ModelManager | None:
+    """Put another manager in place (tests); returns the one before."""
+    global _manager, _pid
+    with _lock:
+        before, _manager, _pid = _manager, manager, os.getpid()
+        return before
+
+
+def close_manager(pid: int | None = None) -> None:
+    """End this process's worker, if it has one."""
+    global _manager
+    if pid is not None and pid != os.getpid():
+        return  # inherited by fork: it is the parent's to close
+    with _lock:
+        manager, _manager = _manager, None
+    if manager is not None:
+        manager.close()

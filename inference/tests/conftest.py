@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from inference.backends.process import WorkerOptions
+from inference.manager import ModelManager, set_manager
+
+FAKE_WORKER = Path(__file__).with_name("fake_worker.py")
+
+
+@pytest.fixture
+def make_manager(tmp_path: Path) -> Iterator[Callable[..., ModelManager]]:
+    """Managers over the fake worker; ended after the test."""
+    made: list[ModelManager] = []
+
+    def make(limit: int = 64, heartbeat_timeout: float = 5.0, **config: Any) -> ModelManager:
+        options = WorkerOptions(
+            config=config,
+            log_path=tmp_path / "engine.log",
+            folder=FAKE_WORKER.parents[2],
+            command=(sys.executable, str(FAKE_WORKER)),
+            start_timeout=20.0,
+            heartbeat_timeout=heartbeat_timeout,
+        )
+        made.append(ModelManager(options, limit))
+        return made[-1]
+
+    yield make
+    for manager in made:
+        manager.close()
+
+
+@pytest.fixture
+def manager(make_manager: Callable[..., ModelManager]) -> Iterator[ModelManager]:
+    """The process-wide manager, over the fake worker."""
+    manager = make_manager()
+    before = set_manager(manager)
+    yield manager
+    set_manager(before)
