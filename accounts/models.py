@@ -99,9 +99,7 @@ class ApiToken(models.Model):
 class SignInCounter(models.Model):
     """Attempts to sign in within one window, of one account name or of one address (see `throttle.py`)."""
 
-    key = models.CharField(
-        max_length=64, unique=True
-    )  # SHA-256 of kind and value: no names or addresses are kept
+    key = models.CharField(max_length=64, unique=True)  # SHA-256 of kind and value: no names or addresses are kept
     started_at = models.DateTimeField()
     attempts = models.PositiveIntegerField(default=0)
 

@@ -35,9 +35,7 @@ def clean_scopes(user: Any, scopes: Iterable[str] | None) -> list[str]:
     if not wanted:
         raise ValidationError(_("A token needs at least one scope."), "no_scope")
     if Scope.OPERATE in wanted and not user.is_staff:
-        raise ValidationError(
-            _("Only operators can have tokens with the scope “operate”."), "scope_above_role"
-        )
+        raise ValidationError(_("Only operators can have tokens with the scope “operate”."), "scope_above_role")
     return [scope for scope in Scope.values if scope in wanted]
 
 

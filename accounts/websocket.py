@@ -117,14 +117,10 @@ class AuthMiddleware:
         if token is None:
             return await refuse(scope, receive, send)
         user: Any = token.user
-        return await self.app(
-            dict(scope, user=user, token=token, language=reader_language(scope)), receive, send
-        )
+        return await self.app(dict(scope, user=user, token=token, language=reader_language(scope)), receive, send)
 
     async def session_user(self, scope: Scope, receive: Receive, send: Send) -> None:
         user = await get_user(scope)
         if not (user.is_authenticated and user.is_active):
             return await refuse(scope, receive, send)
-        return await self.app(
-            dict(scope, user=user, token=None, language=reader_language(scope)), receive, send
-        )
+        return await self.app(dict(scope, user=user, token=None, language=reader_language(scope)), receive, send)

@@ -1,4 +1,4 @@
-"""Every address answers with and without a trailing slash, without a redirect (which would turn a POST into a GET)."""
+"""Every address answers with and without a trailing slash; a redirect would turn a POST into a GET."""
 
 from __future__ import annotations
 

@@ -38,9 +38,7 @@ def test_bad_tokens(owner: User, header: str) -> None:
     assert answer.json()["error"]["code"] == "invalid_token"
 
 
-def test_token_beats_the_cookie(
-    browser_of: Make, token_for: Callable[..., str], owner: User, teammate: User
-) -> None:
+def test_token_beats_the_cookie(browser_of: Make, token_for: Callable[..., str], owner: User, teammate: User) -> None:
     client = browser_of(owner)
     header = {"HTTP_AUTHORIZATION": f"Bearer {token_for(teammate)}"}
     assert client.get("/api/who", **header).json()["user"] == "teammate"

@@ -66,9 +66,7 @@ def test_address_limit_holds_over_many_accounts(db: None) -> None:
 
 
 def test_neighbours_in_one_ipv6_network_share_a_counter() -> None:
-    one, other, far = (
-        throttle.address_key(f"2001:db8:0:{net}::{host}") for net, host in ((1, 1), (1, 2), (2, 1))
-    )
+    one, other, far = (throttle.address_key(f"2001:db8:0:{net}::{host}") for net, host in ((1, 1), (1, 2), (2, 1)))
     assert one == other != far
     assert throttle.address_key("::ffff:192.0.2.1") == throttle.address_key("192.0.2.1")
 

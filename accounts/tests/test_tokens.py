@@ -69,9 +69,7 @@ def test_odd_secrets(db: None, secret: str) -> None:
     assert find_usable(secret) is None
 
 
-def test_use_is_noted_at_most_once_a_minute(
-    owner: User, django_assert_num_queries: Callable[..., Any]
-) -> None:
+def test_use_is_noted_at_most_once_a_minute(owner: User, django_assert_num_queries: Callable[..., Any]) -> None:
     token, secret = issue_token(owner)
     find_usable(secret)
     token.refresh_from_db()
@@ -108,12 +106,7 @@ def test_command_prints_the_token_and_nothing_else(operator: User) -> None:
     secret = out.getvalue().strip()
     assert "\n" not in secret
     token = find_usable(secret)
-    assert (
-        token is not None
-        and token.name == "ci"
-        and token.has_scope("operate")
-        and token.expires_at is not None
-    )
+    assert token is not None and token.name == "ci" and token.has_scope("operate") and token.expires_at is not None
     call_command("issue_token", "operator", "--scope", "infer", stdout=(narrow := io.StringIO()))
     found = find_usable(narrow.getvalue().strip())
     assert found is not None and not found.has_scope("operate")

@@ -55,10 +55,7 @@ async def test_unauthenticated() -> None:
 
 async def test_session(cookie: Any) -> None:
     assert await knock(*HERE, cookie) == "teammate None en"
-    assert (
-        await knock(*HERE, cookie, (b"accept-language", b"zh-CN,zh;q=0.9,en;q=0.5"))
-        == "teammate None zh-hans"
-    )
+    assert await knock(*HERE, cookie, (b"accept-language", b"zh-CN,zh;q=0.9,en;q=0.5")) == "teammate None zh-hans"
 
 
 async def test_bearer_without_origin(bearer: Any) -> None:

@@ -31,9 +31,7 @@ class Command(BaseCommand):
         if user is None:
             raise CommandError(f"There is no user {options['username']!r}: add one in the admin pages first.")
         if not user.is_active:
-            raise CommandError(
-                f"The account {options['username']!r} is switched off: activate it in the admin first."
-            )
+            raise CommandError(f"The account {options['username']!r} is switched off: activate it in the admin first.")
         try:
             _token, secret = issue_token(user, options["name"], options["scope"], options["days"])
         except ValidationError as error:

@@ -1,0 +1,37 @@
+# `make run` and `make test` are all that a newcomer needs; both may be repeated at any time.
+SETUP = sh loraportal/setup/python.sh
+VENV ?= .venv
+BIN = $(VENV)/bin
+export VENV
+
+.PHONY: run test lint types format demo css tools help
+
+run:  ## Set up what is missing and serve the portal (PORT=8001 VAR_DIR=/elsewhere make run: a second one beside it)
+	@exec $(SETUP) run
+
+test:  ## Set up what is missing and run the tests (ARGS="-k tokens" chooses)
+	@exec $(SETUP) test $(ARGS)
+
+lint: tools  ## Ruff's checks and formatting
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+types: tools  ## mypy, untyped definitions disallowed
+	@$(BIN)/mypy .
+
+format: tools  ## Rewrite the code in ruff's format
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+demo:  ## Write the demo's base model and adapters under VAR_DIR
+	@exec $(SETUP) demo
+
+css:  ## Build the style sheet and icons anew (needs Node.js; the built files are in the repository)
+	@npm ci --no-audit --no-fund
+	@npm run build
+
+tools:
+	@$(SETUP) tools
+
+help:
+	@grep -hE '^[a-z]+:.*##' Makefile | sed -E 's/:[^#]*## */	/' | expand -t 10

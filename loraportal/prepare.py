@@ -1,0 +1,114 @@
+"""Bring database, static files and translations up to date before serving; quick where nothing has changed."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+from pathlib import Path
+
+from django.conf import settings
+from django.contrib.staticfiles.finders import get_finders
+from django.core.checks import ERROR, run_checks
+from django.core.checks.registry import registry
+from django.core.management import call_command
+from django.db import DatabaseError, connection
+from django.db.migrations.executor import MigrationExecutor
+
+from .messages import compile_messages
+from .setup.say import TroubleError, say
+
+
+def prepare() -> None:
+    """All steps. Raises TroubleError with one sentence where one cannot be done."""
+    translate()
+    collect_static()
+    check()
+    migrate()
+    ensure_admin()
+
+
+def make_folders() -> None:
+    own = [settings.STORE_DIR, settings.LOG_DIR, settings.RUN_DIR]
+    try:
+        for folder in own:
+            folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise TroubleError(
+            f"VAR_DIR {settings.VAR_DIR} cannot be written ({error.strerror}): set VAR_DIR to a folder that you may write."
+        ) from None
+
+
+def translate() -> None:
+    try:
+        written = compile_messages(settings.LOCALE_PATHS)
+    except OSError as error:
+        raise TroubleError(f"A translation cannot be compiled ({error}): mend the file and start again.") from None
+    if written:
+        say(f"Translations: {len(written)} compiled")
+
+
+def static_fingerprint() -> str:
+    """Changes when any static file of any app does."""
+    digest = hashlib.sha256(settings.STORAGES["staticfiles"]["BACKEND"].encode())
+    for finder in get_finders():
+        for path, storage in finder.list(None):
+            status = Path(storage.path(path)).stat()
+            digest.update(f"{path}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
+
+
+def collect_static() -> None:
+    mark = Path(settings.STATIC_ROOT) / ".fingerprint"
+    try:
+        fingerprint = static_fingerprint()
+        if mark.exists() and mark.read_text(encoding="ascii") == fingerprint:
+            return
+        say("Static files: collecting")
+        call_command("collectstatic", interactive=False, verbosity=0, clear=True)
+        mark.write_text(fingerprint, encoding="ascii")
+    except ValueError as error:  # a style sheet names a file that is not there
+        raise TroubleError(f"Static files cannot be collected ({error}): run make css and start again.") from None
+    except OSError as error:
+        raise TroubleError(
+            f"Static files cannot be written to {settings.STATIC_ROOT} ({error.strerror}): free space or mend its rights."
+        ) from None
+
+
+def check() -> None:
+    """Settings that cannot work, each with its hint; warnings are only said."""
+    tags = registry.tags_available() - {"models", "urls"}  # those are about code, not about this machine
+    found = run_checks(tags=sorted(tags))
+    errors = [message for message in found if message.level >= ERROR and not message.is_silenced()]
+    for message in found:
+        if message not in errors and not message.is_silenced():
+            say(f"Note: {message.msg} {message.hint or ''} ({message.id})")
+    if errors:
+        raise TroubleError("\n".join(f"{error.msg} {error.hint or ''} ({error.id})" for error in errors))
+
+
+def migrate() -> None:
+    try:
+        connection.ensure_connection()
+        executor = MigrationExecutor(connection)
+        plan = executor.migration_plan(executor.loader.graph.leaf_nodes())
+        if plan:
+            say(f"Database: {len(plan)} migrations")
+            call_command("migrate", interactive=False, verbosity=0)
+    except DatabaseError as error:
+        raise TroubleError(
+            f"The database {database_label()} does not work ({str(error).splitlines()[0]}):"
+            " check DATABASE_URL, that its server runs and that its disk has space."
+        ) from None
+
+
+def database_label() -> str:
+    """DATABASE_URL without its password."""
+    return re.sub(r"//[^@/]*@", "//…@", settings.DATABASE_URL)
+
+
+def ensure_admin() -> None:
+    out = io.StringIO()
+    call_command("ensure_admin", stdout=out)
+    if out.getvalue():
+        say(out.getvalue().strip())

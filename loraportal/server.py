@@ -1,0 +1,67 @@
+"""Daphne with an orderly end: streams are told to go away, and the process is gone within ten seconds."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from daphne.endpoints import build_endpoint_description_strings
+from daphne.server import Server
+from daphne.ws_protocol import WebSocketProtocol
+from django.conf import settings
+from twisted.internet import defer, reactor
+
+logger = logging.getLogger(__name__)
+
+GOING_AWAY = 1001  # RFC 6455, 7.4.1
+CLOSE_SECONDS = 3.0  # for websockets to end by themselves
+LAST_SECONDS = 8.0  # then the process ends, whatever still hangs
+
+
+class PortalServer(Server):
+    """Serves the ASGI application until SIGTERM or SIGINT."""
+
+    def __init__(self, application: Any, host: str, port: int, on_listen: Callable[[], None]) -> None:
+        super().__init__(
+            application,
+            endpoints=build_endpoint_description_strings(host, port),
+            server_name="",
+            websocket_max_message_size=settings.DATA_UPLOAD_MAX_MEMORY_SIZE,
+            websocket_max_frame_size=settings.DATA_UPLOAD_MAX_MEMORY_SIZE,
+        )
+        self.on_listen = on_listen
+
+    def listen_success(self, port: Any) -> None:
+        super().listen_success(port)
+        reactor.callWhenRunning(self.on_listen)
+
+    def kill_all_applications(self) -> Any:
+        """Called before the reactor stops, which waits for what is returned."""
+        watchdog = threading.Timer(LAST_SECONDS, leave)
+        watchdog.daemon = True
+        watchdog.start()
+        return defer.Deferred.fromFuture(asyncio.ensure_future(self.drain()))
+
+    async def drain(self) -> None:
+        """Close the websockets (their consumers clean up), then cancel what is still running."""
+        for protocol in list(self.connections):
+            if isinstance(protocol, WebSocketProtocol) and protocol.state == protocol.STATE_OPEN:
+                protocol.serverClose(code=GOING_AWAY)
+        running = [details.get("application_instance") for details in self.connections.values()]
+        sockets = [task for task in running if task is not None and not task.done()]
+        if not sockets:
+            return
+        _done, pending = await asyncio.wait(sockets, timeout=CLOSE_SECONDS)
+        for task in pending:
+            task.cancel()
+        if pending:
+            await asyncio.wait(pending, timeout=CLOSE_SECONDS)
+
+
+def leave() -> None:
+    logger.warning("something did not end in %d s: leaving without it", LAST_SECONDS)
+    os._exit(1)

