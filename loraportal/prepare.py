@@ -35,7 +35,7 @@ def make_folders() -> None:
             folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise TroubleError(
-            f"VAR_DIR {settings.VAR_DIR} cannot be written ({error.strerror}): set VAR_DIR to a folder that you may write."
+            f"VAR_DIR {settings.VAR_DIR} cannot be written ({error.strerror}): set VAR_DIR to another folder."
         ) from None
 
 
@@ -71,7 +71,7 @@ def collect_static() -> None:
         raise TroubleError(f"Static files cannot be collected ({error}): run make css and start again.") from None
     except OSError as error:
         raise TroubleError(
-            f"Static files cannot be written to {settings.STATIC_ROOT} ({error.strerror}): free space or mend its rights."
+            f"Static files cannot be written to {settings.STATIC_ROOT} ({error.strerror}): free some space or set VAR_DIR."
         ) from None
 
 

@@ -43,7 +43,7 @@ REMEDIES = (
     ),
     (
         r"No matching distribution found|Could not find a version",
-        "the Python package index has no build for this Python and machine: use Python 3.11 or 3.12 on 64-bit Linux or macOS",
+        "the Python package index has no build for this Python and machine: use Python 3.11 or 3.12 on 64-bit Linux",
     ),
 )
 
@@ -115,7 +115,7 @@ def ensure_venv(environment: Environment) -> None:
             raise TroubleError("The disk is full: free some space (3 GiB are needed) and run make again.")
         if "ensurepip" in output or "No module named venv" in output:
             raise TroubleError(
-                "This Python cannot make virtual environments: install that part (Debian, Ubuntu: apt install python3-venv)."
+                "This Python cannot make virtual environments: install venv (Debian, Ubuntu: apt install python3-venv)."
             )
         raise TroubleError(f"The virtual environment {environment.venv} cannot be made: see {environment.log}.")
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import sys
 from argparse import ArgumentParser
@@ -66,6 +67,7 @@ def serve() -> None:
     from loraportal.asgi import application
     from loraportal.server import PortalServer
 
+    logging.getLogger("daphne").setLevel(logging.WARNING)
     server = PortalServer(application, settings.HOST, settings.PORT, announce)
     server.run()
     if server.abort_start:
