@@ -6,4 +6,9 @@ from django.http import HttpRequest
 
 def site(request: HttpRequest) -> dict[str, object]:
     """What every template may use."""
-    return {"inference_backend": settings.INFERENCE_BACKEND, "debug": settings.DEBUG}
+    theme = request.COOKIES.get("theme", "")
+    return {
+        "inference_backend": settings.INFERENCE_BACKEND,
+        "debug": settings.DEBUG,
+        "theme": theme if theme in ("light", "dark") else "",  # "": what the reader's system prefers
+    }

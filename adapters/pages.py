@@ -1,0 +1,140 @@
+"""The registry's pages for people."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+from django.conf import settings
+from django.contrib.auth.decorators import login_required
+from django.core.paginator import Page, Paginator
+from django.db.models import Case, Count, IntegerField, Max, OuterRef, Q, Subquery, Value, When
+from django.http import HttpRequest, HttpResponse, HttpResponseNotModified
+from django.shortcuts import render
+from django.utils.translation import get_language
+from django.utils.translation import gettext as _
+from django.views.decorators.http import require_safe
+
+from .models import BaseModel, LoraAdapter, Scan, ScanState, Status
+from .models.adapter import AdapterQuerySet
+
+PAGE_SIZE = 50
+ORDERINGS = {
+    "name": ("name", "id"),
+    "-name": ("-name", "-id"),
+    "status": ("status", "name", "id"),
+    "-status": ("-status", "name", "id"),
+    "size": ("size_bytes", "id"),
+    "-size": ("-size_bytes", "-id"),
+    "rank": ("rank", "id"),
+    "-rank": ("-rank", "-id"),
+    "found": ("created_at", "id"),
+    "-found": ("-created_at", "-id"),
+}
+# Which member stands for its run: the run's own result, else its best checkpoint, else its last.
+HEAD_ORDER = (
+    Case(
+        When(checkpoint=None, then=Value(0)),
+        When(is_best=True, then=Value(1)),
+        default=Value(2),
+        output_field=IntegerField(),
+    ),
+    "-checkpoint",
+    "id",
+)
+
+
+@login_required
+@require_safe
+def models(request: HttpRequest) -> HttpResponse:
+    """The list of adapters. With the header `X-Fragment` only the list itself, or 304 where nothing changed."""
+    visible = LoraAdapter.objects.visible_to(request.user)
+    version = _version(request, visible)
+    if request.headers.get("X-Fragment"):
+        if request.headers.get("If-None-Match") == version:
+            return HttpResponseNotModified()
+        response = render(request, "adapters/_list.html", _listing(request, visible))
+    else:
+        response = render(request, "adapters/models.html", _listing(request, visible))
+    response.headers["ETag"] = version
+    response.headers["Cache-Control"] = "private, no-cache"
+    return response
+
+
+def _listing(request: HttpRequest, visible: AdapterQuerySet) -> dict[str, Any]:
+    search = request.GET.get("search", "").strip()[:100]
+    status = request.GET.get("status", "")
+    status = status if status in Status.values else ""
+    ordering = request.GET.get("ordering", "")
+    ordering = ordering if ordering in ORDERINGS else ""
+    found = visible
+    if search:
+        words = (
+            Q(name__icontains=search)
+            | Q(slug__icontains=search)
+            | Q(path__icontains=search)
+            | Q(base_name_recorded__icontains=search)
+            | Q(base__name__icontains=search)
+            | Q(tags__name__icontains=search)
+        )
+        found = found.filter(pk__in=visible.filter(words).values("pk"))
+    counts = {row["status"]: row["n"] for row in found.order_by().values("status").annotate(n=Count("pk"))}
+    if status:
+        found = found.filter(status=status)
+    grouped = not (search or status)
+    if grouped:
+        found = _heads(found)
+    found = found.select_related("base").prefetch_related("tags").order_by(*ORDERINGS[ordering or "-found"])
+    page = Paginator(found, PAGE_SIZE).get_page(request.GET.get("page"))
+    if grouped:
+        _attach_checkpoints(page, visible)
+    return {
+        "page": page,
+        "search": search,
+        "status": status,
+        "ordering": ordering or "-found",
+        "filters": _filters(counts),
+        "total": sum(counts.values()),
+        "bases": BaseModel.objects.annotate(adapter_count=Count("adapters")) if request.user.is_staff else [],
+        "scan": Scan.objects.filter(state=ScanState.RUNNING).first() if request.user.is_staff else None,
+        "roots": settings.LORA_ROOTS if request.user.is_staff else [],
+        "bases_dir": settings.BASE_MODELS_DIR if request.user.is_staff else "",
+        "registry_empty": not search and not status and not counts,
+    }
+
+
+def _filters(counts: dict[str, int]) -> list[tuple[str, str, int]]:
+    return [
+        ("", _("All"), sum(counts.values())),
+        ("active", _("Active"), counts.get("active", 0)),
+        ("discovered", _("Discovered"), counts.get("discovered", 0)),
+        ("failed", _("Failed"), counts.get("failed", 0)),
+    ]
+
+
+def _heads(adapters: AdapterQuerySet) -> AdapterQuerySet:
+    """One adapter of each training run; adapters that belong to no run stand for themselves."""
+    siblings = adapters.filter(group_hash=OuterRef("group_hash")).order_by(*HEAD_ORDER)
+    return adapters.filter(Q(group_hash="") | Q(pk=Subquery(siblings.values("pk")[:1])))
+
+
+def _attach_checkpoints(page: Page[LoraAdapter], visible: AdapterQuerySet) -> None:
+    """Give each adapter of the page `checkpoints`: the other members of its run, in the order of training."""
+    runs: dict[str, list[LoraAdapter]] = {head.group_hash: [] for head in page if head.group_hash}
+    shown = [head.pk for head in page]
+    members = visible.filter(group_hash__in=runs).exclude(pk__in=shown).select_related("base")
+    for member in members.order_by("checkpoint", "name"):
+        runs[member.group_hash].append(member)
+    for head in page:
+        others = runs.get(head.group_hash, [])
+        head.checkpoints = others  # type: ignore[attr-defined]
+        head.active_checkpoints = sum(other.status == Status.ACTIVE for other in others)  # type: ignore[attr-defined]
+
+
+def _version(request: HttpRequest, visible: AdapterQuerySet) -> str:
+    """Changes whenever the list would look different to this reader."""
+    adapters = visible.aggregate(Max("updated_at"), Count("pk"))
+    scan = Scan.objects.values_list("pk", "state", "done", "total").first() if request.user.is_staff else None
+    bases = BaseModel.objects.aggregate(Max("updated_at"), Count("pk"))
+    facts = repr((adapters, scan, bases, request.get_full_path(), get_language(), request.user.pk))
+    return '"' + hashlib.sha256(facts.encode("utf-8", "surrogatepass")).hexdigest()[:32] + '"'

@@ -1,0 +1,41 @@
+// Copies what pages need from npm packages into static/vendor: the icons named in icons.txt as one SVG sprite, two
+// variable fonts (Latin), and the licences of all.
+import { copyFileSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
+
+const root = dirname(dirname(fileURLToPath(import.meta.url)));
+const modules = join(root, "node_modules");
+const target = join(root, "static", "vendor");
+
+function icons() {
+  const source = join(modules, "@fortawesome", "fontawesome-free");
+  const names = readFileSync(join(root, "frontend", "icons.txt"), "utf8").split("\n").filter(Boolean);
+  const symbols = names.map((name) => {
+    const svg = readFileSync(join(source, "svgs", "solid", `${name}.svg`), "utf8");
+    const box = svg.match(/viewBox="([^"]+)"/)[1];
+    const paths = [...svg.matchAll(/<path[^>]*?\sd="([^"]+)"/g)].map((match) => `<path d="${match[1]}"/>`);
+    return `<symbol id="${name}" viewBox="${box}">${paths.join("")}</symbol>`;
+  });
+  const folder = join(target, "fontawesome");
+  mkdirSync(folder, { recursive: true });
+  const notice = "Font Awesome Free by @fontawesome - https://fontawesome.com/license/free (icons: CC BY 4.0)";
+  writeFileSync(
+    join(folder, "icons.svg"),
+    `<!-- ${notice} -->\n<svg xmlns="http://www.w3.org/2000/svg">\n${symbols.join("\n")}\n</svg>\n`,
+  );
+  copyFileSync(join(source, "LICENSE.txt"), join(folder, "LICENSE.txt"));
+}
+
+function fonts() {
+  const folder = join(target, "fonts");
+  mkdirSync(folder, { recursive: true });
+  for (const name of ["inter", "jetbrains-mono"]) {
+    const source = join(modules, "@fontsource-variable", name);
+    copyFileSync(join(source, "files", `${name}-latin-wght-normal.woff2`), join(folder, `${name}.woff2`));
+    copyFileSync(join(source, "LICENSE"), join(folder, `${name}-LICENSE.txt`));
+  }
+}
+
+icons();
+fonts();

@@ -1,0 +1,64 @@
+"""Small things that every page draws: icons, status badges, navigation state, numbers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django import template
+from django.templatetags.static import static
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+from django.utils.translation import gettext_lazy as _
+
+register = template.Library()
+
+SPRITE = "vendor/fontawesome/icons.svg"
+STATUS_LABELS = {"discovered": _("Discovered"), "active": _("Active"), "failed": _("Failed")}
+
+
+@register.simple_tag
+def icon(name: str, extra: str = "") -> SafeString:
+    """A Font Awesome icon of `frontend/icons.txt`, hidden from screen readers: a word must stand beside it."""
+    return format_html(
+        '<svg class="icon fa fa-{} {}" aria-hidden="true" focusable="false"><use href="{}#{}"></use></svg>',
+        name,
+        extra,
+        static(SPRITE),
+        name,
+    )
+
+
+@register.simple_tag
+def icon_sprite() -> str:
+    return static(SPRITE)
+
+
+@register.simple_tag
+def status_badge(status: str) -> SafeString:
+    label = STATUS_LABELS.get(status, status)
+    return format_html('<span class="badge badge-{}" data-testid="status-badge">{}</span>', status, label)
+
+
+@register.simple_tag(takes_context=True)
+def current(context: dict[str, Any], *names: str) -> SafeString:
+    """`aria-current="page"` where the request's route has one of these names."""
+    request = context.get("request")
+    match = getattr(request, "resolver_match", None)
+    return format_html('aria-current="page"') if match and match.url_name in names else format_html("")
+
+
+@register.filter
+def compact(value: float | int | None) -> str:
+    """1500 -> 1.5K, 134515008 -> 134.5M: counts that need no last digit."""
+    number = float(value or 0)
+    for unit in ("", "K", "M", "B", "T"):
+        if abs(number) < 1000 or unit == "T":
+            break
+        number /= 1000
+    return f"{number:.4g}{unit}" if abs(number) < 100 else f"{number:.1f}".rstrip("0").rstrip(".") + unit
+
+
+@register.filter
+def percent(value: float | None) -> str:
+    """A share 0..1 in per cent."""
+    return "" if value is None else f"{value * 100:.0f}%"

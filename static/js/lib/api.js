@@ -1,0 +1,53 @@
+// The JSON API, with the session's CSRF token. Every failure is an ApiError with the server's sentence.
+import { gettext } from "./i18n.js";
+
+export class ApiError extends Error {
+  constructor({ code, message, param = null, ...extra }, status) {
+    super(message);
+    this.code = code;
+    this.param = param;
+    this.status = status;
+    this.extra = extra;
+  }
+}
+
+export const csrfToken = () => document.querySelector('meta[name="csrf-token"]').content;
+
+const PLAIN = {
+  0: () => gettext("The server cannot be reached. Is it still running?"),
+  401: () => gettext("You were signed out. Sign in again in another tab, then retry here."),
+  403: () => gettext("Your account may not do this."),
+};
+
+export async function request(method, url, body) {
+  const headers = { Accept: "application/json" };
+  if (method !== "GET") headers["X-CSRFToken"] = csrfToken();
+  if (body !== undefined) headers["Content-Type"] = "application/json";
+  let response;
+  try {
+    response = await fetch(url, {
+      method,
+      headers,
+      credentials: "same-origin",
+      body: body === undefined ? undefined : JSON.stringify(body),
+    });
+  } catch {
+    throw new ApiError({ code: "unreachable", message: PLAIN[0]() }, 0);
+  }
+  if (response.status === 204) return null;
+  let parsed = null;
+  try {
+    parsed = await response.json();
+  } catch {
+    // Not JSON: a proxy's page, for example. The status still says what happened.
+  }
+  if (response.ok && parsed !== null) return parsed;
+  const error = parsed?.error ?? {
+    code: `http_${response.status}`,
+    message: PLAIN[response.status]?.() ?? gettext("The server answered with an error."),
+  };
+  throw new ApiError(error, response.status);
+}
+
+export const get = (url) => request("GET", url);
+export const post = (url, body = {}) => request("POST", url, body);

@@ -1,0 +1,24 @@
+// Django's JavaScript catalogue, loaded before the modules as a script of its own. Without it: English.
+
+const catalogue = globalThis.django ?? {};
+
+export const gettext = (text) => (catalogue.gettext ? catalogue.gettext(text) : text);
+
+export const ngettext = (one, many, count) =>
+  catalogue.ngettext ? catalogue.ngettext(one, many, count) : count === 1 ? one : many;
+
+/** Fill `%(name)s` places. */
+export const fill = (text, values) =>
+  text.replace(/%\((\w+)\)[sd]/g, (_, name) => String(values[name] ?? "–"));
+
+const locale = document.documentElement.lang || "en";
+
+export const number = (value, digits = 0) =>
+  new Intl.NumberFormat(locale, { maximumFractionDigits: digits, minimumFractionDigits: digits }).format(value);
+
+/** Seconds for people: 0.48 s, 12.3 s, 2 min 5 s. */
+export function seconds(value) {
+  if (value < 10) return fill(gettext("%(n)s s"), { n: number(value, 2) });
+  if (value < 60) return fill(gettext("%(n)s s"), { n: number(value, 1) });
+  return fill(gettext("%(m)s min %(s)s s"), { m: Math.floor(value / 60), s: Math.round(value % 60) });
+}

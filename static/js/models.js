@@ -1,0 +1,289 @@
+// The list of adapters: scan, activate, deactivate, delete, filter without reload, and changes made elsewhere.
+import { post, request } from "./lib/api.js";
+import { $, $$ } from "./lib/dom.js";
+import { fill, gettext, ngettext, number } from "./lib/i18n.js";
+import { failed, toast } from "./lib/toast.js";
+
+const IDLE_MS = 5000;
+const SCANNING_MS = 700;
+
+const list = $("[data-list]");
+const unfolded = new Set();
+const busy = new Set();
+let scanning = false;
+let latest = 0;
+
+// The list -------------------------------------------------------------------------------------------------------
+
+/** Fetch the list and put in what differs. `address`: another filter, order or page; `move`: push or replace it. */
+async function refresh(address = location.href, move = null) {
+  const turn = ++latest;
+  const headers = { "X-Fragment": "1" };
+  if (!move && list.dataset.etag) headers["If-None-Match"] = list.dataset.etag;
+  let response;
+  try {
+    response = await fetch(address, { headers, credentials: "same-origin", redirect: "manual", cache: "no-store" });
+  } catch {
+    return; // The next round tries again; an action says it itself.
+  }
+  if (turn !== latest || !response.ok) return;
+  const html = await response.text();
+  if (turn !== latest) return;
+  if (move === "push") history.pushState(null, "", address);
+  else if (move) history.replaceState(null, "", address);
+  list.dataset.etag = response.headers.get("ETag") ?? "";
+  replace(new DOMParser().parseFromString(html, "text/html").body);
+}
+
+/** Put the new children in by their keys, so that what has not changed keeps focus and selection. */
+function replace(fresh) {
+  const before = keyed(list);
+  const after = keyed(fresh);
+  const same = before.length === after.length && before.every((item, index) => item.dataset.key === after[index].dataset.key);
+  if (same) {
+    before.forEach((item, index) => {
+      if (item.dataset.key === "filters" && item.contains(document.activeElement)) return keepSearch(item, after[index]);
+      if (item.dataset.key === "table") return replaceRows(item, after[index]);
+      if (!item.isEqualNode(after[index])) item.replaceWith(document.importNode(after[index], true));
+    });
+  } else {
+    const typing = document.activeElement?.matches("[name=search]") ? document.activeElement : null;
+    list.replaceChildren(...[...fresh.children].map((child) => document.importNode(child, true)));
+    if (typing) restore(typing);
+  }
+  applyUnfolded();
+}
+
+const keyed = (root) => [...root.children].filter((child) => child.dataset.key);
+
+function keepSearch(old, fresh) {
+  const nav = $("nav", old);
+  nav.replaceWith(document.importNode($("nav", fresh), true));
+}
+
+function restore(typing) {
+  const field = $("[name=search]", list);
+  if (!field) return;
+  field.value = typing.value;
+  field.focus();
+  field.setSelectionRange(typing.selectionStart, typing.selectionEnd);
+}
+
+function replaceRows(card, fresh) {
+  const [old, next] = [$("table", card), $("table", fresh)];
+  const known = new Map($$("tbody", old).map((row) => [row.id, row]));
+  if (!$("thead", old).isEqualNode($("thead", next))) $("thead", old).replaceWith(document.importNode($("thead", next), true));
+  let place = $("thead", old);
+  for (const wanted of $$("tbody", next)) {
+    let row = known.get(wanted.id);
+    known.delete(wanted.id);
+    if (!row || (!busy.has(wanted.dataset.id) && !sameRow(row, wanted))) {
+      const imported = document.importNode(wanted, true);
+      const focused = row?.contains(document.activeElement) ? document.activeElement.dataset.testid : null;
+      row?.remove();
+      row = imported;
+      place.after(row);
+      if (focused) ($(`[data-testid="${focused}"]`, row) ?? $("a, button", row))?.focus();
+    } else if (place.nextElementSibling !== row) {
+      place.after(row);
+    }
+    place = row;
+  }
+  for (const gone of known.values()) gone.remove();
+}
+
+/** Equal but for what this page itself changes: which rows are unfolded. */
+function sameRow(row, wanted) {
+  const copy = row.cloneNode(true);
+  copy.hidden = wanted.hidden;
+  $$("[data-unfold]", copy).forEach((button) => button.setAttribute("aria-expanded", "false"));
+  return copy.isEqualNode(wanted);
+}
+
+function applyUnfolded() {
+  for (const button of $$("[data-unfold]", list)) {
+    button.setAttribute("aria-expanded", String(unfolded.has(button.dataset.unfold)));
+  }
+  for (const row of $$("[data-parent]", list)) row.hidden = !unfolded.has(row.dataset.parent);
+}
+
+// Actions --------------------------------------------------------------------------------------------------------
+
+async function withBusy(button, id, work) {
+  if (button.getAttribute("aria-busy") === "true") return;
+  button.setAttribute("aria-busy", "true");
+  button.disabled = true;
+  busy.add(id);
+  try {
+    await work();
+  } finally {
+    busy.delete(id);
+    button.removeAttribute("aria-busy");
+    button.disabled = false;
+  }
+  list.dataset.etag = "";
+  await refresh();
+}
+
+function act(button) {
+  const row = button.closest("[data-id]");
+  const name = row.dataset.name;
+  const focusBack = document.activeElement === button;
+  return withBusy(button, row.dataset.id, async () => {
+    const started = performance.now();
+    try {
+      await post(button.dataset.url);
+      const seconds = number((performance.now() - started) / 1000, 1);
+      if (button.dataset.action === "activate") {
+        toast("good", fill(gettext("%(name)s is active"), { name }), fill(gettext("Checked, copied and ready in %(seconds)s s."), { seconds }));
+      } else {
+        toast("good", fill(gettext("%(name)s is no longer active"), { name }));
+      }
+    } catch (error) {
+      failed(error, fill(button.dataset.action === "activate" ? gettext("%(name)s was not activated") : gettext("%(name)s was not deactivated"), { name }));
+    }
+  }).then(() => {
+    if (!focusBack) return;
+    const fresh = document.getElementById(row.id);
+    (fresh && ($("[data-testid=test-link]", fresh) ?? $("button, a", fresh)))?.focus();
+  });
+}
+
+function scanSummary(summary) {
+  const parts = [];
+  const say = (count, one, many) => count && parts.push(fill(ngettext(one, many, count), { n: number(count) }));
+  say(summary.new, "%(n)s new", "%(n)s new");
+  say(summary.changed, "%(n)s changed", "%(n)s changed");
+  say(summary.missing, "%(n)s missing", "%(n)s missing");
+  say(summary.incomplete, "%(n)s incomplete", "%(n)s incomplete");
+  if (!parts.length) parts.push(gettext("nothing new"));
+  const found = fill(ngettext("%(n)s adapter found", "%(n)s adapters found", summary.found), { n: number(summary.found) });
+  const took = fill(gettext("in %(seconds)s s"), { seconds: number(summary.duration_ms / 1000, 1) });
+  return [found, `${parts.join(gettext(", "))} · ${took}`];
+}
+
+async function scan(button) {
+  scanning = true;
+  poll(SCANNING_MS);
+  await withBusy(button, "scan", async () => {
+    try {
+      toast("good", ...scanSummary(await post(button.dataset.url)));
+    } catch (error) {
+      failed(error, error.status === 409 ? gettext("A scan is already running") : gettext("The scan failed"));
+    }
+    scanning = false;
+  });
+}
+
+// Deletion -------------------------------------------------------------------------------------------------------
+
+const dialog = $("#delete-dialog");
+
+function openDelete(button) {
+  const row = button.closest("[data-id]");
+  const form = $("form", dialog);
+  form.reset();
+  Object.assign(dialog.dataset, { url: button.dataset.url, name: row.dataset.name, id: row.dataset.id });
+  $("[data-delete-name]", dialog).textContent = row.dataset.name;
+  $("[data-delete-error]", dialog).hidden = true;
+  updateDelete();
+  dialog.showModal();
+}
+
+function updateDelete() {
+  const files = $("[name=what]:checked", dialog).value === "files";
+  $("[data-delete-confirm]", dialog).hidden = !files;
+  $("[data-delete-go]", dialog).disabled = files && $("#delete-typed").value !== dialog.dataset.name;
+}
+
+async function runDelete(event) {
+  event.preventDefault();
+  const files = $("[name=what]:checked", dialog).value === "files";
+  const go = $("[data-delete-go]", dialog);
+  if (go.disabled) return;
+  const confirm = encodeURIComponent(dialog.dataset.name);
+  await withBusy(go, dialog.dataset.id, async () => {
+    try {
+      await request("DELETE", `${dialog.dataset.url}${files ? `?files=1&confirm=${confirm}` : ""}`);
+      dialog.close();
+      toast("good", fill(gettext("%(name)s was deleted"), { name: dialog.dataset.name }));
+    } catch (error) {
+      const line = $("[data-delete-error]", dialog);
+      line.textContent = error.message;
+      line.hidden = false;
+    }
+  });
+}
+
+// Events ---------------------------------------------------------------------------------------------------------
+
+document.addEventListener("click", (event) => {
+  const link = event.target.closest("a[data-nav]");
+  if (link && !event.ctrlKey && !event.metaKey && !event.shiftKey) {
+    event.preventDefault();
+    refresh(link.href, "push");
+    return;
+  }
+  const button = event.target.closest("button");
+  if (!button) return;
+  if ("scan" in button.dataset) scan(button);
+  else if ("action" in button.dataset) act(button);
+  else if ("delete" in button.dataset) openDelete(button);
+  else if ("unfold" in button.dataset) {
+    const id = button.dataset.unfold;
+    if (!unfolded.delete(id)) unfolded.add(id);
+    applyUnfolded();
+  }
+});
+
+let typingTimer;
+
+function search(form) {
+  const query = new URLSearchParams(new FormData(form));
+  if (!query.get("search")) query.delete("search");
+  const text = query.toString();
+  refresh(`${location.pathname}${text ? `?${text}` : ""}`, "replace");
+}
+
+list.addEventListener("input", (event) => {
+  const form = event.target.closest("[data-search]");
+  if (!form) return;
+  clearTimeout(typingTimer);
+  typingTimer = setTimeout(() => search(form), 250);
+});
+
+list.addEventListener("submit", (event) => {
+  const form = event.target.closest("[data-search]");
+  if (!form) return;
+  event.preventDefault();
+  clearTimeout(typingTimer);
+  search(form);
+});
+
+if (dialog) {
+  dialog.addEventListener("input", updateDelete);
+  $("form", dialog).addEventListener("submit", runDelete);
+}
+
+window.addEventListener("popstate", () => {
+  list.dataset.etag = "";
+  refresh();
+});
+
+// Changes made elsewhere ------------------------------------------------------------------------------------------
+
+let timer;
+
+function poll(delay) {
+  clearTimeout(timer);
+  timer = setTimeout(async () => {
+    if (document.visibilityState === "visible") await refresh();
+    poll(scanning || $("[data-scanning]", list) ? SCANNING_MS : IDLE_MS);
+  }, delay);
+}
+
+document.addEventListener("visibilitychange", () => {
+  if (document.visibilityState === "visible") refresh();
+});
+poll(IDLE_MS);
+document.documentElement.dataset.ready = "true";
