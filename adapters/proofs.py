@@ -13,7 +13,12 @@ from .signals import adapter_released
 
 
 def record_proof(
-    digest: str, ok: bool, code: str = "", message: str = "", kl: float | None = None, changed: float | None = None
+    digest: str,
+    ok: bool,
+    code: str = "",
+    message: str = "",
+    kl: float | None = None,
+    changed: float | None = None,
 ) -> int:
     """Write the outcome of the first load of `digest`; fails the active adapters that serve it where not `ok`.
 

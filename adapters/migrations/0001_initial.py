@@ -33,9 +33,7 @@ class Migration(migrations.Migration):
             fields=[
                 (
                     "id",
-                    models.BigAutoField(
-                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
-                    ),
+                    models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID"),
                 ),
                 (
                     "name",
@@ -48,15 +46,11 @@ class Migration(migrations.Migration):
                 ("path_hash", models.CharField(editable=False, max_length=64, unique=True)),
                 (
                     "key",
-                    models.CharField(
-                        blank=True, db_index=True, default="", max_length=64, verbose_name="content key"
-                    ),
+                    models.CharField(blank=True, db_index=True, default="", max_length=64, verbose_name="content key"),
                 ),
                 (
                     "config_hash",
-                    models.CharField(
-                        blank=True, db_index=True, default="", max_length=64, verbose_name="config hash"
-                    ),
+                    models.CharField(blank=True, db_index=True, default="", max_length=64, verbose_name="config hash"),
                 ),
                 ("signature", models.CharField(blank=True, default="", editable=False, max_length=64)),
                 (
@@ -73,29 +67,21 @@ class Migration(migrations.Migration):
                 ("size_bytes", models.BigIntegerField(default=0, verbose_name="size in bytes")),
                 (
                     "context_length",
-                    models.PositiveIntegerField(
-                        default=0, help_text="Tokens.", verbose_name="context length"
-                    ),
+                    models.PositiveIntegerField(default=0, help_text="Tokens.", verbose_name="context length"),
                 ),
                 ("vocab_size", models.PositiveIntegerField(default=0, verbose_name="vocabulary size")),
                 ("has_chat_template", models.BooleanField(default=False, verbose_name="has a chat template")),
                 (
                     "memory_fp32",
-                    models.BigIntegerField(
-                        default=0, help_text="Bytes, estimated.", verbose_name="memory in fp32"
-                    ),
+                    models.BigIntegerField(default=0, help_text="Bytes, estimated.", verbose_name="memory in fp32"),
                 ),
                 (
                     "memory_bf16",
-                    models.BigIntegerField(
-                        default=0, help_text="Bytes, estimated.", verbose_name="memory in bf16"
-                    ),
+                    models.BigIntegerField(default=0, help_text="Bytes, estimated.", verbose_name="memory in bf16"),
                 ),
                 (
                     "memory_nf4",
-                    models.BigIntegerField(
-                        default=0, help_text="Bytes, estimated.", verbose_name="memory in NF4"
-                    ),
+                    models.BigIntegerField(default=0, help_text="Bytes, estimated.", verbose_name="memory in NF4"),
                 ),
                 (
                     "problem_code",
@@ -117,9 +103,7 @@ class Migration(migrations.Migration):
             fields=[
                 (
                     "id",
-                    models.BigAutoField(
-                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
-                    ),
+                    models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID"),
                 ),
                 ("name", models.CharField(max_length=100, unique=True)),
                 ("token", models.CharField(max_length=64)),
@@ -132,9 +116,7 @@ class Migration(migrations.Migration):
             fields=[
                 (
                     "id",
-                    models.BigAutoField(
-                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
-                    ),
+                    models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID"),
                 ),
                 ("name", models.CharField(max_length=64, unique=True, verbose_name="name")),
             ],
@@ -149,9 +131,7 @@ class Migration(migrations.Migration):
             fields=[
                 (
                     "id",
-                    models.BigAutoField(
-                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
-                    ),
+                    models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID"),
                 ),
                 ("recorded", models.CharField(max_length=512, verbose_name="recorded name")),
                 ("recorded_hash", models.CharField(editable=False, max_length=64, unique=True)),
@@ -186,9 +166,7 @@ class Migration(migrations.Migration):
             fields=[
                 (
                     "id",
-                    models.BigAutoField(
-                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
-                    ),
+                    models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID"),
                 ),
                 ("name", models.CharField(max_length=255, verbose_name="name")),
                 (
@@ -244,23 +222,17 @@ class Migration(migrations.Migration):
                 ("size_bytes", models.BigIntegerField(default=0, verbose_name="size in bytes")),
                 (
                     "digest",
-                    models.CharField(
-                        blank=True, db_index=True, default="", max_length=64, verbose_name="digest"
-                    ),
+                    models.CharField(blank=True, db_index=True, default="", max_length=64, verbose_name="digest"),
                 ),
                 ("activated_at", models.DateTimeField(blank=True, null=True, verbose_name="activated at")),
                 ("proven_at", models.DateTimeField(blank=True, null=True, verbose_name="effect proven at")),
                 (
                     "effect_kl",
-                    models.FloatField(
-                        blank=True, help_text="Nats per token.", null=True, verbose_name="divergence"
-                    ),
+                    models.FloatField(blank=True, help_text="Nats per token.", null=True, verbose_name="divergence"),
                 ),
                 (
                     "effect_changed",
-                    models.FloatField(
-                        blank=True, help_text="0 to 1.", null=True, verbose_name="changed tokens"
-                    ),
+                    models.FloatField(blank=True, help_text="0 to 1.", null=True, verbose_name="changed tokens"),
                 ),
                 ("notes", models.TextField(blank=True, default="", verbose_name="notes")),
                 ("use_count", models.PositiveBigIntegerField(default=0, verbose_name="requests answered")),
@@ -293,9 +265,7 @@ class Migration(migrations.Migration):
                 ),
                 (
                     "tags",
-                    models.ManyToManyField(
-                        blank=True, related_name="adapters", to="adapters.tag", verbose_name="tags"
-                    ),
+                    models.ManyToManyField(blank=True, related_name="adapters", to="adapters.tag", verbose_name="tags"),
                 ),
             ],
             options={
@@ -310,9 +280,7 @@ class Migration(migrations.Migration):
             fields=[
                 (
                     "id",
-                    models.BigAutoField(
-                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
-                    ),
+                    models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID"),
                 ),
                 (
                     "adapter_name",
@@ -379,9 +347,7 @@ class Migration(migrations.Migration):
             fields=[
                 (
                     "id",
-                    models.BigAutoField(
-                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
-                    ),
+                    models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID"),
                 ),
                 (
                     "state",
@@ -426,9 +392,7 @@ class Migration(migrations.Migration):
             fields=[
                 (
                     "id",
-                    models.BigAutoField(
-                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
-                    ),
+                    models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID"),
                 ),
                 ("summary", models.JSONField(blank=True, default=dict)),
                 ("curve", models.JSONField(blank=True, default=list)),

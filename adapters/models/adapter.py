@@ -81,9 +81,7 @@ class LoraAdapter(models.Model):
     missing = models.BooleanField(_("missing"), default=False)
     update_available = models.BooleanField(_("update available"), default=False)
 
-    base = models.ForeignKey(
-        BaseModel, on_delete=models.SET_NULL, null=True, blank=True, related_name="adapters"
-    )
+    base = models.ForeignKey(BaseModel, on_delete=models.SET_NULL, null=True, blank=True, related_name="adapters")
     base_by_hand = models.BooleanField(_("base set by hand"), default=False)
     base_name_recorded = models.CharField(_("recorded base"), max_length=512, blank=True, default="")
     peft_type = models.CharField(_("PEFT type"), max_length=64, blank=True, default="")
@@ -176,9 +174,7 @@ class LoraAdapter(models.Model):
             details={"digest": self.digest, "reason": reason},
         )
 
-    def mark_failed(
-        self, actor: AbstractBaseUser | None, code: str, details: dict[str, Any] | None = None
-    ) -> bool:
+    def mark_failed(self, actor: AbstractBaseUser | None, code: str, details: dict[str, Any] | None = None) -> bool:
         """Any status -> failed with a code of `adapters/failures.py`."""
         return self._transition(
             Status.FAILED,

@@ -15,6 +15,7 @@ class EventKind(models.TextChoices):
     ACTIVATED = "activated", _("activated")
     DEACTIVATED = "deactivated", _("deactivated")
     FAILED = "failed", _("failed")
+    REFUSED = "refused", _("activation refused")  # the status stays as it was
     RECOVERED = "recovered", _("no longer failed")
     PROVEN = "proven", _("effect proven")
     MAPPED = "mapped", _("base model set")
@@ -27,9 +28,7 @@ class EventKind(models.TextChoices):
 class AdapterEvent(models.Model):
     """Who did what to an adapter, when, from which status to which, and why. Outlives the adapter's row."""
 
-    adapter = models.ForeignKey(
-        LoraAdapter, on_delete=models.SET_NULL, null=True, blank=True, related_name="events"
-    )
+    adapter = models.ForeignKey(LoraAdapter, on_delete=models.SET_NULL, null=True, blank=True, related_name="events")
     adapter_name = models.CharField(_("adapter"), max_length=255, blank=True, default="")
     kind = models.CharField(_("what"), max_length=32, choices=EventKind.choices)
     actor = models.ForeignKey(

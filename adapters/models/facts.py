@@ -10,9 +10,7 @@ class TrainingFacts(models.Model):
 
     adapter = models.OneToOneField(LoraAdapter, on_delete=models.CASCADE, related_name="training")
     summary = models.JSONField(default=dict, blank=True)  # see adapters/facts.py for its keys
-    curve = models.JSONField(
-        default=list, blank=True
-    )  # [{"step", "epoch", "loss", "eval_loss", "learning_rate"}]
+    curve = models.JSONField(default=list, blank=True)  # [{"step", "epoch", "loss", "eval_loss", "learning_rate"}]
     problems = models.JSONField(default=list, blank=True)  # names of files that could not be read
 
     def __str__(self) -> str:

@@ -11,9 +11,7 @@ class Lease(models.Model):
 
     name = models.CharField(max_length=100, unique=True)
     token = models.CharField(max_length=64)
-    holder = models.CharField(
-        max_length=255, blank=True, default=""
-    )  # host, boot, process and its start time
+    holder = models.CharField(max_length=255, blank=True, default="")  # host, boot, process and its start time
     expires_at = models.DateTimeField()
 
     def __str__(self) -> str:

@@ -1,0 +1,1 @@
+"""Readers of files that others wrote: capped, strict, and without running any of it."""

@@ -1,0 +1,248 @@
+"""`adapter_config.json` against a strict schema: what PEFT 0.21 writes, and what the engine serves exactly."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from ..failures import Refused
+
+LIMIT = 2**20  # bytes
+MAX_RANK = 512
+MAX_TARGETS = 4096
+MAX_PATTERN = 2000
+
+# Written by PEFT or by trainers and without meaning for the result.
+IGNORED = {
+    "auto_mapping", "peft_version", "revision", "inference_mode", "lora_dropout", "loftq_config", "eva_config",
+    "corda_config", "lora_ga_config", "megatron_core", "qalora_group_size", "runtime_config", "ensure_weight_tying",
+    "base_model_class", "parent_library", "model_type", "transformers_version", "library_name", "unsloth_version",
+    "unsloth_fixed", "_commit_hash", "_name_or_path", "swift_version", "created_by",
+}  # fmt: skip
+SERVED = {
+    "peft_type", "task_type", "base_model_name_or_path", "r", "lora_alpha", "target_modules", "exclude_modules",
+    "fan_in_fan_out", "bias", "use_rslora", "init_lora_weights", "layers_to_transform", "layers_pattern",
+    "rank_pattern", "alpha_pattern",
+}  # fmt: skip
+# Truthy values of these name what cannot be served.
+REFUSED = {
+    "use_dora": "dora_unsupported",
+    "layer_replication": "layer_replication_unsupported",
+    "trainable_token_indices": "vocabulary_resized",
+    "lora_bias": "bias_unsupported",
+    "use_bias": "bias_unsupported",
+    "use_qalora": "variant_unsupported",
+    "alora_invocation_tokens": "variant_unsupported",
+    "target_parameters": "variant_unsupported",
+    "use_bdlora": "variant_unsupported",
+    "arrow_config": "variant_unsupported",
+    "velora_config": "variant_unsupported",
+    "monteclora_config": "variant_unsupported",
+    "kasa_config": "variant_unsupported",
+    "megatron_config": "variant_unsupported",
+}
+# Initialisations that leave the base model as it was; B @ A of the file is all that is added.
+PLAIN_INITS = {"gaussian", "eva", "orthogonal", "mica", "true", "false"}
+ADVICE = {
+    "ADALORA": "Convert it to LORA by save_pretrained after training has ended, or merge it into its base model.",
+    "LOHA": "Convert it to LORA with peft.convert_to_lora, or merge it into its base model.",
+    "LOKR": "Convert it to LORA with peft.convert_to_lora, or merge it into its base model.",
+    "IA3": "Merge it into its base model with merge_and_unload and serve the result as a base model.",
+    "OFT": "Merge it into its base model with merge_and_unload and serve the result as a base model.",
+    "BOFT": "Merge it into its base model with merge_and_unload and serve the result as a base model.",
+    "VERA": "Merge it into its base model with merge_and_unload and serve the result as a base model.",
+    "PROMPT_TUNING": "Train a LORA adapter on the same data; soft prompts have no LORA form.",
+    "PREFIX_TUNING": "Train a LORA adapter on the same data; soft prompts have no LORA form.",
+    "P_TUNING": "Train a LORA adapter on the same data; soft prompts have no LORA form.",
+}
+DEFAULT_ADVICE = "Merge it into its base model with merge_and_unload, or train a LORA adapter on the same data."
+
+
+@dataclass(frozen=True)
+class AdapterConfig:
+    """The checked fields that decide how an adapter is served."""
+
+    base_name: str
+    rank: int
+    alpha: float
+    target_modules: str | tuple[str, ...]
+    exclude_modules: str | tuple[str, ...]
+    layers: tuple[int, ...] | None
+    layers_patterns: tuple[str, ...]
+    rank_pattern: tuple[tuple[str, int], ...]
+    alpha_pattern: tuple[tuple[str, float], ...]
+    rslora: bool
+    fan_in_fan_out: bool
+    has_code: bool  # names remote code (auto_map); never run
+
+
+@dataclass(frozen=True)
+class Glance:
+    """What can be shown of a config even where it is refused."""
+
+    base_name: str = ""
+    peft_type: str = ""
+    rank: int | None = None
+    alpha: float | None = None
+    target_modules: tuple[str, ...] = ()
+
+
+def glance(raw: Any) -> Glance:
+    """Facts for the list, taken over only where they have a sound type."""
+    if not isinstance(raw, dict):
+        return Glance()
+    base, kind, rank, alpha = (raw.get(k) for k in ("base_model_name_or_path", "peft_type", "r", "lora_alpha"))
+    targets = raw.get("target_modules")
+    names = [targets] if isinstance(targets, str) else targets if isinstance(targets, list) else []
+    return Glance(
+        base_name=clean(base, 512) if isinstance(base, str) else "",
+        peft_type=clean(kind, 64) if isinstance(kind, str) else "",
+        rank=rank if type(rank) is int and 0 <= rank < 2**31 else None,
+        alpha=float(alpha) if _is_number(alpha) and abs(alpha) < 1e300 else None,
+        target_modules=tuple(sorted(clean(n, 200) for n in names[:200] if isinstance(n, str))),
+    )
+
+
+def clean(text: str, limit: int) -> str:
+    """Without characters that a database or a terminal chokes on, and not longer than `limit`."""
+    return "".join(c if c.isprintable() else "\ufffd" for c in text[:limit])
+
+
+def check(raw: Any) -> AdapterConfig:
+    """The config as the engine needs it. Raises Refused with the code of the first thing that stands against it."""
+    if not isinstance(raw, dict):
+        raise Refused("config_malformed", file="adapter_config.json", reason="not an object")
+    _check_kind(raw)
+    _check_refused(raw)
+    for key, value in raw.items():
+        if key not in IGNORED and key not in SERVED and key not in REFUSED and key not in _OWN and value:
+            raise Refused("config_unknown_key", field=clean(str(key), 100))
+    base = raw.get("base_model_name_or_path")
+    if base is not None and (not isinstance(base, str) or len(base) > 4096):
+        raise _invalid("base_model_name_or_path", "not a text")
+    return AdapterConfig(
+        base_name=clean(base or "", 512),
+        rank=_rank("r", raw.get("r", 8)),
+        alpha=_alpha("lora_alpha", raw.get("lora_alpha", 8)),
+        target_modules=_names(raw, "target_modules", required=True),
+        exclude_modules=_names(raw, "exclude_modules"),
+        layers=_layers(raw.get("layers_to_transform")),
+        layers_patterns=_texts(raw.get("layers_pattern"), "layers_pattern"),
+        rank_pattern=tuple((k, _rank("rank_pattern", v)) for k, v in _table(raw, "rank_pattern")),
+        alpha_pattern=tuple((k, _alpha("alpha_pattern", v)) for k, v in _table(raw, "alpha_pattern")),
+        rslora=_flag(raw, "use_rslora"),
+        fan_in_fan_out=_flag(raw, "fan_in_fan_out"),
+        has_code=bool(raw.get("auto_map")),
+    )
+
+
+_OWN = {"modules_to_save", "auto_map"}
+
+
+def _check_kind(raw: dict[str, Any]) -> None:
+    kind = raw.get("peft_type")
+    if not isinstance(kind, str) or not kind:
+        raise _invalid("peft_type", "missing")
+    if kind.upper() != "LORA":
+        advice = ADVICE.get(kind.upper(), DEFAULT_ADVICE)
+        raise Refused("unsupported_peft_type", peft_type=clean(kind, 64), advice=advice)
+    task = raw.get("task_type")
+    if task is not None and (not isinstance(task, str) or task.upper() != "CAUSAL_LM"):
+        raise Refused("unsupported_task_type", task_type=clean(str(task), 64))
+
+
+def _check_refused(raw: dict[str, Any]) -> None:
+    for key, code in REFUSED.items():
+        if raw.get(key):
+            raise Refused(code, field=key, reason=key)
+    saved = raw.get("modules_to_save")
+    if saved:
+        names = saved if isinstance(saved, list) else [saved]
+        raise Refused("modules_to_save_unsupported", modules=clean(", ".join(map(str, names[:8])), 200))
+    bias = raw.get("bias", "none")
+    if bias not in ("none", None):
+        raise Refused("bias_unsupported", field=f"bias={clean(str(bias), 40)}")
+    init = raw.get("init_lora_weights", True)
+    if isinstance(init, str):
+        if init.lower() not in PLAIN_INITS:
+            raise Refused("init_changes_base", method=clean(init, 64))
+    elif init is not None and not isinstance(init, bool):
+        raise _invalid("init_lora_weights", "neither a text nor true or false")
+
+
+def _invalid(field: str, reason: str) -> Refused:
+    return Refused("config_invalid", field=field, reason=reason)
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and (type(value) is int or math.isfinite(value))
+
+
+def _rank(field: str, value: Any) -> int:
+    if type(value) is not int or not 1 <= value <= MAX_RANK:
+        raise _invalid(field, f"a whole number from 1 to {MAX_RANK} is needed")
+    return value
+
+
+def _alpha(field: str, value: Any) -> float:
+    if not _is_number(value) or abs(value) > 1e6:
+        raise _invalid(field, "a finite number up to 1000000 is needed")
+    return float(value)
+
+
+def _flag(raw: dict[str, Any], key: str) -> bool:
+    value = raw.get(key)
+    if value is not None and not isinstance(value, bool):
+        raise _invalid(key, "neither true nor false")
+    return bool(value)
+
+
+def _names(raw: dict[str, Any], key: str, required: bool = False) -> str | tuple[str, ...]:
+    value = raw.get(key)
+    if isinstance(value, str) and value:
+        if len(value) > MAX_PATTERN:
+            raise _invalid(key, f"longer than {MAX_PATTERN} characters")
+        try:
+            re.compile(value)
+        except (re.error, RecursionError, OverflowError):
+            raise _invalid(key, "not a regular expression") from None
+        return value
+    if not value:
+        if required:
+            raise _invalid(key, "missing")
+        return ()
+    return _texts(value, key)
+
+
+def _texts(value: Any, key: str) -> tuple[str, ...]:
+    if not value:
+        return ()
+    if isinstance(value, str):
+        value = [value]
+    if not isinstance(value, list) or len(value) > MAX_TARGETS:
+        raise _invalid(key, "not a list of names")
+    if not all(isinstance(item, str) and 0 < len(item) <= 512 for item in value):
+        raise _invalid(key, "not a list of names")
+    return tuple(value)
+
+
+def _layers(value: Any) -> tuple[int, ...] | None:
+    if value is None or value == []:
+        return None
+    items = value if isinstance(value, list) else [value]
+    if len(items) > MAX_TARGETS or not all(type(item) is int and 0 <= item < 100_000 for item in items):
+        raise _invalid("layers_to_transform", "not a list of layer numbers")
+    return tuple(items)
+
+
+def _table(raw: dict[str, Any], key: str) -> list[tuple[str, Any]]:
+    value = raw.get(key)
+    if not value:
+        return []
+    if not isinstance(value, dict) or len(value) > MAX_TARGETS:
+        raise _invalid(key, "not a table")
+    if not all(0 < len(name) <= 512 for name in value):
+        raise _invalid(key, "a name is empty or too long")
+    return list(value.items())

@@ -1,0 +1,111 @@
+"""Opening files below a root so that no link, no pipe and no swap in between leads elsewhere."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from ..failures import Refused
+
+
+def inside(path: str, roots: tuple[str, ...]) -> bool:
+    """True where the resolved `path` is one of the resolved `roots` or lies below one."""
+    return any(path == root or path.startswith(root.rstrip("/") + "/") for root in roots)
+
+
+def _open_without_links(path: str) -> int:
+    """A descriptor of the absolute, already resolved `path`; a link that was swapped in on the way is refused."""
+    directory = os.open("/", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        *folders, name = path.strip("/").split("/")
+        for folder in folders:
+            flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+            deeper = os.open(folder, flags, dir_fd=directory)
+            os.close(directory)
+            directory = deeper
+        # O_NONBLOCK: a pipe in the file's place must not hold the server up.
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        return os.open(name, flags, dir_fd=directory)
+    finally:
+        os.close(directory)
+
+
+@contextmanager
+def open_below(roots: tuple[str, ...], folder: str, name: str) -> Iterator[BinaryIO]:
+    """The file `folder/name` for reading, guaranteed to be a regular file below one of the resolved `roots`.
+
+    Links inside the roots are followed. Raises Refused: files_missing, outside_root, not_a_file, unreadable.
+    """
+    try:
+        real = os.path.realpath(os.path.join(folder, name), strict=True)
+        if not inside(real, roots):
+            raise Refused("outside_root", file=name)
+        descriptor = _open_without_links(real)
+    except (FileNotFoundError, NotADirectoryError):
+        raise Refused("files_missing", file=name) from None
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise Refused("outside_root", file=name) from None
+        raise Refused("unreadable", file=name, reason=os.strerror(error.errno or 0)) from None
+    except ValueError:  # a NUL in the name
+        raise Refused("unreadable", file=name.replace("\0", "?"), reason="name") from None
+    with os.fdopen(descriptor, "rb", buffering=0) as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise Refused("not_a_file", file=name)
+        yield file  # type: ignore[misc]
+
+
+def read_exactly(file: BinaryIO, size: int) -> bytes:
+    """Up to `size` bytes; fewer only at the end of the file."""
+    pieces: list[bytes] = []
+    while size > 0:
+        piece = file.read(min(size, 1 << 20))
+        if not piece:
+            break
+        pieces.append(piece)
+        size -= len(piece)
+    return b"".join(pieces)
+
+
+def read_small(roots: tuple[str, ...], folder: str | Path, name: str, limit: int) -> bytes:
+    """The whole of a file of at most `limit` bytes. Raises Refused as `open_below`, and config_too_large."""
+    with open_below(roots, str(folder), name) as file:
+        try:
+            data = read_exactly(file, limit + 1)
+        except OSError as error:
+            raise Refused("unreadable", file=name, reason=os.strerror(error.errno or 0)) from None
+    if len(data) > limit:
+        raise Refused("config_too_large", file=name, limit=limit)
+    return data
+
+
+def _constant(word: str) -> float:
+    raise ValueError(f"{word} is not JSON")
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key occurs twice")
+    return found
+
+
+def parse_json(data: bytes, name: str, strict: bool = True) -> Any:
+    """JSON of a file that somebody else wrote. `strict` refuses NaN, Infinity and double keys.
+
+    Raises Refused("config_malformed").
+    """
+    try:
+        if strict:
+            return json.loads(data, parse_constant=_constant, object_pairs_hook=_unique)
+        return json.loads(data)
+    except RecursionError:
+        raise Refused("config_malformed", file=name, reason="nested too deeply") from None
+    except (ValueError, UnicodeDecodeError) as error:
+        raise Refused("config_malformed", file=name, reason=str(error)[:120]) from None

@@ -1,0 +1,102 @@
+"""Locks between processes and hosts, kept in the database: one row per lock, freed by its holder's death or by time."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import time
+from datetime import timedelta
+from functools import lru_cache
+from types import TracebackType
+
+from django.db import IntegrityError, transaction
+from django.utils import timezone
+
+from .failures import Busy
+from .models import Lease
+
+SECONDS = 60.0
+TOUCH_EVERY = 5.0
+
+
+def _start_time(pid: int) -> str:
+    """The kernel's start time of a process, "" where there is none: a number that comes again is another process."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+            return file.read().rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        return ""
+
+
+@lru_cache(maxsize=1)
+def _place() -> str:
+    """Host, boot and process namespace: within one place, process numbers mean the same."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            boot = file.read().strip()
+        return f"{socket.gethostname()[:80]} {boot} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return f"{socket.gethostname()[:80]} - -"
+
+
+def holder() -> str:
+    return f"{_place()} {os.getpid()} {_start_time(os.getpid())}"
+
+
+def is_dead(name: str) -> bool:
+    """True where `name` was a process of this very place that does not run any more."""
+    place, _, started = name.rpartition(" ")
+    place, _, pid = place.rpartition(" ")
+    if place != _place() or place.endswith(" - -") or not pid.isdigit():
+        return False
+    return _start_time(int(pid)) != started
+
+
+class Hold:
+    """A held lock; a context manager. `touch` it at least once a minute during long work."""
+
+    def __init__(self, name: str, busy_code: str = "busy") -> None:
+        self.name = name
+        self.busy_code = busy_code
+        self.token = secrets.token_hex(16)
+        self._touched = 0.0
+
+    def __enter__(self) -> Hold:
+        expires = timezone.now() + timedelta(seconds=SECONDS)
+        try:
+            with transaction.atomic():
+                Lease.objects.create(name=self.name, token=self.token, holder=holder(), expires_at=expires)
+        except IntegrityError:
+            self._take_over()
+        self._touched = time.monotonic()
+        return self
+
+    def _take_over(self) -> None:
+        found = Lease.objects.filter(name=self.name).first()
+        now = timezone.now()
+        if found is not None and found.expires_at > now and not is_dead(found.holder):
+            raise Busy(self.busy_code)
+        fields = {"token": self.token, "holder": holder(), "expires_at": now + timedelta(seconds=SECONDS)}
+        old = found.token if found is not None else ""
+        if Lease.objects.filter(name=self.name, token=old).update(**fields) != 1:
+            raise Busy(self.busy_code)  # somebody else took it over, or let it go, in between
+
+    def touch(self) -> None:
+        """Stay alive. Raises Busy where the lock was taken away after it had expired."""
+        if time.monotonic() - self._touched < TOUCH_EVERY:
+            return
+        expires = timezone.now() + timedelta(seconds=SECONDS)
+        if Lease.objects.filter(name=self.name, token=self.token).update(expires_at=expires) != 1:
+            raise Busy(self.busy_code)
+        self._touched = time.monotonic()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        Lease.objects.filter(name=self.name, token=self.token).delete()
+
+
+def is_held(name: str) -> bool:
+    found = Lease.objects.filter(name=name).first()
+    return found is not None and found.expires_at > timezone.now() and not is_dead(found.holder)

@@ -1,0 +1,206 @@
+"""The content-addressed store of what is served: `STORE_DIR/<digest>/` with config and weights, never changed.
+
+The digest is the sha256 of the two lines that `sha256sum adapter_config.json adapter_model.safetensors` prints, so
+an entry can be checked by hand. An entry appears by one rename, when it is whole and on disk.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from django.conf import settings
+
+from .failures import Refused
+from .formats.config import LIMIT
+from .formats.files import open_below, read_exactly
+from .formats.safetensors import Header, Tensor
+from .layout import CONFIG, WEIGHTS
+
+Progress = Callable[[float], None]
+CHUNK = 4 * 2**20
+DIGEST = re.compile(r"[0-9a-f]{64}\Z")
+PARTIAL = ".partial-"
+# (numpy type of the raw bits, mask of the exponent, mask without the sign)
+BITS = {
+    "F32": (np.dtype("<u4"), 0x7F800000, 0x7FFFFFFF),
+    "F16": (np.dtype("<u2"), 0x7C00, 0x7FFF),
+    "BF16": (np.dtype("<u2"), 0x7F80, 0x7FFF),
+}
+
+
+def entry(digest: str) -> Path:
+    """Folder of a digest. Raises ValueError for anything that is not one: it must never become another path."""
+    if not DIGEST.match(digest):
+        raise ValueError("not a digest")
+    return Path(settings.STORE_DIR) / digest
+
+
+def has(digest: str) -> bool:
+    return bool(DIGEST.match(digest)) and (entry(digest) / WEIGHTS).is_file() and (entry(digest) / CONFIG).is_file()
+
+
+def combine(config_hash: str, weights_hash: str) -> str:
+    return hashlib.sha256(f"{config_hash}  {CONFIG}\n{weights_hash}  {WEIGHTS}\n".encode()).hexdigest()
+
+
+def verify(digest: str) -> bool:
+    """Read an entry again: True where its content still has its name."""
+    hashes = []
+    for name in (CONFIG, WEIGHTS):
+        with open(entry(digest) / name, "rb") as file:
+            hashes.append(hashlib.file_digest(file, "sha256").hexdigest())
+    return combine(*hashes) == digest
+
+
+def digest_of(roots: tuple[str, ...], folder: str) -> str:
+    """The digest that the files in `folder` would have in the store."""
+    hashes = []
+    for name in (CONFIG, WEIGHTS):
+        with open_below(roots, folder, name) as file:
+            hashes.append(hashlib.file_digest(file, "sha256").hexdigest())  # type: ignore[arg-type]
+    return combine(*hashes)
+
+
+class Inspection:
+    """Looks at every value as it passes: finite, and which matrices are all zero."""
+
+    def __init__(self, header: Header) -> None:
+        self.tensors = list(header.tensors.items())  # in the order of their data
+        self.position = 0
+        self.index = 0
+        self.rest = b""
+        self.nonzero: set[str] = set()
+
+    def feed(self, data: bytes) -> None:
+        """The next bytes of the tensors' data. Raises Refused weights_nonfinite."""
+        view = memoryview(self.rest + data if self.rest else data)
+        self.rest = b""
+        offset = 0
+        while self.index < len(self.tensors):
+            name, tensor = self.tensors[self.index]
+            bits, _, _ = BITS[tensor.dtype]
+            available = min(len(view) - offset, tensor.end - self.position)
+            usable = available - available % bits.itemsize
+            if usable:
+                self._look(name, tensor, view[offset : offset + usable])
+                offset += usable
+                self.position += usable
+            if self.position < tensor.end:
+                self.rest = bytes(view[offset:])
+                return
+            self.index += 1
+
+    def _look(self, name: str, tensor: Tensor, data: memoryview) -> None:
+        bits, exponent, magnitude = BITS[tensor.dtype]
+        values = np.frombuffer(data, dtype=bits) & bits.type(magnitude)
+        largest = int(values.max())
+        if largest >= exponent:  # an exponent of all ones: NaN or infinity, and only those are this large
+            raise Refused("weights_nonfinite", tensor=name)
+        if largest:
+            self.nonzero.add(name)
+
+    def check_effect(self) -> None:
+        """Raises Refused no_effect where every pair has a zero A or a zero B."""
+        b_zero = all(not name.endswith(".lora_B.weight") or name not in self.nonzero for name, _ in self.tensors)
+        for name, _ in self.tensors:
+            module, mark, _ = name.rpartition(".lora_A.weight")
+            if mark and name in self.nonzero and f"{module}.lora_B.weight" in self.nonzero:
+                return
+        raise Refused("no_effect", reason="lora_B = 0" if b_zero else "lora_A = 0")
+
+
+def put(config: bytes, weights: BinaryIO, header: Header, progress: Progress | None = None) -> str:
+    """Copy an adapter into the store and return its digest; a copy that is there already is kept.
+
+    One pass over `weights` (positioned anywhere) copies, hashes and inspects. Raises Refused: weights_nonfinite,
+    no_effect, weights_truncated, store_full, store_unwritable.
+    """
+    if len(config) > LIMIT:
+        raise Refused("config_too_large", file=CONFIG, limit=LIMIT)
+    root = Path(settings.STORE_DIR)
+    partial: Path | None = None
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=PARTIAL, dir=root))
+        digest = _fill(partial, config, weights, header, progress)
+        if not has(digest):
+            _publish(partial, digest)
+        return digest
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        reason = os.strerror(error.errno or 0)
+        raise Refused("store_full" if full else "store_unwritable", reason=reason) from error
+    finally:
+        if partial is not None and partial.exists():
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+def _fill(partial: Path, config: bytes, weights: BinaryIO, header: Header, progress: Progress | None) -> str:
+    inspection = Inspection(header)
+    hasher = hashlib.sha256()
+    done = 0
+    weights.seek(0)
+    with open(partial / WEIGHTS, "xb", buffering=0) as copy:
+        if header.file_size:
+            os.posix_fallocate(copy.fileno(), 0, header.file_size)
+        while done < header.file_size:
+            wanted = header.data_start if done < header.data_start else CHUNK
+            data = read_exactly(weights, min(wanted, header.file_size - done))
+            if not data:
+                raise Refused("weights_truncated", size=done, expected=header.file_size)
+            hasher.update(data)
+            _write(copy, data)
+            if done >= header.data_start:
+                inspection.feed(data)
+            done += len(data)
+            if progress is not None:
+                progress(done / header.file_size)
+        os.fsync(copy.fileno())
+    if weights.read(1):
+        raise Refused("changed_meanwhile")
+    inspection.check_effect()
+    with open(partial / CONFIG, "xb", buffering=0) as copy:
+        _write(copy, config)
+        os.fsync(copy.fileno())
+    return combine(hashlib.sha256(config).hexdigest(), hasher.hexdigest())
+
+
+def _write(file: BinaryIO, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[file.write(view) :]
+
+
+def _publish(partial: Path, digest: str) -> None:
+    """Make the finished folder visible under its digest, whatever was there half-done before."""
+    for name in (CONFIG, WEIGHTS):
+        os.chmod(partial / name, 0o444)
+    os.chmod(partial, 0o755)
+    _sync_folder(partial)
+    target = entry(digest)
+    try:
+        os.rename(partial, target)
+    except OSError as error:
+        if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+            raise
+        if not has(digest):  # not made by this code, which never leaves half an entry
+            shutil.rmtree(target)
+            os.rename(partial, target)
+    _sync_folder(target.parent)
+
+
+def _sync_folder(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,1 @@
+"""Judging an adapter folder: may it be served, and if not, why not."""
