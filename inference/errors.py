@@ -1,7 +1,7 @@
-"""What can go wrong between a request and its answer: each code with its HTTP status and a sentence for people.
+"""What can go wrong between a request and its answer: each code with its HTTP status and a sentence.
 
-The engine and the manager speak in codes with details; every door (JSON API, websocket, OpenAI-compatible API) renders
-them here, in the reader's language.
+The engine and the manager speak in codes with details; every door (JSON API, websocket, OpenAI-compatible API)
+renders them here, in the reader's language.
 """
 
 from __future__ import annotations
@@ -30,9 +30,7 @@ KINDS: dict[str, Kind] = {
     # The request itself
     "context_length_exceeded": Kind(
         400,
-        _(
-            "The prompt has %(prompt_tokens)s tokens; this model takes at most %(context_length)s with the answer."
-        ),
+        _("The prompt has %(tokens)s tokens; this model takes at most %(limit)s with the answer."),
     ),
     "prompt_too_long": Kind(400, _("The prompt is longer than %(limit)s characters.")),
     "empty_prompt": Kind(400, _("The prompt is empty.")),
@@ -48,9 +46,7 @@ KINDS: dict[str, Kind] = {
     "slow_reader": Kind(503, _("The answer was not read fast enough and was stopped."), 1),
     # The adapter and the base
     "adapter_inactive": Kind(409, _("The adapter %(name)s is not active. Activate it first.")),
-    "adapter_changed": Kind(
-        409, _("The adapter was replaced or withdrawn while the request waited. Send it again.")
-    ),
+    "adapter_changed": Kind(409, _("The adapter was replaced or withdrawn while the request waited. Send it again.")),
     "adapter_load_failed": Kind(503, _("The adapter %(name)s could not be loaded."), 5),
     "adapter_incompatible": Kind(422, _("The adapter %(name)s does not fit its base model.")),
     "no_effect": Kind(422, _("The adapter %(name)s changes nothing in its base model's answers.")),
@@ -59,16 +55,12 @@ KINDS: dict[str, Kind] = {
     "base_load_failed": Kind(503, _("The base model %(name)s could not be loaded."), 30),
     "base_unsupported": Kind(422, _("The base model %(name)s cannot be served: %(reason)s")),
     "base_busy": Kind(503, _("Another base model is in use. Try again in a moment."), 10),
-    "numerical_failure": Kind(
-        503, _("The model produced numbers that are not finite; the answer was stopped."), 1
-    ),
+    "numerical_failure": Kind(503, _("The model produced numbers that are not finite; the answer was stopped."), 1),
     # The engine
     "out_of_memory": Kind(503, _("There was not enough memory for this request."), 10),
     "memory": Kind(503, _("The model does not fit into the memory that is free."), 60),
     "engine_crashed": Kind(503, _("The engine stopped unexpectedly and is being restarted. Try again."), 2),
-    "engine_unavailable": Kind(
-        503, _("The engine could not be started. The log of the engine has the reason."), 30
-    ),
+    "engine_unavailable": Kind(503, _("The engine could not be started. The log of the engine has the reason."), 30),
     "device_busy": Kind(503, _("Another process is using this graphics card for inference."), 30),
     "shutting_down": Kind(503, _("The server is shutting down."), 10),
     "engine_timeout": Kind(503, _("The engine did not answer in time."), 5),

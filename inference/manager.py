@@ -1,6 +1,6 @@
 """The process-wide ModelManager: the only door to inference for views, consumers and commands.
 
-Making one starts nothing; the engine's worker starts with the first request. It serves any number of event loops.
+Making one starts nothing; the engine's worker starts with the first request. It serves several event loops.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ logger = logging.getLogger(__name__)
 
 REPLY_PATIENCE = 5.0  # seconds for a reply that needs no model
 ENGINE_SETTINGS = (
-    "RUNNER DEVICE PRECISION THREADS MAX_BATCH MAX_CONTEXT PREFILL_CHUNK KV_BYTES ADAPTER_BYTES MAX_GPU_MEMORY "
-    "QUEUE_LIMIT USER_LIMIT IDLE_UNLOAD"
+    "RUNNER DEVICE PRECISION THREADS MAX_BATCH MAX_CONTEXT PREFILL_CHUNK KV_BYTES ADAPTER_BYTES "
+    "MAX_GPU_MEMORY QUEUE_LIMIT USER_LIMIT IDLE_UNLOAD"
 ).split()
 
 
 @dataclass(frozen=True)
 class Request:
-    """What somebody asks for. Exactly one of `messages` and `prompt`; `user` is the key of fairness and limits."""
+    """One of `messages` and `prompt` for one model; `user` is the key of fairness and limits."""
 
     user: str
     base: BaseSpec
@@ -82,10 +82,10 @@ class ModelManager:
         self._proofs = ThreadPoolExecutor(1, thread_name_prefix="proofs")
         self.backend = LocalBackend(options, limit, self._on_proof)
 
-    # Asking -----------------------------------------------------------------------------------------------------
+    # Asking
 
     async def generate(self, request: Request) -> Stream:
-        """Start a request. Refusals come as the stream's `error` event; leaving the stream's context cancels it."""
+        """Start a request. Refusals come as `error` events; leaving the stream's context cancels it."""
         request_id = secrets.token_hex(8)
         return self._submit(request.command(request_id), (request.adapter or {}).get("digest", ""))
 
@@ -120,11 +120,9 @@ class ModelManager:
         data = await self._reply({"type": "count", "base": base, **asked})
         return data["tokens"], data["context_length"]
 
-    # Operating --------------------------------------------------------------------------------------------------
+    # Operating
 
-    async def load(
-        self, base: BaseSpec, adapters: list[AdapterSpec] | None = None, pin: bool = False
-    ) -> Stream:
+    async def load(self, base: BaseSpec, adapters: list[AdapterSpec] | None = None, pin: bool = False) -> Stream:
         """Make a base and adapters resident: `loading` events, then `reply` or `error`."""
         command = {
             "type": "load",
@@ -153,7 +151,7 @@ class ModelManager:
     async def status(self) -> dict[str, Any]:
         """The worker's state and, where it runs, what it holds. Starts nothing.
 
-        Keys: `worker` {state, pid, device, restarts, in_flight} and `engine` (the protocol's status, or null).
+        Keys: `worker` {state, pid, device, restarts, in_flight} and `engine` (as in the protocol).
         """
         engine = self.backend.last_status
         if self.backend.state == "ready":
@@ -166,14 +164,14 @@ class ModelManager:
     # From threads (signals, hooks, process end)
 
     def release(self, digest: str) -> None:
-        """An adapter is no longer served: drop it from the engine when its last request has ended. Returns at once."""
+        """An adapter is no longer served: the engine drops it after its last request. Returns at once."""
         self.backend.forget(digest)
         if self.backend.state == "ready":
             command = {"type": "evict", "id": secrets.token_hex(8), "digest": digest}
             self.backend.submit(command, lambda event: True)
 
     def drain(self, digest: str, timeout: float) -> bool:
-        """Block until no request uses the adapter (at most `timeout` seconds), then evict it. For sync code."""
+        """Block until no request uses the adapter (at most `timeout` seconds), then evict it."""
         if not self.backend.wait_unused(digest, timeout):
             return False
         self.release(digest)
@@ -184,7 +182,7 @@ class ModelManager:
         self.backend.close(timeout)
         self._proofs.shutdown(wait=True)
 
-    # Inside -----------------------------------------------------------------------------------------------------
+    # Inside
 
     def _submit(self, command: Mapping[str, Any], digest: str = "") -> Stream:
         stream = Stream(command["id"], self.backend.cancel, digest)
@@ -197,9 +195,7 @@ class ModelManager:
         try:
             self.backend.submit(command, sink)
         except ValueError:
-            stream.deliver(
-                EngineError("prompt_too_long", detail={"limit": settings.MAX_PROMPT_CHARS}).event(stream.id)
-            )
+            stream.deliver(EngineError("prompt_too_long", detail={"limit": settings.MAX_PROMPT_CHARS}).event(stream.id))
         return stream
 
     async def _reply(self, command: Mapping[str, Any], timeout: float | None = None) -> dict[str, Any]:
@@ -224,9 +220,7 @@ def write_proof(event: Mapping[str, Any]) -> None:
     from adapters.proofs import record_proof
 
     try:
-        record_proof(
-            event["digest"], event["ok"], event["code"], event["message"], event["kl"], event["changed"]
-        )
+        record_proof(event["digest"], event["ok"], event["code"], event["message"], event["kl"], event["changed"])
     except Exception:  # noqa: BLE001  (a database that is away must not end the thread that writes proofs)
         logger.exception("the proof of %s could not be written", event["digest"])
     finally:
@@ -234,7 +228,7 @@ def write_proof(event: Mapping[str, Any]) -> None:
 
 
 def engine_config() -> dict[str, Any]:
-    """The worker's configuration: the ENGINE_* settings in lower case without the prefix, and a few of the house."""
+    """The worker's configuration: the ENGINE_* settings in lower case without the prefix, and two more."""
     config = {name.lower(): getattr(settings, f"ENGINE_{name}") for name in ENGINE_SETTINGS}
     return config | {
         "run_dir": str(settings.RUN_DIR),

@@ -1,7 +1,7 @@
 """Strict reading of what a client asks for: sampling parameters, messages, prompts.
 
-Every door uses these functions, before anything is tokenised. Booleans are not integers, numbers are finite and bounded
-both ways, and the refusal (400) names the parameter.
+Every door uses these functions, before anything is tokenised. Booleans are not integers, numbers are finite and
+bounded both ways, and the refusal (400) names the parameter.
 """
 
 from __future__ import annotations

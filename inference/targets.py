@@ -13,6 +13,8 @@ from adapters.models import BaseModel, LoraAdapter, Status
 from .engine.protocol import AdapterSpec, BaseSpec
 from .errors import EngineError
 
+MAX_PK = 2**63 - 1  # what a database takes for an id
+
 
 @dataclass(frozen=True)
 class Target:
@@ -68,6 +70,8 @@ def find(slug: Any) -> Target:
 
 def find_adapter(pk: int) -> Target:
     """The adapter with this id. Raises Http404, EngineError."""
+    if pk > MAX_PK:
+        raise Http404
     adapter = LoraAdapter.objects.select_related("base").filter(pk=pk).first()
     if adapter is None:
         raise Http404

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import secrets
 from pathlib import Path
+from tempfile import NamedTemporaryFile
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import environ
 from django.core.exceptions import ImproperlyConfigured
@@ -69,6 +71,15 @@ def env_choice(name: str, default: str, choices: tuple[str, ...]) -> str:
     return value
 
 
+def env_zone(name: str, default: str) -> str:
+    value = env_str(name, default)
+    try:
+        ZoneInfo(value)
+    except (ValueError, OSError, ZoneInfoNotFoundError):
+        raise ImproperlyConfigured(f"{name} must be a time zone such as Europe/Berlin, not {value!r}.") from None
+    return value
+
+
 # Where things are -----------------------------------------------------------------------------------------------
 
 VAR_DIR = env_path("VAR_DIR", BASE_DIR / "var")
@@ -123,23 +134,25 @@ def secret_key() -> str:
         return given
     path = VAR_DIR / "secret_key"
     try:
+        if not path.exists():
+            write_once(path, secrets.token_urlsafe(50))
         return path.read_text(encoding="ascii")
-    except FileNotFoundError:
-        pass
-    key = secrets.token_urlsafe(50)
+    except OSError as error:
+        raise ImproperlyConfigured(
+            f"VAR_DIR {VAR_DIR} cannot be used ({error.strerror}): set VAR_DIR to a folder that you may write."
+        ) from None
+
+
+def write_once(path: Path, text: str) -> None:
+    """Make a private file that appears whole; where another process was first, its file stays."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with open(path, "x", encoding="ascii", opener=lambda p, flags: _open_private(p, flags)) as file:
-            file.write(key)
-    except FileExistsError:  # another process was first
-        return path.read_text(encoding="ascii")
-    return key
-
-
-def _open_private(path: str, flags: int) -> int:
-    import os
-
-    return os.open(path, flags, 0o600)
+    with NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}-", encoding="ascii") as file:
+        file.write(text)
+        file.flush()
+        try:
+            path.hardlink_to(file.name)
+        except FileExistsError:
+            pass
 
 
 SECRET_KEY = secret_key()
@@ -208,6 +221,8 @@ TEMPLATES = [
 
 # Database: SQLite in WAL with immediate transactions by default (readers never block, writers wait in line).
 DATABASE_URL = env_str("DATABASE_URL", f"sqlite:///{VAR_DIR / 'db.sqlite3'}")
+if DATABASE_URL.partition(":")[0] not in {"sqlite", "mysql"}:
+    raise ImproperlyConfigured("DATABASE_URL must begin with sqlite:/// or mysql://.")
 DATABASES = {"default": env.db_url_config(DATABASE_URL)}
 if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
     DATABASES["default"]["OPTIONS"] = {
@@ -250,7 +265,7 @@ LOGOUT_REDIRECT_URL = "login"
 LANGUAGE_CODE = env_choice("LANGUAGE_CODE", "en", ("en", "zh-hans"))
 LANGUAGES = [("en", _("English")), ("zh-hans", _("Simplified Chinese"))]
 LOCALE_PATHS = [BASE_DIR / "locale"]
-TIME_ZONE = env_str("TIME_ZONE", "UTC")
+TIME_ZONE = env_zone("TIME_ZONE", "UTC")
 USE_I18N = USE_TZ = True
 
 STATIC_URL = "static/"
@@ -276,7 +291,7 @@ REST_FRAMEWORK = {
     ],
     "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
-    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
+    "DEFAULT_PARSER_CLASSES": ["loraportal.parsers.BoundedJSONParser"],
     "EXCEPTION_HANDLER": "loraportal.api.exception_handler",
     "DEFAULT_PAGINATION_CLASS": "loraportal.api.Pagination",
     "UNICODE_JSON": True,

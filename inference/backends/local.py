@@ -1,7 +1,7 @@
 """The engine's worker from the web side: started on first use, watched, restarted, ended in order.
 
-One I/O thread owns the process and both directions of its socket; nothing here ever blocks an event loop. Other threads
-only append to an inbox and wake it.
+One I/O thread owns the process and both directions of its socket; nothing here ever blocks an event loop. Other
+threads only append to an inbox and wake it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .process import WorkerGone, WorkerOptions, WorkerProcess, encode
+from .process import WorkerGoneError, WorkerOptions, WorkerProcess, encode
 from .residents import Residents
 from .sinks import is_final
 
@@ -78,7 +78,7 @@ class LocalBackend:
         self._not_before = 0.0
         self._stop_at: float | None = None
 
-    # From any thread ------------------------------------------------------------------------------------------
+    # From any thread
 
     def submit(self, command: Mapping[str, Any], sink: Sink) -> None:
         """Hand a command over; `sink` hears its events on the I/O thread. Never blocks.
@@ -147,7 +147,7 @@ class LocalBackend:
         }
 
     def close(self, timeout: float = 8.0) -> None:
-        """End the worker in order: what runs hears `shutting_down`. Returns when it is gone. Safe to repeat."""
+        """End the worker in order (what runs hears `shutting_down`), and wait for it. Safe to repeat."""
         with self._lock:
             self.closing = True
             thread = self._thread
@@ -175,7 +175,7 @@ class LocalBackend:
             self._thread = threading.Thread(target=self._run, name="engine-io", daemon=True)
             self._thread.start()
 
-    # On the I/O thread ----------------------------------------------------------------------------------------
+    # On the I/O thread
 
     def _run(self) -> None:
         while True:
@@ -220,8 +220,8 @@ class LocalBackend:
             if mask & selectors.EVENT_READ:
                 worker.receive(self._handle)
             elif worker.exited():
-                raise WorkerGone("exited")
-        except WorkerGone as gone:
+                raise WorkerGoneError("exited")
+        except WorkerGoneError as gone:
             logger.debug("engine: %s", gone)
             self._lost("engine_crashed")
             return
@@ -322,7 +322,7 @@ class LocalBackend:
             return
         how = worker.end() or how
         self.restarts += worker.ready
-        logger.error("engine: pid %s ended: %s", worker.pid, how)
+        logger.log(logging.INFO if self.closing else logging.ERROR, "engine: pid %s ended: %s", worker.pid, how)
         self.last_status = None
         if self.closing:
             code = "shutting_down"

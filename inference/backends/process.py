@@ -46,7 +46,7 @@ class WorkerOptions:
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
-class WorkerGone(Exception):
+class WorkerGoneError(Exception):
     """The worker closed its end, or sent what is no line of the protocol."""
 
 
@@ -106,27 +106,27 @@ class WorkerProcess:
     def receive(self, handle: Callable[[dict[str, Any]], None]) -> None:
         """Read what has come and hand over each event.
 
-        Raises WorkerGone at the end of the stream, and at a line that is too long or is not JSON.
+        Raises WorkerGoneError at the end of the stream, and at a line that is too long or is not JSON.
         """
         try:
             data = self.socket.recv(CHUNK)
         except BlockingIOError:
             return
         except OSError as error:
-            raise WorkerGone(str(error)) from error
+            raise WorkerGoneError(str(error)) from error
         if not data:
-            raise WorkerGone("end of stream")
+            raise WorkerGoneError("end of stream")
         self.last_seen = time.monotonic()
         scanned = len(self._in)
         self._in += data
         if len(self._in) > MAX_LINE and b"\n" not in data:
-            raise WorkerGone("a line without end")
+            raise WorkerGoneError("a line without end")
         start = 0
         while (end := self._in.find(b"\n", max(start, scanned))) >= 0:
             try:
                 event = json.loads(self._in[start:end])
             except ValueError as error:
-                raise WorkerGone("a line that is not JSON") from error
+                raise WorkerGoneError("a line that is not JSON") from error
             start = end + 1
             handle(event)
         del self._in[:start]

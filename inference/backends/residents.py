@@ -10,7 +10,7 @@ KNOWN = 1024
 
 
 class Residents:
-    """Remembers specs by identity (from commands) and, after a crash, which of them were loaded (from heartbeats)."""
+    """Specs by identity (from commands), and which of them are loaded (from heartbeats and answers)."""
 
     COMMAND_ID = "restore"
 

@@ -22,9 +22,9 @@ def is_final(event: dict[str, Any]) -> bool:
 class Stream:
     """The events of one request, in order: an async iterator that ends after the final event.
 
-    Belongs to the event loop that made it. Leaving the context (or garbage) cancels a request that still runs. A reader
-    that is slower than the model costs bounded memory: beyond `MERGE_ABOVE` waiting pieces new text joins the last
-    one, beyond `MAX_WAITING_CHARS` the request is cancelled and ends with the error `slow_reader`.
+    Belongs to the event loop that made it. Leaving the context (or garbage) cancels a request that still runs. A
+    reader that is slower than the model costs bounded memory: beyond `MERGE_ABOVE` waiting pieces new text joins
+    the last one, beyond `MAX_WAITING_CHARS` the request is cancelled and ends with the error `slow_reader`.
     """
 
     def __init__(self, request_id: str, cancel: Callable[[str], None], digest: str = "") -> None:
@@ -112,7 +112,7 @@ class Stream:
         return event
 
     async def cancel(self) -> None:
-        """Ask for the end; the stream still yields what was there and `done` with finish_reason `cancelled`."""
+        """Ask for the end; the stream still yields what was there, and `done` with reason `cancelled`."""
         self.cancel_nowait()
 
     def cancel_nowait(self) -> None:

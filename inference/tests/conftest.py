@@ -3,10 +3,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from adapters.models import BaseModel, LoraAdapter, Status
 from inference.backends.process import WorkerOptions
 from inference.manager import ModelManager, set_manager
 
@@ -42,3 +44,22 @@ def manager(make_manager: Callable[..., ModelManager]) -> Iterator[ModelManager]
     before = set_manager(manager)
     yield manager
     set_manager(before)
+
+
+@pytest.fixture
+def registry(transactional_db: None) -> SimpleNamespace:
+    """A base and adapters as rows: `pirate` and `poet` are served, `idle` is only discovered."""
+    base = BaseModel.objects.create(
+        name="tiny", slug="tiny", path="/models/tiny", path_hash="tiny", key="b" * 64, context_length=2048
+    )
+
+    def adapter(name: str, digest: str) -> LoraAdapter:
+        status = Status.ACTIVE if digest else Status.DISCOVERED
+        return LoraAdapter.objects.create(name=name, slug=name, path_hash=name, base=base, status=status, digest=digest)
+
+    return SimpleNamespace(
+        base=base,
+        pirate=adapter("pirate", "d" * 64),
+        poet=adapter("poet", "e" * 64),
+        idle=adapter("idle", ""),
+    )

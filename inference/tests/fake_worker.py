@@ -1,9 +1,9 @@
 """A worker without a model that speaks the engine's protocol, for tests of the web side. Run with `--fd N`.
 
-The words of a prompt direct it: `crash`, `mute` (no more heartbeats), `garbage` (a line that is no JSON), `hang` (runs
-until cancelled), `flood` (pieces as fast as they go), `long` (one piece of 600,000 characters), `fail` (an engine error).
-Otherwise it answers `<adapter or base> says <last words>` word by word, `max_tokens` words at most. Its configuration
-(LORAPORTAL_ENGINE) may say `die`: end before being ready, as long as the file named there exists.
+The words of a prompt direct it: `crash`, `mute` (no more heartbeats), `garbage` (a line that is no JSON), `hang`
+(runs until cancelled), `flood` (pieces as fast as they go), `long` (one piece of 600,000 characters), `fail` (an
+engine error). Otherwise it answers `<adapter or base> says <prompt>` word by word, `max_tokens` words at most. Its
+configuration (LORAPORTAL_ENGINE) may say `die`: end before being ready, as long as the file named there exists.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ class Worker:
             self.mute = True
             return
         if "fail" in words:
-            return self.error(request_id, "context_length_exceeded", prompt_tokens=9000, context_length=2048)
+            return self.error(request_id, "context_length_exceeded", tokens=9000, limit=2048)
         if "hang" in words:
             pieces = iter(lambda: "tick ", None)
         elif "flood" in words:
@@ -136,9 +136,7 @@ class Worker:
             pieces = iter(["x" * 600_000])
         else:
             name = (command["adapter"] or command["base"])["name"]
-            pieces = iter(
-                [word + " " for word in [name, "says", *words]][: command["params"].get("max_tokens", 256)]
-            )
+            pieces = iter([word + " " for word in [name, "says", *words]][: command["params"].get("max_tokens", 256)])
         self.stream(command, pieces, pause=0.02 if "hang" in words else 0)
 
     def stream(self, command: dict[str, Any], pieces: Any, pause: float) -> None:

@@ -1,4 +1,4 @@
-"""The manager over a worker process that speaks the protocol: answers, cancellation, crash, restart, slow readers."""
+"""The manager over a worker process: answers, cancellation, crash, restart, slow readers."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ async def test_many_at_once_get_their_own(manager: ModelManager) -> None:
 
 async def test_engine_error(manager: ModelManager) -> None:
     error = await failure(manager.run(ask("fail")))
-    assert error.code == "context_length_exceeded" and error.detail["context_length"] == 2048
+    assert error.code == "context_length_exceeded" and error.detail["limit"] == 2048
 
 
 async def test_cancel_by_call_by_context_and_by_garbage(manager: ModelManager) -> None:
@@ -146,9 +146,7 @@ async def test_residents_return_after_a_crash(manager: ModelManager) -> None:
     before = manager.backend.snapshot()["pid"]
     os.kill(before, signal.SIGKILL)
     await until(lambda: manager.backend.snapshot()["pid"] not in (None, before))
-    await until(
-        lambda: (manager.backend.last_status or {}).get("pinned")
-    )  # nobody asked: it restores by itself
+    await until(lambda: (manager.backend.last_status or {}).get("pinned"))  # nobody asked: it restores by itself
     status = await manager.status()
     assert status["engine"]["base"] == "tiny"
     assert [item["digest"] for item in status["engine"]["adapters"]] == [PIRATE["digest"]]
@@ -201,9 +199,7 @@ async def test_requests_that_wait_for_the_start_survive_a_failed_one(
     assert (await asyncio.wait_for(task, 10)).text == "tiny says patience "
 
 
-async def test_cancel_while_the_worker_starts(
-    make_manager: Callable[..., ModelManager], tmp_path: Path
-) -> None:
+async def test_cancel_while_the_worker_starts(make_manager: Callable[..., ModelManager], tmp_path: Path) -> None:
     stone = tmp_path / "die"
     stone.touch()
     manager = make_manager(die=str(stone))

@@ -1,0 +1,96 @@
+"""The JSON API of the running side: try an adapter, see what is loaded, free it.
+
+The views are async to the bottom: a client that leaves cancels its view, and with it the request in the engine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from adrf.views import APIView
+from django.utils.translation import gettext as _
+from rest_framework.permissions import IsAuthenticated
+from rest_framework.request import Request as ApiRequest
+from rest_framework.response import Response
+
+from accounts.permissions import CanInfer, IsOperator
+from loraportal.api import ApiError
+
+from . import params
+from .errors import EngineError, api_error
+from .manager import Answer, Request, get_manager
+from .targets import Target, resolve_adapter
+
+ASKED = ("messages", "prompt")
+
+
+def json_object(request: ApiRequest) -> Mapping[str, Any]:
+    """The body, which must be a JSON object."""
+    data = request.data
+    if not isinstance(data, Mapping):
+        raise ApiError("invalid_type", _("The body must be a JSON object."))
+    return data
+
+
+class TestView(APIView):
+    """Ask an active adapter and wait for the whole answer."""
+
+    permission_classes = [IsAuthenticated, CanInfer]
+
+    async def post(self, request: ApiRequest, pk: int) -> Response:
+        data = json_object(request)
+        messages, prompt = params.either(data)
+        sampling = params.sampling({key: value for key, value in data.items() if key not in ASKED})
+        try:
+            target = await resolve_adapter(pk)
+            answer = await get_manager().run(
+                Request(
+                    user=f"user:{request.user.pk}",
+                    base=target.base,
+                    adapter=target.adapter,
+                    messages=messages,
+                    prompt=prompt,
+                    params=sampling,
+                )
+            )
+        except EngineError as error:
+            raise api_error(error, raw_prompt=prompt is not None) from None
+        return Response(answer_json(target, answer))
+
+
+def answer_json(target: Target, answer: Answer) -> dict[str, Any]:
+    body: dict[str, Any] = {
+        "model": target.slug,
+        "response": answer.text,
+        "response_length": len(answer.text),
+        "finish_reason": answer.finish_reason,
+        "usage": answer.usage,
+        "timings": answer.timings,
+        "digest": answer.digest,
+    }
+    if answer.logprobs:
+        body["logprobs"] = answer.logprobs
+    return body
+
+
+class StatusView(APIView):
+    """What the engine holds and does. Starts nothing."""
+
+    permission_classes = [IsAuthenticated, IsOperator]
+
+    async def get(self, request: ApiRequest) -> Response:
+        return Response(await get_manager().status())
+
+
+class UnloadView(APIView):
+    """Free the base model after what runs has ended."""
+
+    permission_classes = [IsAuthenticated, IsOperator]
+
+    async def post(self, request: ApiRequest) -> Response:
+        try:
+            freed = await get_manager().unload()
+        except EngineError as error:
+            raise api_error(error) from None
+        return Response({"freed_bytes": freed})
