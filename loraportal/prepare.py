@@ -71,7 +71,7 @@ def collect_static() -> None:
         raise TroubleError(f"Static files cannot be collected ({error}): run make css and start again.") from None
     except OSError as error:
         raise TroubleError(
-            f"Static files cannot be written to {settings.STATIC_ROOT} ({error.strerror}): free some space or set VAR_DIR."
+            f"Static files cannot be written to {settings.STATIC_ROOT} ({error.strerror}): free space or set VAR_DIR."
         ) from None
 
 

@@ -37,7 +37,8 @@ REMEDIES = (
     ),
     (
         r"NewConnectionError|NameResolutionError|name resolution|ConnectTimeout|ReadTimeout|Read timed out|ProxyError"
-        r"|Max retries exceeded|ConnectionReset|SSLError|Connection (refused|aborted)|Network is unreachable",
+        r"|Max retries exceeded|ConnectionReset|SSLError|Connection (refused|aborted)|Network is unreachable"
+        r"|from versions: none",
         "the Python package index cannot be reached: check the network and the proxy (HTTPS_PROXY, PIP_INDEX_URL)"
         " and run make again",
     ),
