@@ -147,6 +147,12 @@ _CATALOGUE = [
         _("The files changed while they were read."),
         _("Wait until nothing writes to the folder, then try again."),
     ),
+    Failure(
+        "undeletable",
+        "files",
+        _("The folder could not be deleted (%(reason)s)."),
+        _("Give the server's user write access to the folder, or delete it by hand."),
+    ),
     # Config
     Failure(
         "config_malformed",

@@ -343,3 +343,19 @@ def _is_update(adapter: LoraAdapter, candidate: Candidate, verdict: Verdict, roo
         return store.digest_of(roots, candidate.path) != adapter.digest
     except (Refused, OSError):
         return False
+
+
+def rejudge(adapter: LoraAdapter, actor: AbstractBaseUser | None) -> None:
+    """Judge one adapter's folder now and write the outcome; its folder may be gone, then only that is noted."""
+    from .activation import look_again
+
+    roots = _chosen(None)
+    candidate = look_again(adapter, roots)
+    if candidate is None:
+        LoraAdapter.objects.filter(pk=adapter.pk).update(missing=True, updated_at=timezone.now())
+        return
+    chosen = adapter.base if adapter.base_by_hand else None
+    verdict = judge(candidate, Matcher(), roots, settings.SCAN_SETTLE_SECONDS, chosen)
+    with transaction.atomic():
+        settle_status(adapter, candidate, verdict, actor)
+        describe(adapter, candidate, verdict)

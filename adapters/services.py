@@ -3,7 +3,24 @@
 from __future__ import annotations
 
 from .activation import activate, deactivate
-from .failures import ActivationFailed, Busy
+from .deletion import NotConfirmed, delete_files, forget
+from .editing import SlugInvalid, SlugTaken, edit, set_base
+from .failures import ActivationFailed, Busy, Refused
 from .scanning import ScanSummary, scan
 
-__all__ = ["ActivationFailed", "Busy", "ScanSummary", "activate", "deactivate", "scan"]
+__all__ = [
+    "ActivationFailed",
+    "Busy",
+    "NotConfirmed",
+    "Refused",
+    "ScanSummary",
+    "SlugInvalid",
+    "SlugTaken",
+    "activate",
+    "deactivate",
+    "delete_files",
+    "edit",
+    "forget",
+    "scan",
+    "set_base",
+]

@@ -4,15 +4,34 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     dependencies = [
-        ('adapters', '0001_initial'),
+        ("adapters", "0001_initial"),
     ]
 
     operations = [
         migrations.AlterField(
-            model_name='adapterevent',
-            name='kind',
-            field=models.CharField(choices=[('discovered', 'discovered'), ('changed', 'files changed'), ('missing', 'files missing'), ('returned', 'files came back'), ('activated', 'activated'), ('deactivated', 'deactivated'), ('failed', 'failed'), ('refused', 'activation refused'), ('recovered', 'no longer failed'), ('proven', 'effect proven'), ('mapped', 'base model set'), ('edited', 'edited'), ('forgotten', 'forgotten'), ('files_deleted', 'files deleted'), ('imported', 'imported')], max_length=32, verbose_name='what'),
+            model_name="adapterevent",
+            name="kind",
+            field=models.CharField(
+                choices=[
+                    ("discovered", "discovered"),
+                    ("changed", "files changed"),
+                    ("missing", "files missing"),
+                    ("returned", "files came back"),
+                    ("activated", "activated"),
+                    ("deactivated", "deactivated"),
+                    ("failed", "failed"),
+                    ("refused", "activation refused"),
+                    ("recovered", "no longer failed"),
+                    ("proven", "effect proven"),
+                    ("mapped", "base model set"),
+                    ("edited", "edited"),
+                    ("forgotten", "forgotten"),
+                    ("files_deleted", "files deleted"),
+                    ("imported", "imported"),
+                ],
+                max_length=32,
+                verbose_name="what",
+            ),
         ),
     ]

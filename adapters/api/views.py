@@ -1,0 +1,200 @@
+"""The views: thin, everything is done by `adapters/services.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from django.http import Http404
+from django.utils.translation import gettext as _
+from rest_framework import serializers, status
+from rest_framework.permissions import IsAuthenticated
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from accounts.models import Scope
+from accounts.permissions import IsOperator, may
+from loraportal.api import ApiError, Pagination
+
+from .. import services
+from ..failures import Busy, Refused
+from ..models import BaseModel, LoraAdapter, Scan, TrainingFacts
+from ..models.adapter import AdapterQuerySet
+from .present import adapter_json, base_json, event_json, scan_json, training_json
+from .query import filtered
+
+
+class AdapterPatch(serializers.Serializer[Any]):
+    """What a PATCH may hold."""
+
+    name = serializers.CharField(max_length=255, required=False)
+    notes = serializers.CharField(max_length=20_000, required=False, allow_blank=True)
+    slug = serializers.CharField(max_length=128, required=False)
+    tags = serializers.ListField(
+        child=serializers.CharField(max_length=64), max_length=32, required=False, allow_empty=True
+    )
+    base = serializers.CharField(max_length=128, required=False, allow_null=True)
+    remember = serializers.BooleanField(required=False, default=True)
+
+
+def busy_error(busy: Busy) -> ApiError:
+    texts = {
+        "scan_running": _("A scan is running already."),
+        "in_use": _("The adapter is still answering. It takes no new requests; try again in a moment."),
+        "active": _("The adapter is active. Deactivate it first."),
+    }
+    return ApiError(busy.code, texts.get(busy.code, _("Somebody else is at this adapter just now.")), 409)
+
+
+@contextmanager
+def told() -> Iterator[None]:
+    """Exceptions of the services as errors of the API."""
+    try:
+        yield
+    except LoraAdapter.DoesNotExist:
+        raise Http404 from None
+    except Busy as busy:
+        raise busy_error(busy) from None
+    except Refused as refused:
+        raise ApiError(refused.code, refused.message, 422) from None
+    except services.NotConfirmed:
+        text = _("To delete the files, repeat the adapter's name in “confirm”.")
+        raise ApiError("not_confirmed", text, 400, "confirm") from None
+    except services.SlugTaken:
+        raise ApiError("slug_taken", _("This slug is taken."), 409, "slug") from None
+    except services.SlugInvalid:
+        text = _("A slug has lower case letters, digits, “_”, “.” and “-”, and starts and ends with a letter or digit.")
+        raise ApiError("invalid", text, 400, "slug") from None
+
+
+def visible(request: Request) -> AdapterQuerySet:
+    """What this account, through this token, may see."""
+    rows = LoraAdapter.objects.visible_to(request.user)
+    if not may(request.user, request.auth, Scope.OPERATE):
+        rows = rows.active()
+    return rows
+
+
+def one(request: Request, pk: int) -> LoraAdapter:
+    found = visible(request).select_related("base").prefetch_related("tags").filter(pk=pk).first()
+    if found is None:
+        raise Http404
+    return found
+
+
+class ReadOrOperate(APIView):
+    """Reading for any account, changing for operators."""
+
+    def get_permissions(self) -> list[Any]:
+        reading = self.request.method in ("GET", "HEAD", "OPTIONS")
+        return [IsAuthenticated()] if reading else [IsOperator()]
+
+
+class Adapters(ReadOrOperate):
+    def get(self, request: Request) -> Response:
+        rows = filtered(visible(request), request.query_params)
+        pages = Pagination()
+        page = pages.paginate_queryset(rows.select_related("base").prefetch_related("tags"), request, view=self)
+        return pages.get_paginated_response([adapter_json(adapter) for adapter in page or []])
+
+
+class Adapter(ReadOrOperate):
+    def get(self, request: Request, pk: int) -> Response:
+        return Response(adapter_json(one(request, pk)))
+
+    def patch(self, request: Request, pk: int) -> Response:
+        one(request, pk)
+        body = AdapterPatch(data=request.data)
+        body.is_valid(raise_exception=True)
+        changes = dict(body.validated_data)
+        remember = changes.pop("remember")
+        with told():
+            if "base" in changes:
+                services.set_base(pk, _base(changes.pop("base")), request.user, remember)
+            if changes:
+                services.edit(pk, request.user, **changes)
+        return Response(adapter_json(one(request, pk)))
+
+    def delete(self, request: Request, pk: int) -> Response:
+        one(request, pk)
+        with told():
+            if request.query_params.get("files", "") in {"1", "true"}:
+                confirm = request.query_params.get("confirm", "")
+                if isinstance(request.data, dict):
+                    confirm = str(request.data.get("confirm", confirm))
+                services.delete_files(pk, request.user, confirm)
+            else:
+                services.forget(pk, request.user)
+        return Response(status=status.HTTP_204_NO_CONTENT)
+
+
+def _base(word: str | None) -> BaseModel | None:
+    if not word:
+        return None
+    found = BaseModel.objects.filter(slug=word).first()
+    if found is None and word.isdecimal() and len(word) < 19:
+        found = BaseModel.objects.filter(pk=int(word)).first()
+    if found is None:
+        raise ApiError("invalid", _("There is no such base model."), 400, "base")
+    return found
+
+
+class Change(APIView):
+    """POST that runs one service on one adapter and answers with the adapter."""
+
+    permission_classes = [IsOperator]
+    action: Callable[..., LoraAdapter]
+
+    def post(self, request: Request, pk: int) -> Response:
+        with told():
+            type(self).action(pk, request.user)
+        return Response(adapter_json(one(request, pk)))
+
+
+class Activate(Change):
+    action = staticmethod(services.activate)
+
+
+class Deactivate(Change):
+    action = staticmethod(services.deactivate)
+
+
+class ScanView(APIView):
+    permission_classes = [IsOperator]
+
+    def get(self, request: Request) -> Response:
+        """The latest scan, running or not; 404 where there was none."""
+        latest = Scan.objects.first()
+        if latest is None:
+            raise Http404
+        return Response(scan_json(latest))
+
+    def post(self, request: Request) -> Response:
+        with told():
+            return Response(services.scan(request.user).as_dict())
+
+
+class Events(ReadOrOperate):
+    def get(self, request: Request, pk: int) -> Response:
+        adapter = one(request, pk)
+        pages = Pagination()
+        page = pages.paginate_queryset(adapter.events.all(), request, view=self)
+        return pages.get_paginated_response([event_json(event) for event in page or []])
+
+
+class Metrics(ReadOrOperate):
+    def get(self, request: Request, pk: int) -> Response:
+        adapter = one(request, pk)
+        facts = TrainingFacts.objects.filter(adapter=adapter).first()
+        use = adapter_json(adapter)["use"]
+        return Response({"id": adapter.pk, "training": training_json(facts), "use": use})
+
+
+class Bases(ReadOrOperate):
+    def get(self, request: Request) -> Response:
+        rows = BaseModel.objects.filter(missing=False)
+        if not may(request.user, request.auth, Scope.OPERATE):
+            rows = rows.filter(problem_code="")
+        return Response({"count": len(rows), "results": [base_json(base) for base in rows]})

@@ -1,0 +1,36 @@
+from __future__ import annotations
+
+import json
+from argparse import ArgumentParser
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+from django.utils.translation import gettext as _
+
+from adapters import services
+from adapters.models import LoraAdapter
+
+
+class Command(BaseCommand):
+    help = "Look for adapters in LORA_ROOTS and judge them."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("--root", action="append", help="only this root of LORA_ROOTS; may be repeated")
+        parser.add_argument("--json", action="store_true", help="print the summary as JSON")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        try:
+            summary = services.scan(None, options["root"])
+        except services.Busy:
+            raise CommandError(_("A scan is running already.")) from None
+        except ValueError as error:
+            raise CommandError(str(error)) from None
+        if options["json"]:
+            self.stdout.write(json.dumps(summary.as_dict()))
+            return
+        self.stdout.write(
+            _("Found %(found)d (%(new)d new, %(changed)d changed), %(missing)d missing, %(incomplete)d incomplete.")
+            % summary.as_dict()
+        )
+        for adapter in LoraAdapter.objects.failed().filter(missing=False).order_by("path")[:50]:
+            self.stdout.write(f"  {adapter.path_label}: {adapter.failure_code}: {adapter.failure_message}")
