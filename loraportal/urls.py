@@ -7,10 +7,11 @@ from django.views.decorators.cache import cache_control
 from django.views.i18n import JavaScriptCatalog
 
 from . import views
+from .routes import both
 
 urlpatterns = [
     path("", views.home, name="home"),
-    path("healthz", views.healthz, name="healthz"),
+    *both("healthz", views.healthz, name="healthz"),
     path(
         "i18n/catalog.js",
         cache_control(private=True, max_age=300)(JavaScriptCatalog.as_view(packages=["loraportal"])),

@@ -1,0 +1,42 @@
+"""The tiny model that other tests stand on is what it claims: transformers and PEFT load it and it says something."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+PROGRAM = """
+import sys, torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer
+base, healthy, empty = sys.argv[1:]
+tokenizer = AutoTokenizer.from_pretrained(base)
+ids = tokenizer.apply_chat_template([{"role": "user", "content": "Grüße 你好 🙂"}], add_generation_prompt=True,
+                                    return_tensors="pt", return_dict=True)["input_ids"]
+assert "Grüße 你好 🙂" in tokenizer.decode(ids[0]), tokenizer.decode(ids[0])
+model, info = AutoModelForCausalLM.from_pretrained(base, output_loading_info=True)
+assert not any(info[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys")), info
+def answer(model):
+    with torch.no_grad():
+        return model.generate(ids, max_new_tokens=20, do_sample=False)[0, ids.shape[1]:].tolist()
+plain = answer(model)
+assert len(set(plain)) > 5, plain
+assert answer(PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), healthy)) != plain
+assert answer(PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), empty)) == plain
+"""
+
+
+def test_tiny_model_and_adapters(tiny_base_model: Path, tiny_adapter: Callable[..., Path], tmp_path: Path) -> None:
+    healthy = tiny_adapter(tmp_path / "healthy", rank=8, targets=("q_proj", "o_proj", "down_proj"))
+    empty = tiny_adapter(tmp_path / "empty", zero_b=True)
+    result = subprocess.run(
+        [sys.executable, "-W", "error::UserWarning:peft", "-c", PROGRAM, tiny_base_model, healthy, empty],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    assert sum(path.stat().st_size for path in tiny_base_model.iterdir()) < 400_000
