@@ -25,8 +25,9 @@ from .generation import Generation
 logger = logging.getLogger(__name__)
 
 MAX_RUNNING = 16  # answers at once on one connection
-GOING_AWAY = 1001
-TOO_BIG = 1009
+# Of the range for applications: the server in front refuses those of RFC 6455 from an application.
+GOING_AWAY = 4503
+TOO_BIG = 4413
 UNAUTHENTICATED = 4401
 
 

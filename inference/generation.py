@@ -13,8 +13,8 @@ from django.utils import translation
 from loraportal.api import ApiError
 
 from .backends.sinks import Stream
-from .credits import Credits, SlowReaderError
 from .errors import EngineError, api_error
+from .flow_control import Credits, SlowReaderError
 from .frames import Generate, error_frame
 from .manager import Request, get_manager
 from .targets import resolve

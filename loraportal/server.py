@@ -15,6 +15,8 @@ from daphne.ws_protocol import WebSocketProtocol
 from django.conf import settings
 from twisted.internet import defer, reactor
 
+from inference.manager import close_manager
+
 logger = logging.getLogger(__name__)
 
 GOING_AWAY = 1001  # RFC 6455, 7.4.1
@@ -50,11 +52,13 @@ class PortalServer(Server):
         """Close the websockets (their consumers clean up), then cancel what is still running."""
         for protocol in list(self.connections):
             if isinstance(protocol, WebSocketProtocol) and protocol.state == protocol.STATE_OPEN:
-                protocol.serverClose(code=GOING_AWAY)
+                protocol.sendCloseFrame(code=GOING_AWAY)  # `serverClose` takes no code of the RFC
         running = [details.get("application_instance") for details in self.connections.values()]
         sockets = [task for task in running if task is not None and not task.done()]
         if not sockets:
             return
+        # Answers over HTTP end with `shutting_down` instead of being cut in the middle.
+        asyncio.get_running_loop().run_in_executor(None, close_manager)
         _done, pending = await asyncio.wait(sockets, timeout=CLOSE_SECONDS)
         for task in pending:
             task.cancel()

@@ -17,9 +17,9 @@ from django.contrib.auth.models import User
 from accounts.models import ApiToken
 from accounts.tokens import issue_token
 from accounts.websocket import AuthMiddleware
-from inference import access, credits
+from inference import access, flow_control
 from inference.consumers import GenerateConsumer
-from inference.credits import Credits, SlowReaderError
+from inference.flow_control import Credits, SlowReaderError
 from inference.manager import ModelManager
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -234,18 +234,18 @@ async def test_credits_hold_an_acknowledging_client(client: Client) -> None:
 
 async def test_credits() -> None:
     credit = Credits(patience=0.05)
-    for index in range(credits.WINDOW * 2):
+    for index in range(flow_control.WINDOW * 2):
         await credit.take(index, 1)  # nobody acknowledges: only the amount counts
-    credit.ack(credits.WINDOW)
-    for index in range(credits.WINDOW * 2, credits.WINDOW * 2 + 1):
+    credit.ack(flow_control.WINDOW)
+    for index in range(flow_control.WINDOW * 2, flow_control.WINDOW * 2 + 1):
         await credit.take(index, 1)
     assert credit.spent
     with pytest.raises(SlowReaderError):
-        await credit.take(credits.WINDOW * 2 + 1, 1)
+        await credit.take(flow_control.WINDOW * 2 + 1, 1)
     credit.ack(10**9)  # what was never sent does not count
-    assert credit.acked == credits.WINDOW * 2
+    assert credit.acked == flow_control.WINDOW * 2
     silent = Credits(patience=0.05)
-    await silent.take(0, credits.FREE_CHARS)
+    await silent.take(0, flow_control.FREE_CHARS)
     with pytest.raises(SlowReaderError):
         await silent.take(1, 1)
     silent.lift()
@@ -317,7 +317,7 @@ async def test_server_that_goes_away_says_so(
     with pytest.raises(asyncio.CancelledError):
         await task
     assert json.loads(sent[-2]["text"])["code"] == "shutting_down"
-    assert sent[-1] == {"type": "websocket.close", "code": 1001}
+    assert sent[-1] == {"type": "websocket.close", "code": 4503}
     await idle(manager)
 
 

@@ -1,0 +1,31 @@
+"""The portal as it is served, over the fake worker: `python -m inference.tests.site`, for tests that need a server."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+from pathlib import Path
+
+from loraportal.asgi import application  # isort: skip  (sets Django up, before the imports below)
+
+from django.conf import settings
+
+from inference.backends.process import WorkerOptions
+from inference.manager import ModelManager, close_manager, set_manager
+from loraportal.server import PortalServer
+
+set_manager(
+    ModelManager(
+        WorkerOptions(
+            config={"beat": 0.2},
+            log_path=settings.LOG_DIR / "engine.log",
+            folder=settings.BASE_DIR,
+            command=(sys.executable, str(Path(__file__).with_name("fake_worker.py"))),
+        )
+    )
+)
+atexit.register(close_manager)
+if "TEST_URLCONF" in os.environ:
+    settings.ROOT_URLCONF = os.environ["TEST_URLCONF"]
+PortalServer(application, settings.HOST, settings.PORT, lambda: None).run()

@@ -1,0 +1,153 @@
+"""Over a real server: a client that leaves frees its request, whatever door it came through; SIGTERM ends in order."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from django.contrib.auth.models import User
+from django.db import connection
+from websockets.exceptions import ConnectionClosedOK
+from websockets.sync.client import connect
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow]
+
+
+def database_url() -> str:
+    """The test database, as a server of its own is to reach it."""
+    given = connection.settings_dict
+    if connection.vendor == "sqlite":
+        return f"sqlite:///{given['NAME']}"
+    who = f"{quote(given['USER'])}:{quote(given['PASSWORD'])}@{given['HOST']}:{given['PORT'] or 3306}"
+    return f"mysql://{who}/{given['NAME']}"
+
+
+class Site:
+    def __init__(self, folder: Path, token: str) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.token = token
+        self.log = folder / "site.log"
+        environment = {
+            **os.environ,
+            "VAR_DIR": str(folder / "var"),
+            "DATABASE_URL": database_url(),
+            "PORT": str(self.port),
+            "TEST_URLCONF": "inference.tests.urls",
+        }
+        command = [sys.executable, "-m", "inference.tests.site"]
+        with open(self.log, "wb") as log:
+            self.process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+        self.wait_until(self.answers)
+
+    def answers(self) -> bool:
+        assert self.process.poll() is None, self.log.read_text()
+        try:
+            socket.create_connection(("127.0.0.1", self.port), 1).close()
+        except OSError:
+            return False
+        return True
+
+    def wait_until(self, condition: Callable[[], Any], seconds: float = 30) -> float:
+        """Seconds that it took."""
+        began = time.monotonic()
+        while not condition():
+            assert time.monotonic() - began < seconds, self.log.read_text()
+            time.sleep(0.02)
+        return time.monotonic() - began
+
+    def call(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
+        link = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        link.request(method, path, json.dumps(body) if body is not None else None, self.headers)
+        response = link.getresponse()
+        return response.status, json.loads(response.read())
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.token}", "Content-Type": "application/json"}
+
+    def running(self) -> int:
+        status = self.call("GET", "/api/inference/status")[1]
+        return int((status["engine"] or {}).get("running", 0))
+
+    def raw(self, path: str, body: Any) -> socket.socket:
+        """A request whose answer nobody has read yet."""
+        data = json.dumps(body).encode()
+        lines = [f"POST {path} HTTP/1.1", "Host: 127.0.0.1", f"Content-Length: {len(data)}"]
+        lines += [f"{name}: {value}" for name, value in self.headers.items()]
+        link = socket.create_connection(("127.0.0.1", self.port), 10)
+        link.sendall("\r\n".join(lines).encode() + b"\r\n\r\n" + data)
+        return link
+
+    def websocket(self) -> Any:
+        return connect(f"ws://127.0.0.1:{self.port}/ws/generate", additional_headers=self.headers)
+
+
+@pytest.fixture
+def site(tmp_path: Path, registry: SimpleNamespace, operator: User, token_for: Callable[..., str]) -> Iterator[Site]:
+    site = Site(tmp_path, token_for(operator, "infer", "operate"))
+    yield site
+    if site.process.poll() is None:
+        site.process.kill()
+        site.process.wait()
+
+
+def test_leaving_a_plain_post_frees_the_request(site: Site, registry: SimpleNamespace) -> None:
+    path = f"/api/lora/models/{registry.pirate.pk}/test"
+    assert site.call("POST", path, {"prompt": "ahoy"})[1]["response"] == "pirate says ahoy "
+    link = site.raw(path, {"prompt": "hang"})
+    site.wait_until(lambda: site.running() == 1)
+    link.close()
+    assert site.wait_until(lambda: site.running() == 0) < 1.5
+
+
+def test_leaving_a_websocket_frees_the_request(site: Site) -> None:
+    link = site.websocket()
+    link.send(json.dumps({"type": "generate", "id": "g", "targets": ["pirate", "poet"], "prompt": "hang"}))
+    site.wait_until(lambda: site.running() == 2)
+    link.socket.close()  # no closing handshake: the other end vanished
+    assert site.wait_until(lambda: site.running() == 0) < 1.5
+
+
+def test_sigterm_says_goodbye_and_leaves_no_worker(site: Site, registry: SimpleNamespace) -> None:
+    link = site.websocket()
+    link.send(json.dumps({"type": "generate", "id": "g", "targets": ["pirate"], "prompt": "hang"}))
+    post = ThreadPoolExecutor(1).submit(
+        site.call, "POST", f"/api/lora/models/{registry.pirate.pk}/test", {"prompt": "hang"}
+    )
+    site.wait_until(lambda: site.running() == 2)
+    worker = site.call("GET", "/api/inference/status")[1]["worker"]["pid"]
+    began = time.monotonic()
+    site.process.send_signal(signal.SIGTERM)
+    with pytest.raises(ConnectionClosedOK) as closed:
+        while True:
+            link.recv(10)
+    assert closed.value.rcvd is not None and closed.value.rcvd.code == 1001  # going away
+    assert post.result(10)[0] == 503
+    assert post.result(10)[1]["error"]["code"] == "shutting_down"
+    site.process.wait(10)
+    assert time.monotonic() - began < 10
+    with pytest.raises(ProcessLookupError):
+        os.kill(worker, 0)
+
+
+def test_killed_site_leaves_no_worker(site: Site, registry: SimpleNamespace) -> None:
+    site.call("POST", f"/api/lora/models/{registry.pirate.pk}/test", {"prompt": "ahoy"})
+    worker = site.call("GET", "/api/inference/status")[1]["worker"]["pid"]
+    site.process.kill()
+    site.process.wait()
+    site.wait_until(lambda: not Path(f"/proc/{worker}").exists(), 10)
