@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from django.urls import path
+from django.views.generic import RedirectView
+
 from loraportal.routes import both
 
 from . import pages
@@ -7,6 +10,7 @@ from .api import views
 
 urlpatterns = [
     *both("models", pages.models, "models"),
+    path("model-management.html", RedirectView.as_view(pattern_name="models", query_string=True)),
     *both("api/lora/models", views.Adapters.as_view(), "api-adapters"),
     *both("api/lora/models/<int:pk>", views.Adapter.as_view(), "api-adapter"),
     *both("api/lora/models/<int:pk>/activate", views.Activate.as_view(), "api-adapter-activate"),

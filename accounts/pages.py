@@ -1,0 +1,72 @@
+"""Pages about one's own account."""
+
+from __future__ import annotations
+
+from django import forms
+from django.contrib import messages
+from django.contrib.auth.decorators import login_required
+from django.core.exceptions import ValidationError
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, redirect, render
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_http_methods, require_POST
+
+from .models import ApiToken, Scope
+from .tokens import MAX_DAYS, default_scopes, issue_token, revoke
+
+EXPIRIES = [
+    ("30", gettext_lazy("in 30 days")),
+    ("90", gettext_lazy("in 90 days")),
+    ("365", gettext_lazy("in a year")),
+    ("", gettext_lazy("never")),
+]
+SCOPE_HELP = {
+    Scope.INFER: gettext_lazy("Send prompts to active adapters and base models."),
+    Scope.OPERATE: gettext_lazy("Scan, activate, deactivate and delete adapters."),
+}
+
+
+class TokenForm(forms.Form):
+    name = forms.CharField(max_length=100)
+    scopes = forms.MultipleChoiceField(choices=Scope.choices)
+    days = forms.IntegerField(min_value=1, max_value=MAX_DAYS, required=False)
+
+
+@login_required
+@never_cache
+@require_http_methods(["GET", "HEAD", "POST"])
+def tokens(request: HttpRequest) -> HttpResponse:
+    """One's own tokens; a POST makes one and shows its secret on this one answer only."""
+    form = TokenForm(request.POST or None, initial={"scopes": default_scopes(request.user), "days": "90"})
+    issued: tuple[ApiToken, str] | None = None
+    if request.method == "POST" and form.is_valid():
+        given = form.cleaned_data
+        try:
+            issued = issue_token(request.user, given["name"], given["scopes"], given["days"])
+        except ValidationError as error:
+            form.add_error(None, error)
+    own = ApiToken.objects.for_user(request.user)
+    return render(
+        request,
+        "accounts/tokens.html",
+        {
+            "form": form if not issued else TokenForm(initial={"scopes": default_scopes(request.user), "days": "90"}),
+            "issued": issued,
+            "usable": [token for token in own if token.state == "usable"],
+            "ended": [token for token in own if token.state != "usable"][:20],
+            "scopes": [(scope, SCOPE_HELP[scope]) for scope in Scope if scope != Scope.OPERATE or request.user.is_staff],
+            "expiries": EXPIRIES,
+        },
+        status=400 if form.errors else 200,
+    )
+
+
+@login_required
+@require_POST
+def revoke_token(request: HttpRequest, pk: int) -> HttpResponse:
+    token = get_object_or_404(ApiToken.objects.for_user(request.user), pk=pk)
+    if revoke(token):
+        messages.success(request, _("The token “%(name)s” is revoked.") % {"name": token.name})
+    return redirect("tokens")

@@ -1,0 +1,44 @@
+// Sentences for the frames that come before the first token.
+import { fill, gettext, ngettext, number } from "./i18n.js";
+
+const STAGES = {
+  starting: () => gettext("Starting the engine"),
+  weights: () => gettext("Loading %(name)s"),
+  quantising: () => gettext("Quantising %(name)s"),
+  packing: () => gettext("Packing the weights of %(name)s"),
+  adapter: () => gettext("Loading the adapter %(name)s"),
+  proving: () => gettext("Measuring the effect of %(name)s"),
+  unloading: () => gettext("Unloading %(name)s"),
+};
+
+const REASONS = {
+  batch_full: () => gettext("all places are taken"),
+  memory: () => gettext("waiting for memory"),
+  loading_base: () => gettext("waiting for %(base)s to load"),
+  other_base: () => gettext("waiting for answers on another base model to end"),
+  loading_adapter: () => gettext("waiting for the adapter to load"),
+};
+
+const REASONS_OF_ENDING = {
+  stop: () => gettext("its own end"),
+  length: () => gettext("max tokens"),
+  cancelled: () => gettext("you"),
+  stop_string: () => gettext("a stop string"),
+};
+
+export function loadingSentence({ stage, name, progress }) {
+  const sentence = fill((STAGES[stage] ?? STAGES.weights)(), { name });
+  return progress > 0 && progress < 1 ? `${sentence} · ${number(progress * 100)}%` : `${sentence}…`;
+}
+
+export function queuedSentence({ position, reason, detail }) {
+  const place =
+    position > 0
+      ? fill(ngettext("Queued behind %(n)s request", "Queued behind %(n)s requests", position), { n: position })
+      : gettext("Next in line");
+  const why = REASONS[reason]?.();
+  return why ? `${place}: ${fill(why, detail ?? {})}` : place;
+}
+
+export const endingSentence = (frame) =>
+  (REASONS_OF_ENDING[frame.stop ? "stop_string" : frame.finish_reason] ?? (() => frame.finish_reason))();

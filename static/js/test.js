@@ -1,0 +1,214 @@
+// The test page: one model, one prompt, a streamed answer and what it took.
+import { copyText } from "./lib/clipboard.js";
+import { $, $$ } from "./lib/dom.js";
+import { fill, gettext, ngettext, number, seconds } from "./lib/i18n.js";
+import { fieldOf, Parameters } from "./lib/params.js";
+import { endingSentence, loadingSentence, queuedSentence } from "./lib/progress.js";
+import { GenerateSocket } from "./lib/socket.js";
+import { lengthOf, TextStream } from "./lib/stream.js";
+import { toast } from "./lib/toast.js";
+
+const form = $("[data-test]");
+if (form) start();
+
+function start() {
+  const socket = new GenerateSocket(form.dataset.socket);
+  const parameters = new Parameters(form);
+  const output = $("#output");
+  const stream = new TextStream(output);
+  const { model, prompt, system } = form.elements;
+  let run = null;
+
+  // What is shown ------------------------------------------------------------------------------------------------
+
+  function showTarget() {
+    const facts = model.selectedOptions[0].dataset;
+    $('[data-fact="base"]').textContent = facts.base;
+    for (const name of ["rank", "context"]) {
+      $(`[data-fact-row="${name}"]`).hidden = !facts[name];
+      $(`[data-fact="${name}"]`).textContent =
+        name === "context" ? fill(gettext("%(n)s tokens"), { n: number(Number(facts[name])) }) : facts[name];
+    }
+    const address = new URL(location.href);
+    address.search = new URLSearchParams({ model: model.value }).toString();
+    history.replaceState(null, "", address);
+    parameters.clear("model");
+  }
+
+  function showSystem() {
+    const preview = $("[data-system-preview]");
+    preview.textContent = system.value.split("\n")[0];
+    preview.classList.toggle("hidden", !system.value || system.closest("details").open);
+  }
+
+  function state(sentence, spinning = false) {
+    const line = $("[data-state]");
+    line.replaceChildren();
+    if (spinning) {
+      const spinner = document.createElement("span");
+      spinner.className = "spinner";
+      line.append(spinner);
+    }
+    line.append(sentence);
+  }
+
+  function progress(value) {
+    $("[data-loading]").hidden = value === null;
+    const bar = $("[data-progress]");
+    if (value === null || value <= 0) bar.removeAttribute("value");
+    else bar.value = value;
+  }
+
+  function stat(name, value, unit = "") {
+    const cell = $(`[data-stat="${name}"]`);
+    cell.replaceChildren(value);
+    if (unit) {
+      const small = document.createElement("small");
+      small.textContent = ` ${unit}`;
+      cell.append(small);
+    }
+  }
+
+  function working(on) {
+    $("[data-stop]").hidden = !on;
+    $("[data-send]").disabled = on;
+    $("[data-retry]").hidden = on || !stream.text;
+    $("[data-when-text]").hidden = on || !stream.text;
+    output.dataset.live = String(on);
+    output.setAttribute("aria-busy", String(on));
+    form.dataset.state = on ? "running" : "idle";
+  }
+
+  function failure(frame) {
+    $("[data-failure-code]").textContent = frame.code;
+    $("[data-failure-text]").textContent = frame.message;
+    $("[data-failure]").hidden = false;
+  }
+
+  // An answer ----------------------------------------------------------------------------------------------------
+
+  function send() {
+    if (run) return;
+    parameters.clearAll();
+    if (!prompt.value.trim()) return parameters.error("prompt", gettext("Write something first."));
+    const params = parameters.read();
+    if (!params) return;
+    const messages = [{ role: "user", content: prompt.value }];
+    if (system.value.trim()) messages.unshift({ role: "system", content: system.value });
+    stream.clear();
+    progress(null);
+    $("[data-failure]").hidden = true;
+    $("[data-stats]").hidden = true;
+    state(gettext("Sent…"), true);
+    const began = performance.now();
+    const mine = { began, first: null, pieces: 0 };
+    run = mine;
+    mine.handle = socket.generate(
+      { targets: [model.value], messages, params },
+      {
+        queued: (frame) => state(queuedSentence(frame), true),
+        loading(frame) {
+          state(loadingSentence(frame), true);
+          progress(frame.progress);
+        },
+        token(frame) {
+          if (mine.first === null) {
+            mine.first = performance.now();
+            progress(null);
+            state(gettext("Writing…"), true);
+          }
+          mine.pieces += 1;
+          stream.push(frame.text);
+        },
+        done: (frame) => finish(mine, frame),
+        error: (frame) => fail(mine, frame),
+      },
+    );
+    working(true);
+  }
+
+  function end() {
+    stream.flush();
+    progress(null);
+    run = null;
+    working(false);
+  }
+
+  function finish(mine, frame) {
+    end();
+    const stopped = frame.finish_reason === "cancelled";
+    const total = frame.timings?.total ?? (performance.now() - mine.began) / 1000;
+    const length = lengthOf(stream.text);
+    stat("total", seconds(total), frame.timings?.load > 0.05 ? fill(gettext("%(load)s loading"), { load: seconds(frame.timings.load) }) : "");
+    stat("ttft", mine.first === null ? "–" : seconds(frame.timings?.ttft ?? 0));
+    stat("speed", frame.timings ? number(frame.timings.tokens_per_second, 1) : "–");
+    stat("length", number(length), ngettext("character", "characters", length));
+    stat("tokens", frame.usage ? number(frame.usage.completion_tokens) : "–", frame.usage ? fill(gettext("+ %(n)s prompt"), { n: number(frame.usage.prompt_tokens) }) : "");
+    stat("reason", endingSentence(frame));
+    $("[data-stats]").hidden = false;
+    state(stopped ? gettext("Stopped") : gettext("Done"));
+    if (stopped) toast("info", gettext("Stopped. What had arrived is kept."));
+    else toast("good", gettext("Answer complete"), fill(gettext("%(tokens)s tokens in %(time)s"), { tokens: number(frame.usage.completion_tokens), time: seconds(total) }));
+  }
+
+  function fail(mine, frame) {
+    end();
+    state(gettext("Failed"));
+    failure(frame);
+    const field = fieldOf(frame.param);
+    if (field) parameters.error(field, frame.message);
+    toast("bad", gettext("No answer"), frame.message);
+  }
+
+  // Events -------------------------------------------------------------------------------------------------------
+
+  function permalink() {
+    const query = new URLSearchParams({ model: model.value });
+    for (const name of ["prompt", "system", "max_tokens", "temperature", "top_p", "top_k", "repetition_penalty", "seed", "stop"]) {
+      if (form.elements[name].value) query.set(name, form.elements[name].value);
+    }
+    return `${location.origin}${location.pathname}?${query}`;
+  }
+
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    send();
+  });
+  form.addEventListener("keydown", (event) => {
+    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
+      event.preventDefault();
+      send();
+    } else if (event.key === "Escape" && run) {
+      run.handle.stop();
+    }
+  });
+  $("[data-stop]").addEventListener("click", () => {
+    state(gettext("Stopping…"), true);
+    run?.handle.stop();
+  });
+  $("[data-retry]").addEventListener("click", send);
+  model.addEventListener("change", showTarget);
+  system.addEventListener("input", showSystem);
+  system.closest("details").addEventListener("toggle", showSystem);
+  $("[data-permalink]").addEventListener("click", async () => {
+    if (await copyText(permalink())) toast("good", gettext("Link copied"));
+    else toast("bad", gettext("The browser does not let this page copy."));
+  });
+  $("[data-toggle-parameters]").addEventListener("click", (event) => {
+    const hidden = $("[data-parameters]").classList.toggle("max-lg:hidden");
+    event.currentTarget.setAttribute("aria-expanded", String(!hidden));
+  });
+  window.addEventListener("beforeunload", () => {
+    sessionStorage.setItem("test", JSON.stringify({ prompt: prompt.value, system: system.value }));
+  });
+
+  const kept = JSON.parse(sessionStorage.getItem("test") ?? "{}");
+  const query = Object.fromEntries(new URLSearchParams(location.search));
+  delete query.model;
+  parameters.fill({ ...kept, ...query });
+  if (/Mac|iPhone|iPad/.test(navigator.userAgent)) $$("[data-mod]").forEach((key) => (key.textContent = "⌘"));
+  if (system.value) system.closest("details").open = true;
+  showTarget();
+  showSystem();
+  document.documentElement.dataset.ready = "true";
+}
