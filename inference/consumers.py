@@ -139,7 +139,8 @@ class GenerateConsumer(AsyncWebsocketConsumer):
             return
         with translation.override(getattr(self, "language", settings.LANGUAGE_CODE)):
             error = api_error(EngineError(code))
-            for frame_id in ids or list(self.running) or [None]:
+            concerned: list[str | None] = [*(ids or self.running)]
+            for frame_id in concerned or [None]:
                 await self.send_frame(error_frame(error, frame_id))
         self.closed = True
         await self.close(close_code)

@@ -87,7 +87,7 @@ class ModelManager:
     async def generate(self, request: Request) -> Stream:
         """Start a request. Refusals come as `error` events; leaving the stream's context cancels it."""
         request_id = secrets.token_hex(8)
-        return self._submit(request.command(request_id), (request.adapter or {}).get("digest", ""))
+        return self._submit(request.command(request_id), request.adapter["digest"] if request.adapter else "")
 
     async def run(self, request: Request) -> Answer:
         """The whole answer. Raises EngineError; cancelling the task that awaits it cancels the request."""
@@ -232,7 +232,7 @@ def engine_config() -> dict[str, Any]:
     config = {name.lower(): getattr(settings, f"ENGINE_{name}") for name in ENGINE_SETTINGS}
     return config | {
         "run_dir": str(settings.RUN_DIR),
-        "log_level": settings.LOGGING["root"]["level"],
+        "log_level": logging.getLevelName(logging.getLogger().getEffectiveLevel()),
     }
 
 

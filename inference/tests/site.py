@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import os
 import sys
 from pathlib import Path
 
@@ -26,6 +25,4 @@ set_manager(
     )
 )
 atexit.register(close_manager)
-if "TEST_URLCONF" in os.environ:
-    settings.ROOT_URLCONF = os.environ["TEST_URLCONF"]
 PortalServer(application, settings.HOST, settings.PORT, lambda: None).run()

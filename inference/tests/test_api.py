@@ -11,7 +11,7 @@ from django.contrib.auth.models import User
 
 from inference.manager import ModelManager
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.urls("inference.tests.urls")]
+pytestmark = pytest.mark.django_db(transaction=True)
 
 
 def post(client: Any, pk: int, body: Any, slash: str = "") -> Any:

@@ -47,7 +47,6 @@ class Site:
             "VAR_DIR": str(folder / "var"),
             "DATABASE_URL": database_url(),
             "PORT": str(self.port),
-            "TEST_URLCONF": "inference.tests.urls",
         }
         command = [sys.executable, "-m", "inference.tests.site"]
         with open(self.log, "wb") as log:
