@@ -23,13 +23,13 @@ class Fit:
     dtype: str
 
 
-def check_tensors(header: Header) -> dict[str, dict[str, Tensor]]:
+def check_tensors(header: Header, base_name: str) -> dict[str, dict[str, Tensor]]:
     """module -> {"A": tensor, "B": tensor}. Raises Refused where the file holds anything but LoRA pairs."""
     pairs: dict[str, dict[str, Tensor]] = {}
     for name, tensor in header.tensors.items():
         kind = "A" if name.endswith(A) else "B" if name.endswith(B) else ""
         if not kind:
-            raise _not_lora(name, tensor, header)
+            raise _not_lora(name, tensor, header, base_name)
         if tensor.dtype not in SERVED_DTYPES:
             raise Refused("dtype_unsupported", tensor=name, dtype=tensor.dtype)
         pairs.setdefault(name[: -len(A)], {})[kind] = tensor
@@ -42,13 +42,13 @@ def check_tensors(header: Header) -> dict[str, dict[str, Tensor]]:
                 "tensors_missing",
                 expected=len(pairs),
                 total=len(header.tensors) // 2,
-                base="?",
+                base=base_name,
                 example=missing,
             )
     return pairs
 
 
-def _not_lora(name: str, tensor: Tensor, header: Header) -> Refused:
+def _not_lora(name: str, tensor: Tensor, header: Header, base_name: str) -> Refused:
     last = name.rpartition(".")[2]
     if "lora_magnitude_vector" in name:
         return Refused("dora_unsupported", field="lora_magnitude_vector")
@@ -62,12 +62,12 @@ def _not_lora(name: str, tensor: Tensor, header: Header) -> Refused:
     if ".modules_to_save." in name or name.startswith(PREFIX) and ".lora_" not in name:
         return Refused("modules_to_save_unsupported", modules=name)
     matched = sum(1 for other in header.tensors if other.endswith((A, B)))
-    return Refused("tensors_mismatch", matched=matched, total=len(header.tensors), base="?", example=name)
+    return Refused("tensors_mismatch", matched=matched, total=len(header.tensors), base=base_name, example=name)
 
 
 def check_fit(config: AdapterConfig, header: Header, base: BaseShapes, base_name: str) -> Fit:
     """Compare every name, shape and rank with the base. Raises Refused; never accepts a part."""
-    pairs = check_tensors(header)
+    pairs = check_tensors(header, base_name)
     if config.fan_in_fan_out and not base.conv1d:
         raise Refused("fan_in_fan_out_mismatch")
     unknown = [name for name in pairs if _shape(name, base) is None]
