@@ -42,8 +42,10 @@ class TestView(APIView):
         data = json_object(request)
         messages, prompt = params.either(data)
         sampling = params.sampling({key: value for key, value in data.items() if key not in ASKED})
+        name = ""
         try:
             target = await resolve_adapter(pk)
+            name = target.name
             answer = await get_manager().run(
                 Request(
                     user=f"user:{request.user.pk}",
@@ -55,7 +57,7 @@ class TestView(APIView):
                 )
             )
         except EngineError as error:
-            raise api_error(error, raw_prompt=prompt is not None) from None
+            raise api_error(error, raw_prompt=prompt is not None, name=name) from None
         return Response(answer_json(target, answer))
 
 

@@ -68,7 +68,7 @@ class Generation:
         try:
             await self.relay(target)
         except EngineError as error:
-            await self.fail(target, api_error(error, raw_prompt=self.frame.prompt is not None))
+            await self.fail(target, api_error(error, raw_prompt=self.frame.prompt is not None, name=target))
         except SlowReaderError:
             await self.fail(target, api_error(EngineError("slow_reader")))
         except Exception as error:  # noqa: BLE001  (one target's failure must not end its neighbours)

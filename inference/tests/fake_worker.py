@@ -2,8 +2,9 @@
 
 The words of a prompt direct it: `crash`, `mute` (no more heartbeats), `garbage` (a line that is no JSON), `hang`
 (runs until cancelled), `flood` (pieces as fast as they go), `long` (one piece of 600,000 characters), `fail` (an
-engine error). Otherwise it answers `<adapter or base> says <prompt>` word by word, `max_tokens` words at most. Its
-configuration (LORAPORTAL_ENGINE) may say `die`: end before being ready, as long as the file named there exists.
+engine error). Otherwise it answers `<adapter or base> says <prompt>` word by word, `max_tokens` words at most. An
+adapter named `dud` fails its proof. The configuration (LORAPORTAL_ENGINE) may say `die`: end before being ready, as
+long as the file named there exists.
 """
 
 from __future__ import annotations
@@ -84,7 +85,9 @@ class Worker:
         for adapter in [command.get("adapter"), *command.get("adapters", ())]:
             if adapter and adapter["digest"] not in self.adapters:
                 self.adapters[adapter["digest"]] = adapter
-                proof = {"ok": True, "code": "", "message": "", "kl": 0.5, "changed": 0.5, "seconds": 0.1}
+                bad = adapter["name"] == "dud"
+                code = "no_effect" if bad else ""
+                proof = {"ok": not bad, "code": code, "message": "", "kl": 0.5, "changed": 0.5, "seconds": 0.1}
                 self.send(type="proof", digest=adapter["digest"], **proof)
 
     def load(self, command: dict[str, Any]) -> None:
@@ -118,6 +121,8 @@ class Worker:
         request_id, words = command["id"], text_of(command).split()
         self.send(type="queued", id=request_id, position=0, reason="batch_full", detail={})
         self.hold(command)
+        if (command["adapter"] or {}).get("name") == "dud":
+            return self.error(request_id, "no_effect")
         if "crash" in words:
             os._exit(9)
         if "garbage" in words:
