@@ -150,12 +150,14 @@ function act(button) {
 }
 
 function scanSummary(summary) {
-  const parts = [];
-  const say = (count, one, many) => count && parts.push(fill(ngettext(one, many, count), { n: number(count) }));
-  say(summary.new, "%(n)s new", "%(n)s new");
-  say(summary.changed, "%(n)s changed", "%(n)s changed");
-  say(summary.missing, "%(n)s missing", "%(n)s missing");
-  say(summary.incomplete, "%(n)s incomplete", "%(n)s incomplete");
+  const parts = [
+    [summary.new, gettext("%(n)s new")],
+    [summary.changed, gettext("%(n)s changed")],
+    [summary.missing, gettext("%(n)s missing")],
+    [summary.incomplete, gettext("%(n)s incomplete")],
+  ]
+    .filter(([count]) => count)
+    .map(([count, text]) => fill(text, { n: number(count) }));
   if (!parts.length) parts.push(gettext("nothing new"));
   const found = fill(ngettext("%(n)s adapter found", "%(n)s adapters found", summary.found), { n: number(summary.found) });
   const took = fill(gettext("in %(seconds)s s"), { seconds: number(summary.duration_ms / 1000, 1) });
