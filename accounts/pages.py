@@ -56,7 +56,9 @@ def tokens(request: HttpRequest) -> HttpResponse:
             "issued": issued,
             "usable": [token for token in own if token.state == "usable"],
             "ended": [token for token in own if token.state != "usable"][:20],
-            "scopes": [(scope, SCOPE_HELP[scope]) for scope in Scope if scope != Scope.OPERATE or request.user.is_staff],
+            "scopes": [
+                (scope, SCOPE_HELP[scope]) for scope in Scope if scope != Scope.OPERATE or request.user.is_staff
+            ],
             "expiries": EXPIRIES,
         },
         status=400 if form.errors else 200,

@@ -11,7 +11,7 @@ from rest_framework.request import Request
 from .models import ApiToken, Scope
 
 
-def may(user: Any, token: ApiToken | None, scope: str) -> bool:
+def may(user: Any, token: ApiToken | Any | None, scope: str) -> bool:
     """Whether this user, through this token (None: a session), may do what `scope` stands for."""
     if not (user and user.is_authenticated and user.is_active):
         return False

@@ -14,8 +14,10 @@ from channels.auth import get_user
 from channels.db import database_sync_to_async
 from channels.sessions import CookieMiddleware, SessionMiddleware
 from django.conf import settings
-from django.http.request import is_same_domain, split_domain_port, validate_host
-from django.utils import translation
+from django.http.request import split_domain_port, validate_host
+from django.utils.http import is_same_domain
+from django.utils.translation import get_supported_language_variant
+from django.utils.translation.trans_real import parse_accept_lang_header
 
 from .authentication import bearer_secret
 from .tokens import find_usable
@@ -82,10 +84,10 @@ def reader_language(scope: Scope) -> str:
     """The language that the same browser's pages have: cookie, then Accept-Language, then the site's."""
     offered = [scope.get("cookies", {}).get(settings.LANGUAGE_COOKIE_NAME, "")]
     for header in headers_named(scope, b"accept-language"):
-        offered += [code for code, _q in translation.trans_real.parse_accept_lang_header(header.lower())]
+        offered += [code for code, _q in parse_accept_lang_header(header.lower())]
     for code in offered:
         try:
-            return translation.get_supported_language_variant(code)
+            return get_supported_language_variant(code)
         except LookupError:
             continue
     return str(settings.LANGUAGE_CODE)

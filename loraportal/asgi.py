@@ -8,15 +8,18 @@ from django.core.asgi import get_asgi_application
 
 django_application = get_asgi_application()
 
+from typing import Any  # noqa: E402
+
 from channels.routing import ProtocolTypeRouter, URLRouter  # noqa: E402
 from django.urls import re_path  # noqa: E402
 
 from accounts.websocket import AuthMiddleware, refuse  # noqa: E402
 from inference.routing import websocket_urlpatterns  # noqa: E402
 
+nowhere: Any = re_path("", refuse)  # type: ignore[arg-type]  # a websocket address that does not exist
 application = ProtocolTypeRouter(
     {
         "http": django_application,
-        "websocket": AuthMiddleware(URLRouter([*websocket_urlpatterns, re_path("", refuse)])),
+        "websocket": AuthMiddleware(URLRouter([*websocket_urlpatterns, nowhere])),
     }
 )

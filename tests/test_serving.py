@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import websockets.sync.client as ws
 from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.typing import Origin
 
 from .fixtures.portal import PROJECT, Portal, free_port, running_portal
 
@@ -48,14 +49,15 @@ def test_foreign_host_is_refused(bare_portal: Portal) -> None:
 def test_websocket_doors(bare_portal: Portal) -> None:
     address = f"{bare_portal.ws_url}/ws/generate"
     good = {"Authorization": f"Bearer {bare_portal.token('owner')}"}
-    for headers, origin in (({}, None), (good, "http://evil.example"), ({"Authorization": "Bearer lp_no"}, None)):
+    bad = {"Authorization": "Bearer lp_no"}
+    for headers, origin in (({}, None), (good, Origin("http://evil.example")), (bad, None)):
         with pytest.raises(InvalidStatus) as refused, ws.connect(address, additional_headers=headers, origin=origin):
             pass
         assert refused.value.response.status_code == 403
     with pytest.raises(InvalidStatus), ws.connect(f"{bare_portal.ws_url}/ws/nothing", additional_headers=good):
         pass
     cookie = {"Cookie": bare_portal.login("owner")}
-    with ws.connect(address, additional_headers=cookie, origin=bare_portal.url) as socket:  # type: ignore[arg-type]
+    with ws.connect(address, additional_headers=cookie, origin=Origin(bare_portal.url)) as socket:
         socket.send("{}")
         assert '"error"' in str(socket.recv(10))
     with ws.connect(address, additional_headers=good) as socket:

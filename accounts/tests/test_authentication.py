@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
@@ -40,7 +41,7 @@ def test_bad_tokens(owner: User, header: str) -> None:
 
 def test_token_beats_the_cookie(browser_of: Make, token_for: Callable[..., str], owner: User, teammate: User) -> None:
     client = browser_of(owner)
-    header = {"HTTP_AUTHORIZATION": f"Bearer {token_for(teammate)}"}
+    header: dict[str, Any] = {"HTTP_AUTHORIZATION": f"Bearer {token_for(teammate)}"}
     assert client.get("/api/who", **header).json()["user"] == "teammate"
     assert client.post("/api/who", {}, format="json", **header).status_code == 200
 

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.urls("accounts.tests.urls")
 @pytest.fixture(autouse=True)
 def plain_login_page(settings: Any) -> None:
     """The page itself is tested with the pages; here the form is what counts."""
-    loaders = [("django.template.loaders.locmem.Loader", {"accounts/login.html": "{{ form.errors }}"})]
+    loaders: list[Any] = [("django.template.loaders.locmem.Loader", {"accounts/login.html": "{{ form.errors }}"})]
     loaders += ["django.template.loaders.app_directories.Loader"]
     template = settings.TEMPLATES[0]
     options = {**template["OPTIONS"], "loaders": loaders}

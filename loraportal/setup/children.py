@@ -23,9 +23,7 @@ def stop_on_signals() -> None:
         signal.signal(number, stop)
 
 
-def run_logged(
-    command: Sequence[str | Path], log: Path, on_line: Callable[[str], None] | None = None
-) -> tuple[int, str]:
+def run_logged(command: Sequence[object], log: Path, on_line: Callable[[str], None] | None = None) -> tuple[int, str]:
     """Run a command, add its output to `log`, and return its exit status and output."""
     output: list[str] = []
     log.parent.mkdir(parents=True, exist_ok=True)
