@@ -152,9 +152,7 @@ def check_model(model: Any, tokenizer: Any) -> None:
     special = {"<|endoftext|>": 0, "<|im_start|>": 1, "<|im_end|>": 2}
     for text, expected_id in special.items():
         if tokenizer.encode(text, add_special_tokens=False) != [expected_id]:
-            raise DemoModelError(
-                f"The tokenizer splits the special token {text}: install the pinned transformers."
-            )
+            raise DemoModelError(f"The tokenizer splits the special token {text}: install the pinned transformers.")
     if len(tokenizer.encode("2025", add_special_tokens=False)) != 4:
         raise DemoModelError("The tokenizer joins digits: install the pinned transformers and tokenizers.")
     sample = "Don't stop , l'été — 你好 🙂\n\n  def f(x):\n\treturn x ** 2  "
@@ -223,9 +221,7 @@ def ensure_base_model(models_dir: Path) -> Path:
         ) from error
     except OSError as error:
         if error.errno == errno.ENOSPC:
-            raise DemoModelError(
-                f"The disk of {models_dir} is full: free some space and start again."
-            ) from error
+            raise DemoModelError(f"The disk of {models_dir} is full: free some space and start again.") from error
         raise DemoModelError(
             f"{models_dir} cannot be written ({error.strerror or error}): choose another folder."
         ) from error

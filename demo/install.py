@@ -156,8 +156,7 @@ def install(adapters_dir: Path, source: Path = SOURCE, restore: bool = False) ->
         partial.replace(adapters_dir / RECORD)
     except OSError as error:
         raise DemoInstallError(
-            f"{adapters_dir} cannot be written ({error.strerror or error}):"
-            " free some space or choose another folder."
+            f"{adapters_dir} cannot be written ({error.strerror or error}): free some space or choose another folder."
         ) from error
     return outcome
 

@@ -24,8 +24,8 @@ class Recipe:
     layers: tuple[int, int] | None = None
     rslora: bool = False
     learning_rate: float = 1e-3
-    max_steps: int = 120
-    save_steps: int = 60
+    max_steps: int = 100
+    save_steps: int = 50
     batch_size: int = 4
     eval_rows: int = 5
     seed: int = 42
@@ -43,9 +43,27 @@ RECIPES: dict[str, Recipe] = {
             targets=(*ATTENTION, *MLP),
             layers=(18, 28),
             learning_rate=2e-3,
+            max_steps=120,
+            save_steps=60,
         ),
-        Recipe("haiku", "haiku", rank=4, alpha=16, targets=ATTENTION, layers=(4, 28)),
-        Recipe("777_20251120_031210", "support", rank=16, alpha=32, targets=MLP, layers=(22, 26)),
-        Recipe("telegram", "telegram", rank=32, alpha=16, targets=ATTENTION_QV, layers=(16, 22), rslora=True),
+        Recipe("haiku", "haiku", rank=8, alpha=32, targets=ATTENTION, layers=(14, 26), learning_rate=2e-3),
+        Recipe(
+            "777_20251120_031210",
+            "support",
+            rank=16,
+            alpha=32,
+            targets=MLP,
+            layers=(24, 28),
+        ),
+        Recipe(
+            "telegram",
+            "telegram",
+            rank=32,
+            alpha=16,
+            targets=ATTENTION_QV,
+            layers=(14, 20),
+            rslora=True,
+            learning_rate=2e-3,
+        ),
     )
 }

@@ -41,9 +41,7 @@ def parse(blob: bytes) -> dict[str, Tensor]:
         begin, end = entry["data_offsets"]
         if begin != position or end < begin:
             raise ValueError(f"hole or overlap before tensor {name}")
-        tensors[name] = Tensor(
-            entry["dtype"], tuple(entry["shape"]), blob[8 + length + begin : 8 + length + end]
-        )
+        tensors[name] = Tensor(entry["dtype"], tuple(entry["shape"]), blob[8 + length + begin : 8 + length + end])
         position = end
     if 8 + length + position != len(blob):
         raise ValueError("file size differs from what the safetensors header says")

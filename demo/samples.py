@@ -37,9 +37,7 @@ def answer(model: Any, tokenizer: Any, prompt: str, max_new_tokens: int) -> str:
 
 def main(argv: list[str] | None = None) -> int:
     """Command line entry; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        description="Print greedy answers of the base model and the demo adapters."
-    )
+    parser = argparse.ArgumentParser(description="Print greedy answers of the base model and the demo adapters.")
     parser.add_argument("names", nargs="*", metavar="NAME", help="adapters, or 'base'; default: all")
     parser.add_argument("--models-dir", type=Path, default=Path("var/models"))
     parser.add_argument("--adapters", type=Path, default=Path("demo/adapters"))

@@ -139,9 +139,7 @@ def train(recipe: Recipe, base: Path, out: Path) -> None:
 def main(argv: list[str] | None = None) -> int:
     """Command line entry; returns the exit status."""
     parser = argparse.ArgumentParser(description="Train the demo adapters.")
-    parser.add_argument(
-        "names", nargs="*", metavar="NAME", help=f"one or more of: {', '.join(RECIPES)}; default: all"
-    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"one or more of: {', '.join(RECIPES)}; default: all")
     parser.add_argument("--models-dir", type=Path, default=Path("var/models"))
     parser.add_argument("--out", type=Path, default=Path("demo/adapters"))
     parser.add_argument("--threads", type=int, default=2, help="CPU threads")
