@@ -109,12 +109,17 @@ class Watcher:
 _watchers: WeakKeyDictionary[asyncio.AbstractEventLoop, Watcher] = WeakKeyDictionary()
 
 
+def watcher() -> Watcher:
+    """Of the running event loop."""
+    return _watchers.setdefault(asyncio.get_running_loop(), Watcher())
+
+
 @contextlib.asynccontextmanager
 async def watched(grant: Grant, on_withdrawn: Callable[[], None]) -> AsyncIterator[None]:
     """Within the context, `on_withdrawn` is called once on this event loop when the grant no longer holds."""
-    watcher = _watchers.setdefault(asyncio.get_running_loop(), Watcher())
-    key = watcher.add(grant, on_withdrawn)
+    here = watcher()
+    key = here.add(grant, on_withdrawn)
     try:
         yield
     finally:
-        watcher.remove(key)
+        here.remove(key)

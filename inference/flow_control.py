@@ -47,7 +47,8 @@ class Credits:
         while self.spent:
             self._changed.clear()
             try:
-                await asyncio.wait_for(self._changed.wait(), self.patience)
+                async with asyncio.timeout(self.patience):
+                    await self._changed.wait()
             except TimeoutError:
                 raise SlowReaderError from None
         self.sent = index

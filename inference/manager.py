@@ -201,7 +201,8 @@ class ModelManager:
     async def _reply(self, command: Mapping[str, Any], timeout: float | None = None) -> dict[str, Any]:
         async with self._submit({"id": secrets.token_hex(8), **command}) as stream:
             try:
-                event = await asyncio.wait_for(stream.final(), timeout)
+                async with asyncio.timeout(timeout):
+                    event = await stream.final()
             except TimeoutError:
                 raise EngineError("engine_timeout") from None
         if event["type"] == "error":

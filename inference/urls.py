@@ -6,6 +6,7 @@ from django.views.generic import RedirectView
 from loraportal.routes import both
 
 from . import api, pages
+from .openai import views as openai
 
 urlpatterns = [
     *both("test", pages.test, "test"),
@@ -13,4 +14,8 @@ urlpatterns = [
     *both("api/lora/models/<int:pk>/test", api.TestView.as_view(), "api_lora_test"),
     *both("api/inference/status", api.StatusView.as_view(), "api_inference_status"),
     *both("api/inference/unload", api.UnloadView.as_view(), "api_inference_unload"),
+    *both("v1/models", openai.ModelsView.as_view(), "openai_models"),
+    *both("v1/models/<str:model>", openai.ModelView.as_view(), "openai_model"),
+    *both("v1/chat/completions", openai.ChatCompletionsView.as_view(), "openai_chat_completions"),
+    *both("v1/completions", openai.CompletionsView.as_view(), "openai_completions"),
 ]
