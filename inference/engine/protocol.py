@@ -27,6 +27,7 @@ class AdapterSpec(TypedDict):
     digest: str
     path: str  # folder with adapter_config.json and adapter_model.safetensors
     name: str
+    proven: NotRequired[bool]  # its effect was measured before on this base; skips the proof
 
 
 class Params(TypedDict, total=False):
@@ -141,10 +142,13 @@ class Queued(TypedDict):
     detail: dict[str, Any]  # for the sentence, for example {"base": "Qwen2.5-1.5B"}
 
 
+Stage = Literal["starting", "weights", "packing", "adapter", "unloading"]
+
+
 class Loading(TypedDict):
     type: Literal["loading"]
     id: str
-    stage: Literal["starting", "weights", "quantising", "packing", "adapter", "proving", "unloading"]
+    stage: Stage
     progress: float  # 0..1 within the stage, from bytes or shards done
     name: str  # of the base or adapter
 

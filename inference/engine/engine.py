@@ -1,0 +1,484 @@
+"""The engine's loop: take commands, make bases and adapters resident, admit, run one step, deliver.
+
+Everything here runs on one thread and touches tensors only through the runner, so it is tested with a fake one.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from .bank import Residency
+from .config import EngineConfig
+from .delivery import Delivery
+from .errors import EngineError
+from .loading import AdapterLoader, Failure
+from .protocol import AdapterSpec, BaseSpec, Event, Stage
+from .queue import FairQueue
+from .rows import BaseInfo, BaseRunner
+from .scheduler import Scheduler
+from .sequence import Sequence, State
+
+logger = logging.getLogger(__name__)
+
+IDLE_WAIT = 0.25  # seconds between looks at the clock when there is nothing to do
+QUEUED_EVERY = 0.5  # seconds between position updates
+SNAPSHOT_EVERY = 0.25  # seconds between status snapshots for the heartbeat
+PROOF_CHUNK = 8  # probe tokens in a step that others wait for: costs a memory-bound step almost nothing
+
+
+@dataclass
+class LoadJob:
+    """A `load` command under way."""
+
+    id: str
+    base: BaseSpec
+    adapters: list[AdapterSpec]
+    pin: bool
+
+
+@dataclass
+class Arrival:
+    """A `generate` command with its prompt in tokens (see `intake.py`)."""
+
+    sequence: Sequence
+    base: BaseSpec
+    adapter: AdapterSpec | None
+
+
+@dataclass
+class Engine:
+    config: EngineConfig
+    runner: BaseRunner
+    send: Callable[[Event], None]
+    clock: Callable[[], float] = time.monotonic
+    inbox: queue.SimpleQueue[Any] = field(default_factory=queue.SimpleQueue)
+
+    def __post_init__(self) -> None:
+        self.queue = FairQueue(self.config.queue_limit, self.config.user_limit)
+        self.scheduler = Scheduler(self.queue, self.config.max_batch, self.config.prefill_chunk)
+        self.residency = Residency(self.config.adapter_bytes)
+        self.loader = AdapterLoader(self.runner, self.residency, self.clock)
+        self.delivery = Delivery(self.send)
+        self.arrivals: dict[str, Arrival] = {}  # every request that has not ended
+        self.jobs: list[LoadJob] = []
+        self.evictions: list[tuple[str, str]] = []  # (command id, digest), waiting for sequences to end
+        self.unloads: list[str] = []  # command ids
+        self.info: BaseInfo | None = None
+        self.base: BaseSpec | None = None
+        self.pinned = False
+        self.draining = False  # another base waits: admit nobody, switch when all have ended
+        self.loading: dict[str, Any] | None = None
+        self.state = "empty"
+        self.steps = self.tokens = 0
+        self.failures_in_row = 0
+        self.last_work = self.clock()
+        self.last_queued = self.last_snapshot = 0.0
+        self.closing = False
+        self.snapshot: dict[str, Any] = self.status()
+
+    # The loop --------------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        while not self.closing:
+            self.tick()
+        for arrival in list(self.arrivals.values()):
+            self.fail(arrival.sequence, EngineError("shutting_down", "The engine is shutting down."))
+
+    def tick(self, wait: bool = True) -> None:
+        """One turn. With `wait` it sleeps on the inbox while there is nothing to do."""
+        self.take_commands(wait and not self.has_work())
+        if self.closing:
+            return
+        for failure in self.loader.advance():
+            self.adapter_failed(failure)
+        self.free_what_was_asked()
+        self.choose_base()
+        self.load_adapters()
+        self.answer_jobs()
+        for sequence in self.scheduler.admit(self.admissible, self.clock()):
+            self.admitted(sequence)
+        self.step()
+        self.tell_positions()
+        self.unload_when_idle()
+        if self.clock() - self.last_snapshot > SNAPSHOT_EVERY:
+            self.last_snapshot = self.clock()
+            self.snapshot = self.status()
+
+    def has_work(self) -> bool:
+        """Whether the next turn can do something without a further command. Reading threads are waited for briefly."""
+        if self.scheduler.running or self.loader.proving:
+            return True
+        return bool(len(self.queue) or self.jobs or self.evictions or self.unloads) and not self.loader.futures
+
+    def take_commands(self, wait: bool) -> None:
+        timeout = 0.002 if self.loader.futures else IDLE_WAIT
+        while True:
+            try:
+                command = self.inbox.get(block=wait, timeout=timeout if wait else None)
+            except queue.Empty:
+                return
+            wait = False
+            self.handle(command)
+
+    # Commands --------------------------------------------------------------------------------------------------
+
+    def handle(self, command: Any) -> None:
+        if isinstance(command, Arrival):
+            self.arrive(command)
+            return
+        kind = command["type"]
+        if kind == "cancel":
+            arrival = self.arrivals.get(command["id"])
+            if arrival is not None:
+                self.finish(arrival.sequence, "cancelled")
+        elif kind == "status":
+            self.reply(command["id"], self.status())
+        elif kind == "load":
+            self.jobs.append(
+                LoadJob(command["id"], command["base"], command.get("adapters", []), bool(command.get("pin")))
+            )
+        elif kind == "unload":
+            self.pinned = False
+            self.unloads.append(command["id"])
+        elif kind == "evict":
+            self.evictions.append((command["id"], command["digest"]))
+        elif kind == "shutdown":
+            self.closing = True
+
+    def reply(self, command_id: str, data: dict[str, Any]) -> None:
+        self.send({"type": "reply", "id": command_id, "data": data})
+
+    def arrive(self, arrival: Arrival) -> None:
+        sequence = arrival.sequence
+        try:
+            if sequence.id in self.arrivals:
+                raise EngineError("duplicate_id", "A request with this id is under way.", "id")
+            if self.pinned and self.info is not None and arrival.base["key"] != self.info.key:
+                raise self.pinned_error()
+            self.queue.push(sequence, self.scheduler.running_by_user())
+        except EngineError as error:
+            self.send_error(sequence.id, error)
+            return
+        self.arrivals[sequence.id] = arrival
+
+    # Ends ------------------------------------------------------------------------------------------------------
+
+    def send_error(self, request_id: str, error: EngineError) -> None:
+        self.send(
+            {
+                "type": "error", "id": request_id, "code": error.code, "message": error.message,
+                "param": error.param, "detail": error.detail,
+            }
+        )  # fmt: skip
+
+    def _leave(self, sequence: Sequence) -> None:
+        if sequence.state is State.RUNNING and sequence.adapter is not None:
+            self.residency.unpin(sequence.adapter)
+        self.scheduler.finish(sequence)
+        self.arrivals.pop(sequence.id, None)
+
+    def finish(self, sequence: Sequence, reason: str) -> None:
+        self._leave(sequence)
+        self.delivery.done(sequence, reason, self.clock())
+
+    def fail(self, sequence: Sequence, error: EngineError) -> None:
+        slot = sequence.slot
+        self._leave(sequence)
+        if slot >= 0:
+            # What a failed sequence left must neither be reused nor meet a mask as NaN.
+            self.scheduler.slots.slots[slot].tokens = []
+            self.runner.scrub(slot)
+        self.send_error(sequence.id, error)
+
+    def adapter_failed(self, failure: Failure) -> None:
+        logger.warning("adapter %s failed: %s", failure.digest[:12], failure.error.message)
+        for arrival in [a for a in self.arrivals.values() if a.sequence.adapter == failure.digest]:
+            self.fail(arrival.sequence, failure.error)
+        for job in [j for j in self.jobs if any(a["digest"] == failure.digest for a in j.adapters)]:
+            self.jobs.remove(job)
+            self.send_error(job.id, failure.error)
+
+    # Bases -----------------------------------------------------------------------------------------------------
+
+    def choose_base(self) -> None:
+        """Load the base that the next in line wants, once the loaded one is idle or has kept others long enough."""
+        wanted = self.next_base()
+        if wanted is None or (self.info is not None and wanted["key"] == self.info.key):
+            self.draining = False
+            return
+        if self.scheduler.running:
+            self.draining = True
+            return
+        self.draining = False
+        self.load_base(wanted)
+
+    def next_base(self) -> BaseSpec | None:
+        for job in self.jobs:
+            return job.base
+        if not len(self.queue) or self.pinned:
+            return None
+        if self.info is None:
+            first = self.queue.next(lambda sequence: True)
+            return self.arrivals[first.id].base if first is not None else None
+        others = [s for s in self.queue if s.base_key != self.info.key]
+        if not others:
+            return None
+        oldest = min(others, key=lambda s: s.arrived)
+        busy = bool(self.scheduler.running) or len(others) < len(self.queue)
+        if busy and self.clock() - oldest.arrived < self.config.base_patience:
+            return None
+        return self.arrivals[oldest.id].base
+
+    def load_base(self, spec: BaseSpec) -> None:
+        started = self.clock()
+        told = [-1.0]
+
+        def progress(stage: Stage, done: float) -> None:
+            self.loading = {"stage": stage, "progress": round(done, 3), "name": spec["name"]}
+            if self.clock() - told[0] >= 0.1 or done >= 1.0:
+                told[0] = self.clock()
+                for waiting in self.waiting_for(spec):
+                    self.send({"type": "loading", "id": waiting, "stage": stage, "progress": round(done, 3),
+                               "name": spec["name"]})  # fmt: skip
+            self.take_commands(False)
+            self.snapshot = self.status()
+
+        self.state = "loading"
+        try:
+            if self.info is not None:
+                progress("unloading", 0.0)
+                self.drop_base()
+            progress("starting", 0.0)
+            self.info = self.runner.load_base(spec, progress)
+            self.base = spec
+        except EngineError as error:
+            logger.warning("base %s failed: %s", spec["name"], error.message)
+            self.base_failed(spec, error)
+            return
+        finally:
+            self.loading = None
+            self.state = "ready" if self.info is not None else "empty"
+        self.scheduler.reset_slots(self.info.slots)
+        seconds = self.clock() - started
+        for sequence in self.queue:
+            if sequence.base_key == spec["key"]:
+                sequence.load_seconds += seconds
+        logger.info("base %s is ready after %.1f s in %s", spec["name"], seconds, self.info.precision)
+
+    def waiting_for(self, spec: BaseSpec) -> list[str]:
+        ids = [sequence.id for sequence in self.queue if sequence.base_key == spec["key"]]
+        return ids + [job.id for job in self.jobs if job.base["key"] == spec["key"]]
+
+    def base_failed(self, spec: BaseSpec, error: EngineError) -> None:
+        for sequence in [s for s in self.queue if s.base_key == spec["key"]]:
+            self.fail(sequence, error)
+        for job in [j for j in self.jobs if j.base["key"] == spec["key"]]:
+            self.jobs.remove(job)
+            self.send_error(job.id, error)
+
+    def drop_base(self) -> int:
+        self.loader.reset()
+        self.scheduler.reset_slots(0)
+        self.info = self.base = None
+        self.pinned = False
+        self.state = "empty"
+        return self.runner.unload_base()
+
+    def free_what_was_asked(self) -> None:
+        if self.unloads and not self.scheduler.running:
+            freed = self.drop_base() if self.info is not None else 0
+            for command_id in self.unloads:
+                self.reply(command_id, {"freed_bytes": freed})
+            self.unloads = []
+        for command_id, digest in list(self.evictions):
+            if self.residency.pins[digest] or self.loader.underway(digest):
+                continue
+            freed = self.loader.remove(digest) if digest in self.residency else 0
+            self.scheduler.slots.forget(digest)
+            self.evictions.remove((command_id, digest))
+            self.reply(command_id, {"freed_bytes": freed})
+
+    def unload_when_idle(self) -> None:
+        if self.arrivals or self.jobs or self.loader.busy():
+            self.last_work = self.clock()
+        elif (
+            self.config.idle_unload and self.info is not None and not self.pinned
+            and self.clock() - self.last_work > self.config.idle_unload
+        ):  # fmt: skip
+            logger.info("unloading %s after %d idle seconds", self.info.name, self.config.idle_unload)
+            self.drop_base()
+
+    # Adapters --------------------------------------------------------------------------------------------------
+
+    def load_adapters(self) -> None:
+        """Ask for the adapters that requests on the loaded base wait for, first in line first."""
+        if self.info is None or self.draining or self.unloads:
+            return
+        for sequence in self.queue.order():
+            spec = self.arrivals[sequence.id].adapter
+            if spec is not None and sequence.base_key == self.info.key and self.loader.want(spec):
+                self.send({"type": "loading", "id": sequence.id, "stage": "adapter", "progress": 0.0,
+                           "name": spec["name"]})  # fmt: skip
+        for job in self.jobs:
+            if job.base["key"] == self.info.key:
+                for spec in job.adapters:
+                    self.loader.want(spec)
+
+    def answer_jobs(self) -> None:
+        for job in list(self.jobs):
+            if self.info is None or job.base["key"] != self.info.key:
+                continue
+            if all(self.loader.ready(spec["digest"]) for spec in job.adapters):
+                self.jobs.remove(job)
+                if job.pin:
+                    self.pin()
+                self.reply(job.id, self.status())
+
+    def pin(self) -> None:
+        """Keep the loaded base; whoever waits for another is told so."""
+        assert self.info is not None  # noqa: S101  (for the type checker)
+        self.pinned = True
+        for sequence in [s for s in self.queue if s.base_key != self.info.key]:
+            self.fail(sequence, self.pinned_error())
+
+    def pinned_error(self) -> EngineError:
+        name = self.info.name if self.info else ""
+        return EngineError("base_pinned", f"{name} is pinned; unload it first.", base=name)
+
+    def admissible(self, sequence: Sequence) -> bool:
+        if self.info is None or self.draining or self.unloads or sequence.base_key != self.info.key:
+            return False
+        return sequence.adapter is None or self.loader.ready(sequence.adapter)
+
+    def admitted(self, sequence: Sequence) -> None:
+        assert self.info is not None  # noqa: S101  (for the type checker)
+        if sequence.adapter is not None:
+            self.residency.pin(sequence.adapter)
+        if len(sequence.tokens) >= self.info.context:
+            self.fail(sequence, context_exceeded(len(sequence.tokens), self.info.context))
+            return
+        if sequence.random is None and sequence.grammar is None:
+            try:
+                self.runner.start(sequence)
+            except EngineError as error:
+                self.fail(sequence, error)
+
+    # Steps -----------------------------------------------------------------------------------------------------
+
+    def step(self) -> None:
+        # A preempted sequence let go of its slot; its adapter may leave the bank until it is admitted again.
+        for sequence in self.scheduler.preempted:
+            if sequence.adapter is not None:
+                self.residency.unpin(sequence.adapter)
+        self.scheduler.preempted.clear()
+        chunks = self.scheduler.plan()
+        if not chunks and not self.loader.proving:
+            return
+        try:
+            result = self.runner.step(chunks, PROOF_CHUNK if chunks else 2**30)
+        except EngineError as error:
+            self.step_failed(error)
+            return
+        self.steps += 1
+        self.failures_in_row = 0
+        now = self.clock()
+        assert self.info is not None  # noqa: S101  (for the type checker)
+        for chunk, choice in zip(chunks, result.choices, strict=True):
+            self.scheduler.computed(chunk)
+            if choice is None:
+                continue
+            if choice.token < 0:
+                self.fail(chunk.sequence, EngineError("nonfinite_logits", "The model's output is not finite."))
+                continue
+            self.tokens += 1
+            reason = self.delivery.token(chunk.sequence, choice, self.info, now)
+            if reason is not None:
+                self.finish(chunk.sequence, reason)
+        if result.proof is not None:
+            seconds, failure = self.loader.proved(result.proof)
+            proof = result.proof
+            self.send({"type": "proof", "digest": proof.digest, "ok": proof.ok, "code": proof.code,
+                       "message": proof.message, "kl": proof.kl, "changed": proof.changed,
+                       "seconds": round(seconds, 4)})  # fmt: skip
+            if failure is not None:
+                self.adapter_failed(failure)
+
+    def step_failed(self, error: EngineError) -> None:
+        """Out of memory ends the youngest running request and spares the rest; anything else ends them all."""
+        self.failures_in_row += 1
+        logger.error("step failed: %s", error.message)
+        running = list(self.scheduler.running)
+        if error.code == "out_of_memory" and running:
+            self.fail(max(running, key=lambda s: (s.pending, s.admitted)), error)
+            return
+        for sequence in running:
+            self.fail(sequence, error)
+        if self.failures_in_row >= 3 or not running:
+            raise error
+
+    # Reports ---------------------------------------------------------------------------------------------------
+
+    def tell_positions(self) -> None:
+        now = self.clock()
+        if not len(self.queue) or (self.last_queued and now - self.last_queued < QUEUED_EVERY and self.told_all()):
+            return
+        self.last_queued = now
+        for position, sequence in enumerate(self.queue.order()):
+            reason, detail = self.reason(sequence)
+            if sequence.told != (position, reason):
+                sequence.told = (position, reason)
+                self.send({"type": "queued", "id": sequence.id, "position": position, "reason": reason,
+                           "detail": detail})  # fmt: skip
+
+    def told_all(self) -> bool:
+        return all(sequence.told for sequence in self.queue)
+
+    def reason(self, sequence: Sequence) -> tuple[str, dict[str, Any]]:
+        wanted = self.arrivals[sequence.id]
+        if self.info is None:
+            return "loading_base", {"base": wanted.base["name"]}
+        if sequence.base_key != self.info.key:
+            return "other_base", {"base": wanted.base["name"], "loaded": self.info.name}
+        if wanted.adapter is not None and not self.loader.ready(wanted.adapter["digest"]):
+            if self.loader.waits_for_room(wanted.adapter["digest"]):
+                return "memory", {"adapter": wanted.adapter["name"]}
+            return "loading_adapter", {"adapter": wanted.adapter["name"]}
+        return "batch_full", {"running": len(self.scheduler.running)}
+
+    def status(self) -> dict[str, Any]:
+        """See the end of `protocol.py`."""
+        info = self.info
+        return {
+            "state": self.state,
+            "base": info.name if info else None,
+            "base_key": info.key if info else None,
+            "precision": info.precision if info else None,
+            "context": info.context if info else None,
+            "slots": info.slots if info else 0,
+            "device": self.runner.device,
+            "pinned": self.pinned,
+            "adapters": [
+                {"digest": a.digest, "name": a.name, "rank": a.rank, "bytes": a.bytes,
+                 "in_use": self.residency.pins[a.digest]}
+                for a in self.residency.adapters.values()
+            ],
+            "running": len(self.scheduler.running),
+            "waiting": len(self.queue),
+            "memory": self.runner.memory(),
+            "steps": self.steps,
+            "tokens": self.tokens,
+            "loading": self.loading,
+        }  # fmt: skip
+
+
+def context_exceeded(tokens: int, context: int) -> EngineError:
+    return EngineError(
+        "context_length_exceeded",
+        f"The prompt has {tokens} tokens; with room for an answer it may have {context - 1}.",
+        "messages", tokens=tokens, context=context,
+    )  # fmt: skip

@@ -1,0 +1,87 @@
+"""Commands on their way to the engine: prompts become tokens on a thread of their own, in order of arrival.
+
+A long prompt or a tokenizer that must first be read costs its own request time, and nobody else a step.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+from .engine import Arrival, Engine, context_exceeded
+from .errors import EngineError
+from .protocol import Count, Event, Generate
+from .rows import BaseRunner
+from .sequence import SamplingParams, Sequence
+from .text import TextStream
+
+logger = logging.getLogger(__name__)
+
+
+class Intake:
+    def __init__(
+        self, engine: Engine, runner: BaseRunner, send: Callable[[Event], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:  # fmt: skip
+        self.engine = engine
+        self.runner = runner
+        self.send = send
+        self.clock = clock
+
+    def take(self, command: Any) -> None:
+        """Hand a command to the engine; requests that cannot start get their error here."""
+        if command["type"] not in {"generate", "count"}:
+            self.engine.inbox.put(command)
+            return
+        try:
+            if command["type"] == "count":
+                self.count(command)
+            else:
+                self.engine.inbox.put(self.arrival(command))
+        except EngineError as error:
+            self.engine.send_error(command["id"], error)
+        except Exception as error:  # noqa: BLE001  (one bad request must not end the thread)
+            logger.exception("a command could not be read")
+            message = f"The request could not be read: {type(error).__name__}."
+            self.engine.send_error(command["id"], EngineError("internal_error", message))
+
+    def tokens(self, command: Any) -> list[int]:
+        return self.runner.encode(
+            command["base"], command.get("messages"), command.get("prompt"), bool(command.get("continue_last"))
+        )
+
+    def arrival(self, command: Generate) -> Arrival:
+        arrived = self.clock()
+        tokens = self.tokens(command)
+        context = self.runner.context_length(command["base"])
+        if not tokens:
+            raise EngineError("invalid_parameter", "The prompt is empty.", param_of(command))
+        if len(tokens) >= context:
+            error = context_exceeded(len(tokens), context)
+            error.param = param_of(command)
+            raise error
+        params = SamplingParams.from_dict(dict(command["params"]))
+        adapter = command["adapter"]
+        sequence = Sequence(
+            id=command["id"],
+            user=command["user"],
+            base_key=command["base"]["key"],
+            adapter=adapter["digest"] if adapter else None,
+            tokens=tokens,
+            params=params,
+            arrived=arrived,
+            text=TextStream(self.runner.decode, params.stop),
+        )
+        return Arrival(sequence, command["base"], adapter)
+
+    def count(self, command: Count) -> None:
+        tokens = len(self.tokens(command))
+        self.engine.reply(
+            command["id"], {"tokens": tokens, "context_length": self.runner.context_length(command["base"])}
+        )
+
+
+def param_of(command: Generate) -> str:
+    return "prompt" if command.get("messages") is None else "messages"
