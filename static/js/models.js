@@ -160,7 +160,7 @@ function scanSummary(summary) {
     .map(([count, text]) => fill(text, { n: number(count) }));
   if (!parts.length) parts.push(gettext("nothing new"));
   const found = fill(ngettext("%(n)s adapter found", "%(n)s adapters found", summary.found), { n: number(summary.found) });
-  const took = fill(gettext("in %(seconds)s s"), { seconds: number(summary.duration_ms / 1000, 1) });
+  const took = fill(gettext("in %(seconds)s s"), { seconds: number(summary.duration_ms / 1000, summary.duration_ms < 1000 ? 2 : 1) });
   return [found, `${parts.join(gettext(", "))} · ${took}`];
 }
 

@@ -76,7 +76,7 @@ function start() {
     $("[data-when-text]").hidden = on || !stream.text;
     output.dataset.live = String(on);
     output.setAttribute("aria-busy", String(on));
-    form.dataset.state = on ? "running" : "idle";
+    form.dataset.running = String(on);
   }
 
   function failure(frame) {

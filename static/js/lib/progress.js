@@ -20,8 +20,8 @@ const REASONS = {
 };
 
 const REASONS_OF_ENDING = {
-  stop: () => gettext("its own end"),
-  length: () => gettext("max tokens"),
+  stop: () => gettext("the model"),
+  length: () => gettext("the token limit"),
   cancelled: () => gettext("you"),
   stop_string: () => gettext("a stop string"),
 };
