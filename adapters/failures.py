@@ -379,6 +379,12 @@ _CATALOGUE = [
         _("See the server's log; check that the base model is the one it was trained on."),
     ),
     Failure(
+        "legacy_failed",
+        "effect",
+        _("The older system had marked this adapter as failed (%(reason)s)."),
+        _("Scan, then activate it: it is judged anew."),
+    ),
+    Failure(
         "store_full",
         "store",
         _("The adapter store has no room for this adapter (%(reason)s)."),

@@ -29,7 +29,8 @@ def record_proof(
     for adapter in concerned:
         if ok:
             guarded = LoraAdapter.objects.filter(pk=adapter.pk, digest=digest)
-            guarded.update(effect_kl=kl, effect_changed=changed, proven_at=timezone.now())
+            now = timezone.now()
+            guarded.update(effect_kl=kl, effect_changed=changed, proven_digest=digest, proven_at=now, updated_at=now)
             adapter.record(EventKind.PROVEN, details={"kl": kl, "changed": changed})
             continue
         details: dict[str, Any] = {"reason": message[:500]}

@@ -116,3 +116,24 @@ class CreateModel(migrations.CreateModel):
         for name in names:
             if name in found:
                 drop(schema_editor, name)
+
+
+class AddField(migrations.AddField):
+    """Django's operation, except that a column which an interrupted run added or dropped already is passed over."""
+
+    def _exists(self, app_label: str, schema_editor: BaseDatabaseSchemaEditor, state: Any) -> bool:
+        model = state.apps.get_model(app_label, self.model_name)
+        column = model._meta.get_field(self.name).column
+        return column in columns(schema_editor, model._meta.db_table)
+
+    def database_forwards(
+        self, app_label: str, schema_editor: BaseDatabaseSchemaEditor, from_state: Any, to_state: Any
+    ) -> None:
+        if not self._exists(app_label, schema_editor, to_state):
+            super().database_forwards(app_label, schema_editor, from_state, to_state)
+
+    def database_backwards(
+        self, app_label: str, schema_editor: BaseDatabaseSchemaEditor, from_state: Any, to_state: Any
+    ) -> None:
+        if self._exists(app_label, schema_editor, from_state):
+            super().database_backwards(app_label, schema_editor, from_state, to_state)

@@ -93,6 +93,7 @@ class LoraAdapter(models.Model):
 
     digest = models.CharField(_("digest"), max_length=64, blank=True, default="", db_index=True)
     activated_at = models.DateTimeField(_("activated at"), null=True, blank=True)
+    proven_digest = models.CharField(max_length=64, blank=True, default="", editable=False)
     proven_at = models.DateTimeField(_("effect proven at"), null=True, blank=True)
     effect_kl = models.FloatField(_("divergence"), null=True, blank=True, help_text=_("Nats per token."))
     effect_changed = models.FloatField(_("changed tokens"), null=True, blank=True, help_text=_("0 to 1."))
@@ -143,7 +144,9 @@ class LoraAdapter(models.Model):
         """Any status -> active with this stored copy. False where the status was changed by somebody else."""
         same = self.status == Status.ACTIVE and self.digest == digest
         proof: dict[str, Any] = (
-            {} if self.digest == digest else {"proven_at": None, "effect_kl": None, "effect_changed": None}
+            {}
+            if self.digest == digest
+            else {"proven_digest": "", "proven_at": None, "effect_kl": None, "effect_changed": None}
         )
         return self._transition(
             Status.ACTIVE,
