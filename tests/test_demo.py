@@ -117,7 +117,7 @@ def test_committed_run_is_small_and_portable(recipe: Recipe) -> None:
             assert path.stat().st_size < 3 * MIB
             continue
         data = path.read_bytes()
-        for trace in (b"/home/", b"/root", b"/work", b"/tmp", b"/Users/"):
+        for trace in (os.fsencode(SOURCE.parents[1]), os.fsencode(Path.home()), b"/home/", b"/Users/"):
             assert trace not in data, (path, trace)
 
 
