@@ -396,6 +396,12 @@ _CATALOGUE = [
         _("The adapter store cannot be written (%(reason)s)."),
         _("Give the server's user write access to VAR_DIR, then try again."),
     ),
+    Failure(
+        "store_lost",
+        "store",
+        _("The stored copy is gone and could not be made again from the training folder."),
+        _("Bring the training folder back, then activate the adapter again."),
+    ),
     # Remarks: shown as flags, they stop nothing
     Failure(
         "contains_code",

@@ -16,8 +16,10 @@ from django.db import transaction
 from django.utils import timezone
 
 from . import store
+from .adoption import Imported
 from .bases import Matcher, refresh
-from .failures import Refused
+from .facts import store_facts
+from .failures import Busy, Refused
 from .formats.files import inside
 from .grouping import mark_groups
 from .layout import WEIGHTS, Candidate, Walk
@@ -116,6 +118,7 @@ class _Run:
         self.slugs = set(LoraAdapter.objects.values_list("slug", flat=True))
         self.slugs.update(BaseModel.objects.values_list("slug", flat=True))
         self.known = _known()
+        self.imported = Imported()
         self.total = sum(1 for known in self.known.values() if known.root in roots)
         fresh: list[Candidate] = []
         for root in _outermost(roots):
@@ -133,6 +136,7 @@ class _Run:
         self._take(fresh)
         self._mark_missing(roots)
         mark_groups(self.groups, self.configured)
+        self._restore()
         self.summary.incomplete = LoraAdapter.objects.filter(incomplete=True, missing=False).count()
         self.summary.missing = LoraAdapter.objects.filter(missing=True).count()
         self.summary.duration_ms = int((time.monotonic() - started) * 1000)
@@ -161,7 +165,11 @@ class _Run:
     def _is_unchanged(self, candidate: Candidate) -> bool:
         known = self.known.get(candidate.path_hash)
         if known is None:
-            return False
+            claimed = self.imported.claim(candidate.path)
+            known = self.known.pop(claimed, None)
+            if known is None:
+                return False
+            self.known[candidate.path_hash] = known
         self.seen.add(known.pk)
         return (
             not known.incomplete
@@ -186,13 +194,14 @@ class _Run:
             verdicts.append((candidate, adapter, verdict, update))
         with transaction.atomic():
             new = [self._new(c, verdict) for c, adapter, verdict, _ in verdicts if adapter is None]
-            self._insert(new)
+            inserted = self._insert(new)
             changed = []
             for candidate, adapter, verdict, update in verdicts:
                 if adapter is not None:
                     self._change(adapter, candidate, verdict, update)
                     changed.append(adapter)
             LoraAdapter.objects.bulk_update(changed, DESCRIBED, batch_size=100)
+            store_facts(inserted + changed, self.configured)
         self.groups.update(text_hash(candidate.run) for candidate in candidates)
 
     def _new(self, candidate: Candidate, verdict: Verdict) -> LoraAdapter:
@@ -214,21 +223,28 @@ class _Run:
         self.slugs.add(slug)
         return slug
 
-    def _insert(self, new: list[LoraAdapter]) -> None:
+    def _insert(self, new: list[LoraAdapter]) -> list[LoraAdapter]:
+        """Write new rows and their events; returns the rows with their ids, which MySQL does not hand back."""
         LoraAdapter.objects.bulk_create(new, batch_size=100)
         hashes = [adapter.path_hash for adapter in new]
-        rows = LoraAdapter.objects.filter(path_hash__in=hashes)
+        ids = dict(LoraAdapter.objects.filter(path_hash__in=hashes).values_list("path_hash", "pk"))
+        for adapter in new:
+            adapter.pk = ids[adapter.path_hash]
         events = [
             AdapterEvent(
-                adapter_id=pk, adapter_name=name, kind=EventKind.DISCOVERED, to_status=status, code=code,
-                details=details, actor_id=self.actor.pk if self.actor else None,
+                adapter_id=adapter.pk,
+                adapter_name=adapter.name,
+                kind=EventKind.DISCOVERED,
+                to_status=adapter.status,
+                code=adapter.failure_code,
+                details=adapter.failure_details,
+                actor_id=self.actor.pk if self.actor else None,
                 actor_name=self.actor.get_username() if self.actor else "",
             )
-            for pk, name, status, code, details in rows.values_list(
-                "pk", "name", "status", "failure_code", "failure_details"
-            )
-        ]  # fmt: skip
+            for adapter in new
+        ]
         AdapterEvent.objects.bulk_create(events, batch_size=200)
+        return new
 
     def _change(self, adapter: LoraAdapter, candidate: Candidate, verdict: Verdict, update: bool) -> None:
         known = self.known[candidate.path_hash]
@@ -241,6 +257,23 @@ class _Run:
         settle_status(adapter, candidate, verdict, self.actor)
         fill(adapter, candidate, verdict, self.bases)
         adapter.update_available = update
+
+    def _restore(self) -> None:
+        """Active rows without a stored copy: carried from an older system, or their copy was lost. Activate again."""
+        from .activation import activate
+
+        rows = LoraAdapter.objects.filter(status=Status.ACTIVE)
+        for pk, digest, missing in list(rows.values_list("pk", "digest", "missing")):
+            if digest and store.has(digest):
+                continue
+            try:
+                if not missing:
+                    activate(pk, self.actor)
+            except (Refused, Busy):
+                logger.warning("adapter %s is active but could not be stored again", pk)
+            lost = LoraAdapter.objects.filter(pk=pk, status=Status.ACTIVE).exclude(digest="").first()
+            if lost is not None and not store.has(lost.digest):
+                lost.mark_failed(self.actor, "store_lost")
 
     def _mark_missing(self, roots: tuple[str, ...]) -> None:
         """Rows of the scanned roots, and of roots that are configured no more, whose folder was not seen."""
@@ -292,7 +325,7 @@ def fill(adapter: LoraAdapter, candidate: Candidate, verdict: Verdict, bases: st
     adapter.checkpoint = candidate.checkpoint
     adapter.incomplete, adapter.missing = verdict.incomplete, False
     adapter.flags = verdict.flags
-    if adapter.status == Status.ACTIVE:
+    if adapter.status == Status.ACTIVE and adapter.digest:
         # The stored copy is what is served and shown; the folder's state is a remark.
         if verdict.code and not verdict.incomplete:
             adapter.flags = sorted({*verdict.flags, "source_broken"})
@@ -309,7 +342,7 @@ def fill(adapter: LoraAdapter, candidate: Candidate, verdict: Verdict, bases: st
 
 def settle_status(adapter: LoraAdapter, candidate: Candidate, verdict: Verdict, actor: AbstractBaseUser | None) -> None:
     """Move a row that exists to the status that the verdict asks for. What is active stays active."""
-    if adapter.status == Status.ACTIVE:
+    if adapter.status == Status.ACTIVE and (adapter.digest or not verdict.code or verdict.incomplete):
         return
     if verdict.code and not verdict.incomplete:
         if adapter.status != Status.FAILED or adapter.failure_code != verdict.code:
@@ -335,7 +368,7 @@ def describe(adapter: LoraAdapter, candidate: Candidate, verdict: Verdict) -> No
 
 def _is_update(adapter: LoraAdapter, candidate: Candidate, verdict: Verdict, roots: tuple[str, ...]) -> bool:
     """True where activating again would serve something else than what is served now."""
-    if adapter.status != Status.ACTIVE or verdict.code or verdict.incomplete:
+    if adapter.status != Status.ACTIVE or not adapter.digest or verdict.code or verdict.incomplete:
         return False
     if candidate.weights != WEIGHTS:
         return adapter.update_available or adapter.signature != text_hash(candidate.signature, "")
