@@ -18,7 +18,9 @@ from accounts.permissions import CanInfer, IsOperator
 from loraportal.api import ApiError
 
 from . import params
+from .access import Grant
 from .errors import EngineError, api_error
+from .limits import admit
 from .manager import Answer, Request, get_manager
 from .targets import Target, resolve_adapter
 
@@ -46,19 +48,19 @@ class TestView(APIView):
         try:
             target = await resolve_adapter(pk)
             name = target.name
-            answer = await get_manager().run(
-                Request(
-                    user=f"user:{request.user.pk}",
-                    base=target.base,
-                    adapter=target.adapter,
-                    messages=messages,
-                    prompt=prompt,
-                    params=sampling,
-                )
+            asked = Request(
+                user=f"user:{request.user.pk}",
+                base=target.base,
+                adapter=target.adapter,
+                messages=messages,
+                prompt=prompt,
+                params=sampling,
             )
+            with await admit(Grant.of_request(request), target.slug, target.digest, sampling) as ticket:
+                answer = await get_manager().run(asked, ticket.add)
         except EngineError as error:
             raise api_error(error, raw_prompt=prompt is not None, name=name) from None
-        return Response(answer_json(target, answer))
+        return Response(answer_json(target, answer), headers=ticket.headers)
 
 
 def answer_json(target: Target, answer: Answer) -> dict[str, Any]:

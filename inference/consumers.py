@@ -111,7 +111,7 @@ class GenerateConsumer(AsyncWebsocketConsumer):
             return
         if not may(self.scope["user"], self.scope.get("token"), Scope.INFER):
             raise FrameError(ApiError("permission_denied", str(CanInfer.message), 403), frame.id)
-        generation = Generation(frame, f"user:{self.grant.user_id}", self.language, self.send_frame)
+        generation = Generation(frame, self.grant, self.language, self.send_frame)
         self.running[frame.id] = generation
         task = asyncio.create_task(self.run(generation))
         self.tasks.add(task)

@@ -12,10 +12,12 @@ from django.utils import translation
 
 from loraportal.api import ApiError
 
+from .access import Grant
 from .backends.sinks import Stream
 from .errors import EngineError, api_error
 from .flow_control import Credits, SlowReaderError
 from .frames import Generate, error_frame
+from .limits import admit
 from .manager import Request, get_manager
 from .targets import resolve
 
@@ -33,9 +35,9 @@ CARRIED = {
 class Generation:
     """Runs until every target has had its `done` or `error`. `stop` ends it; cancelling its task drops it silently."""
 
-    def __init__(self, frame: Generate, user: str, language: str, send: SendFrame) -> None:
+    def __init__(self, frame: Generate, grant: Grant, language: str, send: SendFrame) -> None:
         self.frame = frame
-        self.user = user
+        self.grant = grant
         self.language = language
         self.send = send
         self.credits = {target: Credits() for target in frame.targets}
@@ -67,6 +69,8 @@ class Generation:
     async def answer(self, target: str) -> None:
         try:
             await self.relay(target)
+        except ApiError as error:
+            await self.fail(target, error)
         except EngineError as error:
             await self.fail(target, api_error(error, raw_prompt=self.frame.prompt is not None, name=target))
         except SlowReaderError:
@@ -79,23 +83,30 @@ class Generation:
     async def relay(self, name: str) -> None:
         target = await resolve(name)
         request = Request(
-            user=self.user,
+            user=f"user:{self.grant.user_id}",
             base=target.base,
             adapter=target.adapter,
             messages=self.frame.messages,
             prompt=self.frame.prompt,
             params=self.frame.params,
         )
-        async with await get_manager().generate(request) as stream:
-            self.streams[name] = stream
-            if self.stopped:
-                await stream.cancel()
-            async for event in stream:
-                if event["type"] == "error":
-                    raise EngineError.from_event(event)
-                if event["type"] == "token":
-                    await self.credits[name].take(event["index"], len(event["text"]))
-                await self.send(self.to_frame(name, event))
+        with await admit(self.grant, target.slug, target.digest, self.frame.params) as ticket:
+            async with await get_manager().generate(request) as stream:
+                self.streams[name] = stream
+                try:
+                    await self.forward(name, stream)
+                finally:
+                    ticket.add(stream.usage)
+
+    async def forward(self, name: str, stream: Stream) -> None:
+        if self.stopped:
+            await stream.cancel()
+        async for event in stream:
+            if event["type"] == "error":
+                raise EngineError.from_event(event)
+            if event["type"] == "token":
+                await self.credits[name].take(event["index"], len(event["text"]))
+            await self.send(self.to_frame(name, event))
 
     def to_frame(self, target: str, event: Mapping[str, Any]) -> dict[str, Any]:
         kind = event["type"]

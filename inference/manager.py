@@ -12,7 +12,7 @@ import os
 import secrets
 import threading
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -45,6 +45,11 @@ class Request:
     prompt: str | None = None
     params: Params = field(default_factory=Params)
     continue_last: bool = False
+
+    @property
+    def chars(self) -> int:
+        """Characters of the prompt."""
+        return len(self.prompt or "") + sum(len(message["content"]) for message in self.messages or ())
 
     def command(self, request_id: str) -> dict[str, Any]:
         if (self.messages is None) == (self.prompt is None):
@@ -87,13 +92,24 @@ class ModelManager:
     async def generate(self, request: Request) -> Stream:
         """Start a request. Refusals come as `error` events; leaving the stream's context cancels it."""
         request_id = secrets.token_hex(8)
-        return self._submit(request.command(request_id), request.adapter["digest"] if request.adapter else "")
+        return self._submit(request.command(request_id), request.chars // 4)
 
-    async def run(self, request: Request) -> Answer:
-        """The whole answer. Raises EngineError; cancelling the task that awaits it cancels the request."""
+    async def run(self, request: Request, on_end: Callable[[dict[str, int]], None] | None = None) -> Answer:
+        """The whole answer. Raises EngineError; cancelling the task that awaits it cancels the request.
+
+        `on_end` hears the usage, however it ended.
+        """
+        stream = await self.generate(request)
+        try:
+            return await self._collect(stream)
+        finally:
+            if on_end is not None:
+                on_end(stream.usage)
+
+    async def _collect(self, stream: Stream) -> Answer:
         text: list[str] = []
         logprobs: list[dict[str, Any]] = []
-        async with await self.generate(request) as stream:
+        async with stream:
             async for event in stream:
                 logprobs += event.get("logprobs") or []
                 if event["type"] == "token":
@@ -184,8 +200,8 @@ class ModelManager:
 
     # Inside
 
-    def _submit(self, command: Mapping[str, Any], digest: str = "") -> Stream:
-        stream = Stream(command["id"], self.backend.cancel, digest)
+    def _submit(self, command: Mapping[str, Any], prompt_estimate: int = 0) -> Stream:
+        stream = Stream(command["id"], self.backend.cancel, prompt_estimate)
         deliver = weakref.WeakMethod(stream.deliver)
 
         def sink(event: dict[str, Any]) -> bool:

@@ -7,6 +7,7 @@ from loraportal.routes import both
 
 from . import api, pages
 from .openai import views as openai
+from .usage import UsageView
 
 urlpatterns = [
     *both("test", pages.test, "test"),
@@ -14,6 +15,7 @@ urlpatterns = [
     *both("api/lora/models/<int:pk>/test", api.TestView.as_view(), "api_lora_test"),
     *both("api/inference/status", api.StatusView.as_view(), "api_inference_status"),
     *both("api/inference/unload", api.UnloadView.as_view(), "api_inference_unload"),
+    *both("api/usage", UsageView.as_view(), "api_usage"),
     *both("v1/models", openai.ModelsView.as_view(), "openai_models"),
     *both("v1/models/<str:model>", openai.ModelView.as_view(), "openai_model"),
     *both("v1/chat/completions", openai.ChatCompletionsView.as_view(), "openai_chat_completions"),

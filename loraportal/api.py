@@ -23,7 +23,8 @@ class ApiError(Exception):
     """A refusal with its place in the contract.
 
     `code` is stable and for programs, `message` is a sentence for people, `param` names the request field at fault,
-    `retry_after` (seconds) goes into the header of 429 and 503, `extra` joins the error object.
+    `retry_after` (seconds) goes into the header of 429 and 503, `extra` joins the error object, `headers` those of
+    the answer.
     """
 
     def __init__(
@@ -34,6 +35,7 @@ class ApiError(Exception):
         param: str | None = None,
         retry_after: float | None = None,
         extra: dict[str, Any] | None = None,
+        headers: dict[str, str] | None = None,
     ) -> None:
         super().__init__(message)
         self.code = code
@@ -42,6 +44,7 @@ class ApiError(Exception):
         self.param = param
         self.retry_after = retry_after
         self.extra = extra or {}
+        self.headers = headers or {}
 
 
 def error_body(code: str, message: str, param: str | None = None, **extra: Any) -> dict[str, Any]:
@@ -52,6 +55,7 @@ def exception_handler(exc: Exception, context: dict[str, Any]) -> Response | Non
     """Every exception of a DRF view as the one error shape; unknown ones are logged and told as `server_error`."""
     headers: dict[str, str] = {}
     if isinstance(exc, ApiError):
+        headers.update(exc.headers)
         if exc.retry_after is not None:
             headers["Retry-After"] = str(max(1, math.ceil(exc.retry_after)))
         body = error_body(exc.code, exc.message, exc.param, **exc.extra)

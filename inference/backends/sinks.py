@@ -27,9 +27,9 @@ class Stream:
     the last one, beyond `MAX_WAITING_CHARS` the request is cancelled and ends with the error `slow_reader`.
     """
 
-    def __init__(self, request_id: str, cancel: Callable[[str], None], digest: str = "") -> None:
+    def __init__(self, request_id: str, cancel: Callable[[str], None], prompt_estimate: int = 0) -> None:
         self.id = request_id
-        self.digest = digest
+        self.prompt_estimate = prompt_estimate  # tokens
         self._cancel = cancel
         self._lock = threading.Lock()
         self._events: deque[dict[str, Any]] = deque()
@@ -41,6 +41,8 @@ class Stream:
         self._closed = False  # the final event is in the buffer, nothing more is accepted
         self._ended = False  # the final event was read
         self._cancelled = False
+        self._tokens = 0
+        self._usage: dict[str, int] | None = None
         self._loop = asyncio.get_running_loop()
 
     # On the engine's I/O thread
@@ -105,11 +107,21 @@ class Stream:
         if event["type"] == "token":
             self._pieces -= 1
             self._chars -= weight(event)
+            self._tokens = event["tokens"]
             event["index"] = self._index  # pieces that were merged leave no gap
             self._index += 1
         elif is_final(event):
             self._ended = True
+            self._usage = event.get("usage")
         return event
+
+    @property
+    def usage(self) -> dict[str, int]:
+        """What the request has used; of one that was cut, the prompt (estimated) and the tokens that were read."""
+        if self._usage is not None:
+            return self._usage
+        prompt = self.prompt_estimate if self._tokens else 0
+        return {"prompt_tokens": prompt, "completion_tokens": self._tokens, "cached_tokens": 0}
 
     async def cancel(self) -> None:
         """Ask for the end; the stream still yields what was there, and `done` with reason `cancelled`."""

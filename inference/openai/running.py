@@ -10,6 +10,7 @@ from typing import Any
 from ..access import Grant, watcher
 from ..backends.sinks import is_final
 from ..errors import EngineError
+from ..limits import Ticket
 from ..manager import Request, get_manager
 
 logger = logging.getLogger(__name__)
@@ -22,15 +23,19 @@ AHEAD = 16  # events that wait for the reader beyond what the streams hold thems
 class Run:
     """Events of all choices as they come: `(choice, event)`. Ends with the last choice, or raises EngineError.
 
-    `close` (or garbage) cancels what still runs. Access that is withdrawn ends it with `revoked`.
+    Takes over `ticket`, which has one part for each request. `close` (or garbage) cancels what still runs. Access
+    that is withdrawn ends it with `revoked`.
     """
 
-    def __init__(self, requests: Sequence[Request], grant: Grant) -> None:
+    def __init__(self, requests: Sequence[Request], grant: Grant, ticket: Ticket) -> None:
         self._loop = asyncio.get_running_loop()
         self._queue: asyncio.Queue[Item] = asyncio.Queue(AHEAD)
         self._tasks = [
-            self._loop.create_task(pump(choice, request, self._queue)) for choice, request in enumerate(requests)
+            self._loop.create_task(pump(choice, request, self._queue, ticket))
+            for choice, request in enumerate(requests)
         ]
+        for task in self._tasks:
+            task.add_done_callback(ticket.part_done)
         self._open = len(requests)
         self._peeked: list[Item] = []
         queue, tasks = self._queue, self._tasks
@@ -82,11 +87,14 @@ class Run:
             self._loop.call_soon_threadsafe(task.cancel)
 
 
-async def pump(choice: int, request: Request, queue: asyncio.Queue[Item]) -> None:
+async def pump(choice: int, request: Request, queue: asyncio.Queue[Item], ticket: Ticket) -> None:
     try:
         async with await get_manager().generate(request) as stream:
-            async for event in stream:
-                await queue.put((choice, event))
+            try:
+                async for event in stream:
+                    await queue.put((choice, event))
+            finally:
+                ticket.add(stream.usage)
     except Exception:  # noqa: BLE001  (whoever waits for this choice must hear)
         logger.exception("an answer failed")
         await queue.put((choice, EngineError("server_error").event("")))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 from adrf.views import APIView
@@ -19,6 +19,7 @@ from ..access import Grant
 from ..api import json_object
 from ..engine.protocol import Params
 from ..errors import EngineError, api_error
+from ..limits import admit
 from ..manager import Request
 from ..targets import Target
 from . import catalogue, reading
@@ -62,12 +63,14 @@ class AnswerView(OpenAIView):
         asked = type(self).read(json_object(request))
         target = await database_sync_to_async(catalogue.target_of)(asked.model)
         grant = Grant.of_request(request)
-        run = Run(engine_requests(asked, target, f"user:{grant.user_id}"), grant)
+        ticket = await admit(grant, target.slug, target.digest, asked.params, asked.choices)
+        run = Run(engine_requests(asked, target, f"user:{grant.user_id}"), grant, ticket)
         envelope = Envelope(self.shape, asked.model, target.digest)
+        headers = {"x-request-id": envelope.id, **ticket.headers}
         try:
             if asked.stream:
                 await run.begin(PATIENCE)
-                return stream_response(run, asked, envelope, target)
+                return stream_response(sse(run, asked, envelope, target.name), headers)
             body = await whole(run, asked, envelope)
         except EngineError as error:
             run.close()
@@ -76,7 +79,7 @@ class AnswerView(OpenAIView):
             run.close()
             raise
         run.close()
-        return Response(body, headers={"x-request-id": envelope.id})
+        return Response(body, headers=headers)
 
 
 class ChatCompletionsView(AnswerView):
@@ -136,12 +139,8 @@ async def whole(run: Run, asked: Asked, envelope: Envelope) -> dict[str, Any]:
     return envelope.whole(choices, total, asked.n)
 
 
-def stream_response(run: Run, asked: Asked, envelope: Envelope, target: Target) -> StreamingHttpResponse:
-    response = StreamingHttpResponse(
-        sse(run, asked, envelope, target.name),
-        content_type="text/event-stream; charset=utf-8",
-        headers={"x-request-id": envelope.id},
-    )
+def stream_response(body: AsyncIterator[bytes], headers: dict[str, str]) -> StreamingHttpResponse:
+    response = StreamingHttpResponse(body, content_type="text/event-stream; charset=utf-8", headers=headers)
     response["Cache-Control"] = "no-cache, no-transform"
     response["X-Accel-Buffering"] = "no"  # nginx would collect pieces otherwise
     return response
