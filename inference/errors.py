@@ -32,7 +32,7 @@ KINDS: dict[str, Kind] = {
     "context_length_exceeded": Kind(
         400,
         _("The prompt is longer than this model takes."),
-        _("The prompt has %(tokens)s tokens; this model takes at most %(limit)s with the answer."),
+        _("The prompt has %(tokens)s tokens; %(context)s with the answer are the most this model takes."),
     ),
     "prompt_too_long": Kind(400, _("The prompt is too long."), _("The prompt is longer than %(limit)s characters.")),
     "template_failed": Kind(
@@ -106,6 +106,7 @@ KINDS: dict[str, Kind] = {
     ),
     "engine_crashed": Kind(503, _("The engine stopped unexpectedly and is being restarted. Try again."), retry_after=2),
     "engine_unavailable": Kind(503, _("The engine could not be started; its log has the reason."), retry_after=30),
+    "nonfinite_logits": Kind(503, _("The model's output was not finite; the answer was stopped."), retry_after=1),
     "engine_timeout": Kind(503, _("The engine did not answer in time."), retry_after=5),
     "engine_error": Kind(503, _("The engine failed at this request."), retry_after=1),
     "device_busy": Kind(503, _("Another process is using this graphics card for inference."), retry_after=30),

@@ -14,6 +14,7 @@ from .. import params as reading
 from ..engine.protocol import Params
 
 MAX_CHOICES = 8
+CHAT_TOKENS = 1024  # where a request names no maximum; an answer never outgrows the model's context
 COMPLETION_TOKENS = 16  # OpenAI's default of the older call
 ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
 SAMPLING = (
@@ -63,6 +64,7 @@ def chat(data: Mapping[str, Any]) -> Asked:
     """Of POST /v1/chat/completions. Raises ApiError."""
     common = shared(data)
     params = common["params"]
+    params["max_tokens"] = min(CHAT_TOKENS, reading.settings.MAX_TOKENS_LIMIT)
     for name in ("max_tokens", "max_completion_tokens"):  # the newer one wins
         if data.get(name) is not None:
             params["max_tokens"] = reading.READERS["max_tokens"](data[name], name)

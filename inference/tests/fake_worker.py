@@ -132,7 +132,7 @@ class Worker:
             self.mute = True
             return
         if "fail" in words:
-            return self.error(request_id, "context_length_exceeded", tokens=9000, limit=2048)
+            return self.error(request_id, "context_length_exceeded", tokens=9000, context=2048)
         if "hang" in words:
             pieces = iter(lambda: "tick ", None)
         elif "flood" in words:

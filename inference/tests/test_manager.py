@@ -86,7 +86,7 @@ async def test_many_at_once_get_their_own(manager: ModelManager) -> None:
 
 async def test_engine_error(manager: ModelManager) -> None:
     error = await failure(manager.run(ask("fail")))
-    assert error.code == "context_length_exceeded" and error.detail["limit"] == 2048
+    assert error.code == "context_length_exceeded" and error.detail["context"] == 2048
 
 
 async def test_cancel_by_call_by_context_and_by_garbage(manager: ModelManager) -> None:
