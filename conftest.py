@@ -5,4 +5,5 @@ pytest_plugins = [
     "tests.fixtures.people",
     "tests.fixtures.models",
     "tests.fixtures.portal",
+    "tests.fixtures.browser",
 ]

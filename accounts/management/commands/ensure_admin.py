@@ -2,11 +2,14 @@ from __future__ import annotations
 
 import secrets
 from argparse import ArgumentParser
+from string import ascii_letters, digits
 from typing import Any
 
 from django.contrib.auth import get_user_model
 from django.core.management.base import BaseCommand
 from django.db import IntegrityError, transaction
+
+LETTERS = ascii_letters + digits
 
 
 class Command(BaseCommand):
@@ -22,7 +25,7 @@ class Command(BaseCommand):
         username = options["username"]
         while users.objects.filter(username=username).exists():  # an ordinary account has taken the name
             username = f"{options['username']}-{secrets.token_hex(2)}"
-        password = secrets.token_urlsafe(12)
+        password = "".join(secrets.choice(LETTERS) for _ in range(16))  # about 95 bits
         try:
             with transaction.atomic():
                 users.objects.create_superuser(username=username, password=password)
