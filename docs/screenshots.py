@@ -140,9 +140,11 @@ class Camera:
             row = self.page.locator(f'[data-testid=model-row][data-slug="{slug}"]')
             row.get_by_test_id("activate-button").click()
             row.get_by_test_id("test-link").wait_for()
+        for slug in ACTIVATE:  # load and prove them
+            self.ask(slug)
 
-    def ask(self) -> None:
-        self.page.goto("/test?model=pirate")
+    def ask(self, slug: str) -> None:
+        self.page.goto(f"/test?model={slug}")
         self.page.get_by_test_id("prompt-input").fill(PROMPT[self.language])
         self.page.locator("[data-preset=precise]").dispatch_event("click")
         self.page.get_by_test_id("send-button").click()
@@ -153,7 +155,7 @@ class Camera:
     def shoot_all(self) -> None:
         self.shoot("models", "/models", full=True)
         self.shoot("test", "/test")
-        self.ask()
+        self.ask("pirate")
         self.shoot("tokens", "/tokens")
         self.shoot("not-found", "/nothing-here")
 
