@@ -16,7 +16,7 @@ from .formats import config as adapter_config
 from .formats.files import inside, open_below, read_small
 from .formats.safetensors import Header, read_header
 from .layout import CONFIG, PICKLE, WEIGHTS, Candidate, look
-from .leases import Hold
+from .leases import Hold, is_held
 from .models import EventKind, LoraAdapter, Status
 from .names import text_hash
 from .scanning import describe
@@ -26,6 +26,7 @@ from .validation.judge import Verdict, assert_fit, judge
 if TYPE_CHECKING:
     from django.contrib.auth.models import AbstractBaseUser
 
+CLEANING = "store"  # the lease of cleaning.py
 Progress = Callable[[float], None]
 
 
@@ -47,6 +48,8 @@ def activate(adapter_id: int, actor: AbstractBaseUser | None, progress: Progress
             if progress is not None:
                 progress(fraction)
 
+        if is_held(CLEANING):
+            raise Busy
         adapter.refresh_from_db()
         try:
             _activate(adapter, actor, tell)

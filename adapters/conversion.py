@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from django.utils.translation import gettext_noop as _n
+
 from .failures import Refused
 from .formats.files import open_below
 from .formats.safetensors import Header, read_header
@@ -19,7 +21,7 @@ from .layout import PICKLE
 CHILD = Path(__file__).with_name("conversion_child.py")
 TIMEOUT = 120.0
 MAX_BYTES = 4 * 2**30
-REASONS = {3: "not only tensors", 4: "not a table of tensors", 5: "too large", 6: "unreadable"}
+REASONS = {3: _n("not only tensors"), 4: _n("not a table of tensors"), 5: _n("too large"), 6: _n("unreadable")}
 
 
 @contextmanager
@@ -48,6 +50,6 @@ def _run(source: BinaryIO, target: Path, size: int) -> None:
             check=False,
         )
     except subprocess.TimeoutExpired:
-        raise Refused("pickle_refused", reason="it took too long") from None
+        raise Refused("pickle_refused", reason=_n("it took too long")) from None
     if done.returncode != 0 or not target.is_file():
-        raise Refused("pickle_refused", reason=REASONS.get(done.returncode, "the reader gave up"))
+        raise Refused("pickle_refused", reason=REASONS.get(done.returncode, _n("the reader gave up")))

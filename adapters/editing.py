@@ -65,8 +65,9 @@ def clean_tags(tags: Iterable[str]) -> list[str]:
 def check_slug(slug: str, own: int | None = None) -> None:
     if not SLUG.match(slug) or slug != slug.lower():
         raise SlugInvalid(slug)
-    taken = LoraAdapter.objects.filter(slug=slug).exclude(pk=own).exists()
-    if taken or BaseModel.objects.filter(slug=slug).exists():
+    rows = LoraAdapter.objects.filter(slug=slug)
+    taken = rows if own is None else rows.exclude(pk=own)
+    if taken.exists() or BaseModel.objects.filter(slug=slug).exists():
         raise SlugTaken(slug)
 
 

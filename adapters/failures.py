@@ -68,10 +68,15 @@ class _Blank(dict[str, Any]):
         return "?"
 
 
+def _told(key: str, value: Any) -> Any:
+    """Reasons and advice are marked with gettext_noop where they are raised, and translated here."""
+    return gettext(value) if key in {"reason", "advice"} and isinstance(value, str) and value else value
+
+
 def _fill(text: Text, details: dict[str, Any]) -> str:
     plain = str(text)
     try:
-        return plain % _Blank(details)
+        return plain % _Blank({key: _told(key, value) for key, value in details.items()})
     except (ValueError, TypeError):  # a stray percent sign in a translation must not break a page
         return plain
 
@@ -205,9 +210,7 @@ _CATALOGUE = [
     Failure(
         "modules_to_save_unsupported",
         "config",
-        _(
-            "The adapter replaces whole layers (modules_to_save: %(modules)s), which would change the base for everyone."
-        ),
+        _("The adapter replaces whole layers (modules_to_save: %(modules)s), which would change the base for all."),
         _("Merge it into its base model with PEFT's merge_and_unload, or train without modules_to_save."),
     ),
     Failure(

@@ -23,7 +23,7 @@ from .failures import Busy, Refused
 from .formats.files import inside
 from .grouping import mark_groups
 from .layout import WEIGHTS, Candidate, Walk
-from .leases import Hold
+from .leases import Hold, is_held
 from .models import AdapterEvent, BaseModel, EventKind, LoraAdapter, Scan, ScanState, Status
 from .names import slugify, text_hash
 from .naming import name_of, run_name_of
@@ -71,13 +71,17 @@ class Known:
 def scan(
     actor: AbstractBaseUser | None, roots: Iterable[str | Path] | None = None, progress: Progress | None = None
 ) -> ScanSummary:
-    """Scan all configured roots, or those of `roots` that are configured. Raises Busy("scan_running")."""
+    """Scan all configured roots, or those in `roots`.
+
+    Raises Busy("scan_running"), and ValueError for a root that is not configured.
+    """
+    chosen = _chosen(roots)
     with Hold(LEASE, "scan_running") as hold:
         Scan.objects.filter(state=ScanState.RUNNING).update(state=ScanState.FAILED, finished_at=timezone.now())
         row = Scan.objects.create(actor_id=actor.pk if actor is not None else None)
         try:
             run = _Run(row, hold, actor, progress)
-            summary = run.run(_chosen(roots))
+            summary = run.run(chosen)
         except BaseException:
             Scan.objects.filter(pk=row.pk).update(state=ScanState.FAILED, finished_at=timezone.now())
             raise
@@ -87,11 +91,23 @@ def scan(
     return summary
 
 
+def latest_scan() -> Scan | None:
+    """The latest scan. One whose process died without a word is marked as failed first."""
+    found = Scan.objects.first()
+    if found is not None and found.state == ScanState.RUNNING and not is_held(LEASE):
+        running = Scan.objects.filter(pk=found.pk, state=ScanState.RUNNING)
+        running.update(state=ScanState.FAILED, finished_at=timezone.now())
+        found.refresh_from_db()
+    return found
+
+
 def _chosen(roots: Iterable[str | Path] | None) -> tuple[str, ...]:
     configured = tuple(dict.fromkeys(os.path.realpath(root) for root in settings.LORA_ROOTS))
     if roots is None:
         return configured
     wanted = {os.path.realpath(root) for root in roots}
+    if unknown := wanted.difference(configured):
+        raise ValueError(f"not among LORA_ROOTS: {', '.join(sorted(unknown))}")
     return tuple(root for root in configured if root in wanted)
 
 
@@ -306,7 +322,7 @@ def _known() -> dict[str, Known]:
     rows = LoraAdapter.objects.values_list(
         "path_hash", "pk", "signature", "incomplete", "missing", "root", "failure_code"
     )
-    return {key: Known(*rest) for key, *rest in rows.iterator(chunk_size=2000)}
+    return {row[0]: Known(*row[1:]) for row in rows.iterator(chunk_size=2000)}
 
 
 def signature(candidate: Candidate, failure_code: str, bases: str) -> str:

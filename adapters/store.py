@@ -14,7 +14,7 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from django.conf import settings
@@ -30,7 +30,7 @@ CHUNK = 4 * 2**20
 DIGEST = re.compile(r"[0-9a-f]{64}\Z")
 PARTIAL = ".partial-"
 # (numpy type of the raw bits, mask of the exponent, mask without the sign)
-BITS = {
+BITS: dict[str, tuple[np.dtype[Any], int, int]] = {
     "F32": (np.dtype("<u4"), 0x7F800000, 0x7FFFFFFF),
     "F16": (np.dtype("<u2"), 0x7C00, 0x7FFF),
     "BF16": (np.dtype("<u2"), 0x7F80, 0x7FFF),
@@ -184,7 +184,7 @@ def _publish(partial: Path, digest: str) -> None:
     """Make the finished folder visible under its digest, whatever was there half-done before."""
     for name in (CONFIG, WEIGHTS):
         os.chmod(partial / name, 0o444)
-    os.chmod(partial, 0o755)
+    os.chmod(partial, 0o755)  # noqa: S103  (the engine may run as another user)
     _sync_folder(partial)
     target = entry(digest)
     try:

@@ -17,6 +17,7 @@ urlpatterns = [
     *both("api/lora/models/<int:pk>/deactivate", views.Deactivate.as_view(), "api-adapter-deactivate"),
     *both("api/lora/models/<int:pk>/events", views.Events.as_view(), "api-adapter-events"),
     *both("api/lora/models/<int:pk>/metrics", views.Metrics.as_view(), "api-adapter-metrics"),
+    *both("api/lora/models/bulk", views.Bulk.as_view(), "api-adapters-bulk"),
     *both("api/lora/scan", views.ScanView.as_view(), "api-scan"),
     *both("api/lora/bases", views.Bases.as_view(), "api-bases"),
 ]

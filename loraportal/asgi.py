@@ -14,6 +14,7 @@ from channels.routing import ProtocolTypeRouter, URLRouter  # noqa: E402
 from django.urls import re_path  # noqa: E402
 
 from accounts.websocket import AuthMiddleware, refuse  # noqa: E402
+from adapters import watcher  # noqa: E402
 from inference.routing import websocket_urlpatterns  # noqa: E402
 
 nowhere: Any = re_path("", refuse)  # type: ignore[arg-type]  # a websocket address that does not exist
@@ -23,3 +24,4 @@ application = ProtocolTypeRouter(
         "websocket": AuthMiddleware(URLRouter([*websocket_urlpatterns, nowhere])),
     }
 )
+watcher.start()  # scans by itself where SCAN_INTERVAL asks for it; only web processes load this module

@@ -20,7 +20,7 @@ from loraportal.api import ApiError, Pagination
 
 from .. import services
 from ..failures import Busy, Refused
-from ..models import BaseModel, LoraAdapter, Scan, TrainingFacts
+from ..models import BaseModel, LoraAdapter, TrainingFacts
 from ..models.adapter import AdapterQuerySet
 from .present import adapter_json, base_json, event_json, scan_json, training_json
 from .query import filtered
@@ -69,6 +69,11 @@ def told() -> Iterator[None]:
         raise ApiError("invalid", text, 400, "slug") from None
 
 
+def actor(request: Request) -> Any:
+    """Who asks; the permissions have made sure that it is an account."""
+    return request.user
+
+
 def visible(request: Request) -> AdapterQuerySet:
     """What this account, through this token, may see."""
     rows = LoraAdapter.objects.visible_to(request.user)
@@ -112,9 +117,9 @@ class Adapter(ReadOrOperate):
         remember = changes.pop("remember")
         with told():
             if "base" in changes:
-                services.set_base(pk, _base(changes.pop("base")), request.user, remember)
+                services.set_base(pk, _base(changes.pop("base")), actor(request), remember)
             if changes:
-                services.edit(pk, request.user, **changes)
+                services.edit(pk, actor(request), **changes)
         return Response(adapter_json(one(request, pk)))
 
     def delete(self, request: Request, pk: int) -> Response:
@@ -124,9 +129,9 @@ class Adapter(ReadOrOperate):
                 confirm = request.query_params.get("confirm", "")
                 if isinstance(request.data, dict):
                     confirm = str(request.data.get("confirm", confirm))
-                services.delete_files(pk, request.user, confirm)
+                services.delete_files(pk, actor(request), confirm)
             else:
-                services.forget(pk, request.user)
+                services.forget(pk, actor(request))
         return Response(status=status.HTTP_204_NO_CONTENT)
 
 
@@ -161,19 +166,47 @@ class Deactivate(Change):
     action = staticmethod(services.deactivate)
 
 
+class BulkBody(serializers.Serializer[Any]):
+    action = serializers.ChoiceField(choices=["activate", "deactivate", "forget"])
+    ids = serializers.ListField(child=serializers.IntegerField(min_value=1), min_length=1, max_length=200)
+
+
+class Bulk(APIView):
+    """One action on many adapters: 200 with a result for each, whatever became of the others."""
+
+    permission_classes = [IsOperator]
+
+    def post(self, request: Request) -> Response:
+        body = BulkBody(data=request.data)
+        body.is_valid(raise_exception=True)
+        service = getattr(services, body.validated_data["action"])
+        results = [self._one(service, pk, request) for pk in dict.fromkeys(body.validated_data["ids"])]
+        return Response({"results": results})
+
+    def _one(self, service: Callable[..., Any], pk: int, request: Request) -> dict[str, Any]:
+        try:
+            with told():
+                service(pk, request.user)
+        except ApiError as error:
+            return {"id": pk, "ok": False, "code": error.code, "message": error.message}
+        except Http404:
+            return {"id": pk, "ok": False, "code": "not_found", "message": _("There is no such thing.")}
+        return {"id": pk, "ok": True, "code": "", "message": ""}
+
+
 class ScanView(APIView):
     permission_classes = [IsOperator]
 
     def get(self, request: Request) -> Response:
         """The latest scan, running or not; 404 where there was none."""
-        latest = Scan.objects.first()
+        latest = services.latest_scan()
         if latest is None:
             raise Http404
         return Response(scan_json(latest))
 
     def post(self, request: Request) -> Response:
         with told():
-            return Response(services.scan(request.user).as_dict())
+            return Response(services.scan(actor(request)).as_dict())
 
 
 class Events(ReadOrOperate):

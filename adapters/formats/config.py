@@ -7,6 +7,8 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from django.utils.translation import gettext_noop as _n
+
 from ..failures import Refused
 
 LIMIT = 2**20  # bytes
@@ -46,18 +48,18 @@ REFUSED = {
 # Initialisations that leave the base model as it was; B @ A of the file is all that is added.
 PLAIN_INITS = {"gaussian", "eva", "orthogonal", "mica", "true", "false"}
 ADVICE = {
-    "ADALORA": "Convert it to LORA by save_pretrained after training has ended, or merge it into its base model.",
-    "LOHA": "Convert it to LORA with peft.convert_to_lora, or merge it into its base model.",
-    "LOKR": "Convert it to LORA with peft.convert_to_lora, or merge it into its base model.",
-    "IA3": "Merge it into its base model with merge_and_unload and serve the result as a base model.",
-    "OFT": "Merge it into its base model with merge_and_unload and serve the result as a base model.",
-    "BOFT": "Merge it into its base model with merge_and_unload and serve the result as a base model.",
-    "VERA": "Merge it into its base model with merge_and_unload and serve the result as a base model.",
-    "PROMPT_TUNING": "Train a LORA adapter on the same data; soft prompts have no LORA form.",
-    "PREFIX_TUNING": "Train a LORA adapter on the same data; soft prompts have no LORA form.",
-    "P_TUNING": "Train a LORA adapter on the same data; soft prompts have no LORA form.",
+    "ADALORA": _n("Convert it to LORA by save_pretrained after training has ended, or merge it into its base model."),
+    "LOHA": _n("Convert it to LORA with peft.convert_to_lora, or merge it into its base model."),
+    "LOKR": _n("Convert it to LORA with peft.convert_to_lora, or merge it into its base model."),
+    "IA3": _n("Merge it into its base model with merge_and_unload and serve the result as a base model."),
+    "OFT": _n("Merge it into its base model with merge_and_unload and serve the result as a base model."),
+    "BOFT": _n("Merge it into its base model with merge_and_unload and serve the result as a base model."),
+    "VERA": _n("Merge it into its base model with merge_and_unload and serve the result as a base model."),
+    "PROMPT_TUNING": _n("Train a LORA adapter on the same data; soft prompts have no LORA form."),
+    "PREFIX_TUNING": _n("Train a LORA adapter on the same data; soft prompts have no LORA form."),
+    "P_TUNING": _n("Train a LORA adapter on the same data; soft prompts have no LORA form."),
 }
-DEFAULT_ADVICE = "Merge it into its base model with merge_and_unload, or train a LORA adapter on the same data."
+DEFAULT_ADVICE = _n("Merge it into its base model with merge_and_unload, or train a LORA adapter on the same data.")
 
 
 @dataclass(frozen=True)
@@ -100,9 +102,13 @@ def glance(raw: Any) -> Glance:
         base_name=clean(base, 512) if isinstance(base, str) else "",
         peft_type=clean(kind, 64) if isinstance(kind, str) else "",
         rank=rank if type(rank) is int and 0 <= rank < 2**31 else None,
-        alpha=float(alpha) if _is_number(alpha) and abs(alpha) < 1e300 else None,
+        alpha=_shown(alpha),
         target_modules=tuple(sorted(clean(n, 200) for n in names[:200] if isinstance(n, str))),
     )
+
+
+def _shown(value: Any) -> float | None:
+    return float(value) if _is_number(value) and abs(value) < 1e300 else None
 
 
 def clean(text: str, limit: int) -> str:
@@ -113,7 +119,7 @@ def clean(text: str, limit: int) -> str:
 def check(raw: Any) -> AdapterConfig:
     """The config as the engine needs it. Raises Refused with the code of the first thing that stands against it."""
     if not isinstance(raw, dict):
-        raise Refused("config_malformed", file="adapter_config.json", reason="not an object")
+        raise Refused("config_malformed", file="adapter_config.json", reason=_n("not an object"))
     _check_kind(raw)
     _check_refused(raw)
     for key, value in raw.items():
@@ -121,7 +127,7 @@ def check(raw: Any) -> AdapterConfig:
             raise Refused("config_unknown_key", field=clean(str(key), 100))
     base = raw.get("base_model_name_or_path")
     if base is not None and (not isinstance(base, str) or len(base) > 4096):
-        raise _invalid("base_model_name_or_path", "not a text")
+        raise _invalid("base_model_name_or_path", _n("not a text"))
     return AdapterConfig(
         base_name=clean(base or "", 512),
         rank=_rank("r", raw.get("r", 8)),
@@ -144,7 +150,7 @@ _OWN = {"modules_to_save", "auto_map"}
 def _check_kind(raw: dict[str, Any]) -> None:
     kind = raw.get("peft_type")
     if not isinstance(kind, str) or not kind:
-        raise _invalid("peft_type", "missing")
+        raise _invalid("peft_type", _n("missing"))
     if kind.upper() != "LORA":
         advice = ADVICE.get(kind.upper(), DEFAULT_ADVICE)
         raise Refused("unsupported_peft_type", peft_type=clean(kind, 64), advice=advice)
@@ -169,7 +175,7 @@ def _check_refused(raw: dict[str, Any]) -> None:
         if init.lower() not in PLAIN_INITS:
             raise Refused("init_changes_base", method=clean(init, 64))
     elif init is not None and not isinstance(init, bool):
-        raise _invalid("init_lora_weights", "neither a text nor true or false")
+        raise _invalid("init_lora_weights", _n("neither a text nor true or false"))
 
 
 def _invalid(field: str, reason: str) -> Refused:
@@ -182,20 +188,20 @@ def _is_number(value: Any) -> bool:
 
 def _rank(field: str, value: Any) -> int:
     if type(value) is not int or not 1 <= value <= MAX_RANK:
-        raise _invalid(field, f"a whole number from 1 to {MAX_RANK} is needed")
+        raise _invalid(field, _n("a whole number from 1 to 512 is needed"))
     return value
 
 
 def _alpha(field: str, value: Any) -> float:
     if not _is_number(value) or abs(value) > 1e6:
-        raise _invalid(field, "a finite number up to 1000000 is needed")
+        raise _invalid(field, _n("a finite number up to 1000000 is needed"))
     return float(value)
 
 
 def _flag(raw: dict[str, Any], key: str) -> bool:
     value = raw.get(key)
     if value is not None and not isinstance(value, bool):
-        raise _invalid(key, "neither true nor false")
+        raise _invalid(key, _n("neither true nor false"))
     return bool(value)
 
 
@@ -203,15 +209,15 @@ def _names(raw: dict[str, Any], key: str, required: bool = False) -> str | tuple
     value = raw.get(key)
     if isinstance(value, str) and value:
         if len(value) > MAX_PATTERN:
-            raise _invalid(key, f"longer than {MAX_PATTERN} characters")
+            raise _invalid(key, _n("longer than 2000 characters"))
         try:
             re.compile(value)
         except (re.error, RecursionError, OverflowError):
-            raise _invalid(key, "not a regular expression") from None
+            raise _invalid(key, _n("not a regular expression")) from None
         return value
     if not value:
         if required:
-            raise _invalid(key, "missing")
+            raise _invalid(key, _n("missing"))
         return ()
     return _texts(value, key)
 
@@ -222,9 +228,9 @@ def _texts(value: Any, key: str) -> tuple[str, ...]:
     if isinstance(value, str):
         value = [value]
     if not isinstance(value, list) or len(value) > MAX_TARGETS:
-        raise _invalid(key, "not a list of names")
+        raise _invalid(key, _n("not a list of names"))
     if not all(isinstance(item, str) and 0 < len(item) <= 512 for item in value):
-        raise _invalid(key, "not a list of names")
+        raise _invalid(key, _n("not a list of names"))
     return tuple(value)
 
 
@@ -233,7 +239,7 @@ def _layers(value: Any) -> tuple[int, ...] | None:
         return None
     items = value if isinstance(value, list) else [value]
     if len(items) > MAX_TARGETS or not all(type(item) is int and 0 <= item < 100_000 for item in items):
-        raise _invalid("layers_to_transform", "not a list of layer numbers")
+        raise _invalid("layers_to_transform", _n("not a list of layer numbers"))
     return tuple(items)
 
 
@@ -242,7 +248,7 @@ def _table(raw: dict[str, Any], key: str) -> list[tuple[str, Any]]:
     if not value:
         return []
     if not isinstance(value, dict) or len(value) > MAX_TARGETS:
-        raise _invalid(key, "not a table")
+        raise _invalid(key, _n("not a table"))
     if not all(0 < len(name) <= 512 for name in value):
-        raise _invalid(key, "a name is empty or too long")
+        raise _invalid(key, _n("a name is empty or too long"))
     return list(value.items())

@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from django.utils.translation import gettext_noop as _n
+
 from ..failures import Refused
 
 
@@ -106,6 +108,6 @@ def parse_json(data: bytes, name: str, strict: bool = True) -> Any:
             return json.loads(data, parse_constant=_constant, object_pairs_hook=_unique)
         return json.loads(data)
     except RecursionError:
-        raise Refused("config_malformed", file=name, reason="nested too deeply") from None
+        raise Refused("config_malformed", file=name, reason=_n("nested too deeply")) from None
     except (ValueError, UnicodeDecodeError) as error:
         raise Refused("config_malformed", file=name, reason=str(error)[:120]) from None

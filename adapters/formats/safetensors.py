@@ -9,6 +9,8 @@ import struct
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
+from django.utils.translation import gettext_noop as _n
+
 from ..failures import Refused
 from .files import parse_json, read_exactly
 
@@ -56,12 +58,12 @@ def read_header(file: BinaryIO, size: int, limit: int = ADAPTER_HEADER_LIMIT) ->
     if length > limit:
         raise Refused("header_too_large", size=length, limit=limit)
     if length < 2:
-        raise _malformed("the header is empty")
+        raise _malformed(_n("the header is empty"))
     raw = read_exactly(file, length)
     if len(raw) < length:
         raise Refused("weights_truncated", size=size, expected=f"{8 + length}+")
     if not raw.startswith(b"{"):
-        raise _malformed("the header is not a JSON object")
+        raise _malformed(_n("the header is not a JSON object"))
     try:
         parsed = parse_json(raw, "adapter_model.safetensors")
     except Refused as refused:
@@ -71,7 +73,7 @@ def read_header(file: BinaryIO, size: int, limit: int = ADAPTER_HEADER_LIMIT) ->
     if size < end:
         raise Refused("weights_truncated", size=size, expected=end)
     if size > end:
-        raise _malformed("there are bytes after the last tensor")
+        raise _malformed(_n("there are bytes after the last tensor"))
     return Header(tensors, _metadata(parsed), 8 + length, size)
 
 
@@ -84,7 +86,7 @@ def _metadata(parsed: dict[str, Any]) -> dict[str, str]:
     if found is None:
         return {}
     if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
-        raise _malformed("__metadata__ is not a table of texts")
+        raise _malformed(_n("__metadata__ is not a table of texts"))
     return found
 
 
@@ -98,7 +100,7 @@ def _tensors(parsed: dict[str, Any]) -> dict[str, Tensor]:
         if name == "__metadata__":
             continue
         if not name or len(name) > MAX_NAME or not name.isprintable():
-            raise _malformed("a tensor's name is not a name")
+            raise _malformed(_n("a tensor's name is not a name"))
         found.append((name, _tensor(name, entry)))
     found.sort(key=lambda item: (item[1].start, item[1].end))
     position = 0

@@ -19,7 +19,7 @@ OUT = {"q_proj": HIDDEN, "k_proj": KV, "v_proj": KV, "o_proj": HIDDEN, "gate_pro
        "down_proj": HIDDEN}  # fmt: skip
 IN = {name: INTER if name == "down_proj" else HIDDEN for name in OUT}
 BLOCK = {name: "mlp" if name in {"gate_proj", "up_proj", "down_proj"} else "self_attn" for name in OUT}
-DTYPES = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2")}
+DTYPES: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2")}
 BASE_NAME = "Tiny-Llama-0.1M"
 HUB_ID = f"tiny/{BASE_NAME}"
 TEMPLATE = "{% for m in messages %}{{ m.content }}{% endfor %}"

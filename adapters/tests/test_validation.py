@@ -287,7 +287,11 @@ def test_gpt2_layers_are_transposed(registry: Path, tmp_path: Path) -> None:
         f"{stem}.lora_A.weight": ("F32", (4, 16), make.values((4, 16))),
         f"{stem}.lora_B.weight": ("F32", (48, 4), make.values((48, 4))),
     }
-    changes = {"base_model_name_or_path": "tiny-gpt2", "target_modules": ["c_attn"], "fan_in_fan_out": True}
+    changes: dict[str, Any] = {
+        "base_model_name_or_path": "tiny-gpt2",
+        "target_modules": ["c_attn"],
+        "fan_in_fan_out": True,
+    }
     make.adapter(registry / "one", tensors, **changes)
     adapter = scanned()
     assert adapter.failure_code == ""
@@ -301,7 +305,8 @@ def test_sharded_base(registry: Path, tmp_path: Path) -> None:
 
 
 def test_details_of_a_refusal_stay_short(registry: Path) -> None:
-    make.adapter(registry / "one", **{"x" * 100_000: 1})
+    changes: dict[str, Any] = {"x" * 100_000: 1}
+    make.adapter(registry / "one", **changes)
     adapter = scanned()
     assert adapter.failure_code == "config_unknown_key"
     assert len(json.dumps(adapter.failure_details)) < 1000
