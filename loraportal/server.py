@@ -17,6 +17,8 @@ from twisted.internet import defer, reactor
 
 from inference.manager import close_manager
 
+from .backpressure import Brakes
+
 logger = logging.getLogger(__name__)
 
 GOING_AWAY = 1001  # RFC 6455, 7.4.1
@@ -36,10 +38,16 @@ class PortalServer(Server):
             websocket_max_frame_size=settings.DATA_UPLOAD_MAX_MEMORY_SIZE,
         )
         self.on_listen = on_listen
+        self.brakes = Brakes()
 
     def listen_success(self, port: Any) -> None:
         super().listen_success(port)
         reactor.callWhenRunning(self.on_listen)
+
+    async def handle_reply(self, protocol: Any, message: dict[str, Any]) -> None:
+        self.brakes.before(protocol, message)
+        await super().handle_reply(protocol, message)
+        await self.brakes.after(protocol, message)
 
     def kill_all_applications(self) -> Any:
         """Called before the reactor stops, which waits for what is returned."""

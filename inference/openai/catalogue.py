@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.conf import settings
 from django.utils.translation import gettext as _
 
 from adapters.models import BaseModel, LoraAdapter
@@ -53,7 +54,7 @@ def model_json(
         "owned_by": "lora-portal",
         "root": root,
         "parent": parent,
-        "max_model_len": context or None,
+        "max_model_len": min(context, settings.ENGINE_MAX_CONTEXT) or None,
         "status": status,
         "digest": digest,
     }

@@ -1,10 +1,10 @@
 """A worker without a model that speaks the engine's protocol, for tests of the web side. Run with `--fd N`.
 
 The words of a prompt direct it: `crash`, `mute` (no more heartbeats), `garbage` (a line that is no JSON), `hang`
-(runs until cancelled), `flood` (pieces as fast as they go), `long` (one piece of 600,000 characters), `fail` (an
-engine error). Otherwise it answers `<adapter or base> says <prompt>` word by word, `max_tokens` words at most. An
-adapter named `dud` fails its proof. The configuration (LORAPORTAL_ENGINE) may say `die`: end before being ready, as
-long as the file named there exists.
+(runs until cancelled), `flood` (pieces as fast as they go), `firehose` (the same without end), `long` (one piece of
+600,000 characters), `fail` (an engine error). Otherwise it answers `<adapter or base> says <prompt>` word by word,
+`max_tokens` words at most. An adapter named `dud` fails its proof. The configuration (LORAPORTAL_ENGINE) may say `die`:
+end before being ready, as long as the file named there exists.
 """
 
 from __future__ import annotations
@@ -135,6 +135,8 @@ class Worker:
             return self.error(request_id, "context_length_exceeded", tokens=9000, context=2048)
         if "hang" in words:
             pieces = iter(lambda: "tick ", None)
+        elif "firehose" in words:
+            pieces = iter(lambda: "x" * 2000, None)
         elif "flood" in words:
             pieces = iter(["x" * 20] * 5000)
         elif "long" in words:

@@ -17,6 +17,7 @@ from types import SimpleNamespace
 from typing import Any
 from urllib.parse import quote
 
+import psutil
 import pytest
 from django.contrib.auth.models import User
 from django.db import connection
@@ -120,6 +121,22 @@ def test_leaving_a_websocket_frees_the_request(site: Site) -> None:
     site.wait_until(lambda: site.running() == 2)
     link.socket.close()  # no closing handshake: the other end vanished
     assert site.wait_until(lambda: site.running() == 0) < 1.5
+
+
+def test_reader_that_reads_nothing_costs_little(site: Site) -> None:
+    """The answer never ends; neither the site's buffers nor the engine's slot may follow it."""
+    body = {"model": "pirate", "prompt": "firehose", "max_tokens": 4096, "stream": True}
+    before = psutil.Process(site.process.pid).memory_info().rss
+    link = site.raw("/v1/completions", body)
+    site.wait_until(lambda: site.running() == 1)
+    site.wait_until(lambda: site.running() == 0)
+    assert psutil.Process(site.process.pid).memory_info().rss - before < 40 * 2**20
+    link.settimeout(10)
+    received = b""
+    while not received.endswith(b"data: [DONE]\n\n\r\n0\r\n\r\n"):
+        received = received[-1000:] + link.recv(2**20)
+    assert b"slow_reader" in received
+    assert site.call("GET", "/api/inference/status")[0] == 200
 
 
 def test_sigterm_says_goodbye_and_leaves_no_worker(site: Site, registry: SimpleNamespace) -> None:
