@@ -10,15 +10,18 @@ from django.contrib.auth.decorators import login_required
 from django.core.paginator import Page, Paginator
 from django.db.models import Case, Count, IntegerField, Max, OuterRef, Q, Subquery, Value, When
 from django.http import HttpRequest, HttpResponse, HttpResponseNotModified
-from django.shortcuts import render
+from django.shortcuts import get_object_or_404, render
 from django.utils.translation import get_language
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_safe
 
-from .models import BaseModel, LoraAdapter, Scan, ScanState, Status
+from .details import files_of, layer_map
+from .failures import render as explain
+from .models import BaseModel, LoraAdapter, Scan, ScanState, Status, TrainingFacts
 from .models.adapter import AdapterQuerySet
 
 PAGE_SIZE = 50
+MOST_EVENTS = 50
 ORDERINGS = {
     "name": ("name", "id"),
     "-name": ("-name", "-id"),
@@ -59,6 +62,32 @@ def models(request: HttpRequest) -> HttpResponse:
     response.headers["ETag"] = version
     response.headers["Cache-Control"] = "private, no-cache"
     return response
+
+
+@login_required
+@require_safe
+def model(request: HttpRequest, pk: int) -> HttpResponse:
+    """One adapter: facts, training, layers, effect, files, history, how to call it."""
+    visible = LoraAdapter.objects.visible_to(request.user)
+    adapter = get_object_or_404(visible.select_related("base", "duplicate_of").prefetch_related("tags"), pk=pk)
+    facts = TrainingFacts.objects.filter(adapter=adapter).first()
+    siblings = visible.filter(group_hash=adapter.group_hash).exclude(group_hash="").order_by("checkpoint", "id")
+    operator = request.user.is_staff
+    return render(
+        request,
+        "adapters/model.html",
+        {
+            "adapter": adapter,
+            "facts": facts.summary if facts else {},
+            "curve": facts.curve if facts and len(facts.curve) > 1 else [],
+            "siblings": [other for other in siblings[:100] if len(siblings) > 1],
+            "layers": layer_map(adapter),
+            "files": files_of(adapter),
+            "remarks": [(code, explain(code, {})) for code in adapter.flags],
+            "events": adapter.events.all()[:MOST_EVENTS] if operator else [],
+            "bases": BaseModel.objects.all() if operator else [],
+        },
+    )
 
 
 def _listing(request: HttpRequest, visible: AdapterQuerySet) -> dict[str, Any]:

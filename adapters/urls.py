@@ -10,6 +10,7 @@ from .api import views
 
 urlpatterns = [
     *both("models", pages.models, "models"),
+    *both("models/<int:pk>", pages.model, "model"),
     path("model-management.html", RedirectView.as_view(pattern_name="models", query_string=True)),
     *both("api/lora/models", views.Adapters.as_view(), "api-adapters"),
     *both("api/lora/models/<int:pk>", views.Adapter.as_view(), "api-adapter"),

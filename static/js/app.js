@@ -2,7 +2,7 @@
 import { copyText } from "./lib/clipboard.js";
 import { $, $$ } from "./lib/dom.js";
 import { gettext } from "./lib/i18n.js";
-import { toast } from "./lib/toast.js";
+import { showWaiting, toast } from "./lib/toast.js";
 
 const YEAR = 365 * 24 * 3600;
 const THEMES = ["", "light", "dark"];
@@ -46,3 +46,5 @@ document.addEventListener("keydown", (event) => {
     $("summary", menu)?.focus();
   }
 });
+
+showWaiting();

@@ -1,5 +1,6 @@
 // The list of adapters: scan, activate, deactivate, delete, filter without reload, and changes made elsewhere.
-import { post, request } from "./lib/api.js";
+import { busy as showBusy, change, deletion } from "./lib/adapter.js";
+import { post } from "./lib/api.js";
 import { $, $$ } from "./lib/dom.js";
 import { fill, gettext, ngettext, number } from "./lib/i18n.js";
 import { failed, toast } from "./lib/toast.js";
@@ -111,15 +112,13 @@ function applyUnfolded() {
 
 async function withBusy(button, id, work) {
   if (button.getAttribute("aria-busy") === "true") return;
-  button.setAttribute("aria-busy", "true");
-  button.disabled = true;
+  showBusy(button, true);
   busy.add(id);
   try {
     await work();
   } finally {
     busy.delete(id);
-    button.removeAttribute("aria-busy");
-    button.disabled = false;
+    showBusy(button, false);
   }
   list.dataset.etag = "";
   await refresh();
@@ -127,21 +126,10 @@ async function withBusy(button, id, work) {
 
 function act(button) {
   const row = button.closest("[data-id]");
-  const name = row.dataset.name;
   const focusBack = document.activeElement === button;
   return withBusy(button, row.dataset.id, async () => {
-    const started = performance.now();
-    try {
-      await post(button.dataset.url);
-      const seconds = number((performance.now() - started) / 1000, 1);
-      if (button.dataset.action === "activate") {
-        toast("good", fill(gettext("%(name)s is active"), { name }), fill(gettext("Checked, copied and ready in %(seconds)s s."), { seconds }));
-      } else {
-        toast("good", fill(gettext("%(name)s is no longer active"), { name }));
-      }
-    } catch (error) {
-      failed(error, fill(button.dataset.action === "activate" ? gettext("%(name)s was not activated") : gettext("%(name)s was not deactivated"), { name }));
-    }
+    const words = await change(button, row.dataset.name);
+    if (words) toast("good", ...words);
   }).then(() => {
     if (!focusBack) return;
     const fresh = document.getElementById(row.id);
@@ -177,45 +165,14 @@ async function scan(button) {
   });
 }
 
-// Deletion -------------------------------------------------------------------------------------------------------
-
 const dialog = $("#delete-dialog");
-
-function openDelete(button) {
-  const row = button.closest("[data-id]");
-  const form = $("form", dialog);
-  form.reset();
-  Object.assign(dialog.dataset, { url: button.dataset.url, name: row.dataset.name, id: row.dataset.id });
-  $("[data-delete-name]", dialog).textContent = row.dataset.name;
-  $("[data-delete-error]", dialog).hidden = true;
-  updateDelete();
-  dialog.showModal();
-}
-
-function updateDelete() {
-  const files = $("[name=what]:checked", dialog).value === "files";
-  $("[data-delete-confirm]", dialog).hidden = !files;
-  $("[data-delete-go]", dialog).disabled = files && $("#delete-typed").value !== dialog.dataset.name;
-}
-
-async function runDelete(event) {
-  event.preventDefault();
-  const files = $("[name=what]:checked", dialog).value === "files";
-  const go = $("[data-delete-go]", dialog);
-  if (go.disabled) return;
-  const confirm = encodeURIComponent(dialog.dataset.name);
-  await withBusy(go, dialog.dataset.id, async () => {
-    try {
-      await request("DELETE", `${dialog.dataset.url}${files ? `?files=1&confirm=${confirm}` : ""}`);
-      dialog.close();
-      toast("good", fill(gettext("%(name)s was deleted"), { name: dialog.dataset.name }));
-    } catch (error) {
-      const line = $("[data-delete-error]", dialog);
-      line.textContent = error.message;
-      line.hidden = false;
-    }
+const openDelete =
+  dialog &&
+  deletion(dialog, (name) => {
+    toast("good", fill(gettext("%(name)s was deleted"), { name }));
+    list.dataset.etag = "";
+    refresh();
   });
-}
 
 // Events ---------------------------------------------------------------------------------------------------------
 
@@ -261,11 +218,6 @@ list.addEventListener("submit", (event) => {
   clearTimeout(typingTimer);
   search(form);
 });
-
-if (dialog) {
-  dialog.addEventListener("input", updateDelete);
-  $("form", dialog).addEventListener("submit", runDelete);
-}
 
 window.addEventListener("popstate", () => {
   list.dataset.etag = "";

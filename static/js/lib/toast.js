@@ -40,3 +40,16 @@ function expire(box) {
 }
 
 export const failed = (error, title) => toast("bad", title ?? error.message, title ? error.message : (error.code ?? ""));
+
+const LATER = "toast";
+
+/** A toast for the next page of this tab. */
+export function toastLater(...words) {
+  sessionStorage.setItem(LATER, JSON.stringify(words));
+}
+
+export function showWaiting() {
+  const words = sessionStorage.getItem(LATER);
+  sessionStorage.removeItem(LATER);
+  if (words) toast(...JSON.parse(words));
+}

@@ -1,0 +1,68 @@
+// What operators do with one adapter, on the list and on its own page: activate, deactivate, delete.
+import { post, request } from "./api.js";
+import { $ } from "./dom.js";
+import { fill, gettext, number } from "./i18n.js";
+import { failed } from "./toast.js";
+
+export function busy(button, on) {
+  if (on) button.setAttribute("aria-busy", "true");
+  else button.removeAttribute("aria-busy");
+  button.disabled = on;
+}
+
+/** Activate or deactivate. Resolves to the words of a toast, [title, detail], or null where it failed (already told). */
+export async function change(button, name) {
+  const activating = button.dataset.action === "activate";
+  const started = performance.now();
+  try {
+    await post(button.dataset.url);
+  } catch (error) {
+    failed(error, fill(activating ? gettext("%(name)s was not activated") : gettext("%(name)s was not deactivated"), { name }));
+    return null;
+  }
+  if (!activating) return [fill(gettext("%(name)s is no longer active"), { name }), ""];
+  const seconds = number((performance.now() - started) / 1000, 1);
+  return [fill(gettext("%(name)s is active"), { name }), fill(gettext("Checked, copied and ready in %(seconds)s s."), { seconds })];
+}
+
+/** The deletion dialog; `deleted(name)` runs after a deletion. Returns a function that opens it for a button. */
+export function deletion(dialog, deleted) {
+  const go = $("[data-delete-go]", dialog);
+  const problem = $("[data-delete-error]", dialog);
+  const typed = $("#delete-typed", dialog);
+  let subject = null;
+
+  function update() {
+    const files = $("[name=what]:checked", dialog).value === "files";
+    $("[data-delete-confirm]", dialog).hidden = !files;
+    go.disabled = files && typed.value !== subject.name;
+    return files;
+  }
+
+  dialog.addEventListener("input", update);
+  $("form", dialog).addEventListener("submit", async (event) => {
+    event.preventDefault();
+    const files = update();
+    if (go.disabled) return;
+    busy(go, true);
+    try {
+      await request("DELETE", `${subject.url}${files ? `?files=1&confirm=${encodeURIComponent(subject.name)}` : ""}`);
+      dialog.close();
+      deleted(subject.name);
+    } catch (error) {
+      problem.textContent = error.message;
+      problem.hidden = false;
+    } finally {
+      busy(go, false);
+    }
+  });
+
+  return (button) => {
+    subject = { url: button.dataset.url, name: button.closest("[data-id]").dataset.name };
+    $("form", dialog).reset();
+    $("[data-delete-name]", dialog).textContent = subject.name;
+    problem.hidden = true;
+    update();
+    dialog.showModal();
+  };
+}
