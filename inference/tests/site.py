@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import os
 import sys
 from pathlib import Path
 
@@ -14,15 +15,13 @@ from inference.backends.process import WorkerOptions
 from inference.manager import ModelManager, close_manager, set_manager
 from loraportal.server import PortalServer
 
-set_manager(
-    ModelManager(
-        WorkerOptions(
-            config={"beat": 0.2},
-            log_path=settings.LOG_DIR / "engine.log",
-            folder=settings.BASE_DIR,
-            command=(sys.executable, str(Path(__file__).with_name("fake_worker.py"))),
-        )
+if "ENGINE_RUNNER" not in os.environ:  # else the engine's own worker, with the runner named there
+    options = WorkerOptions(
+        config={"beat": 0.2},
+        log_path=settings.LOG_DIR / "engine.log",
+        folder=settings.BASE_DIR,
+        command=(sys.executable, str(Path(__file__).with_name("fake_worker.py"))),
     )
-)
+    set_manager(ModelManager(options))
 atexit.register(close_manager)
 PortalServer(application, settings.HOST, settings.PORT, lambda: None).run()

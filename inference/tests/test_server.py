@@ -37,7 +37,7 @@ def database_url() -> str:
 
 
 class Site:
-    def __init__(self, folder: Path, token: str) -> None:
+    def __init__(self, folder: Path, token: str, **settings: str) -> None:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
@@ -48,6 +48,7 @@ class Site:
             "VAR_DIR": str(folder / "var"),
             "DATABASE_URL": database_url(),
             "PORT": str(self.port),
+            **settings,
         }
         command = [sys.executable, "-m", "inference.tests.site"]
         with open(self.log, "wb") as log:
