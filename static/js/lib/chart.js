@@ -17,7 +17,7 @@ export function ticks(low, high, count = 4) {
 export function short(value) {
   if (value === 0) return "0";
   const size = Math.abs(value);
-  if (size < 0.001 || size >= 1e6) return value.toExponential(1).replace("e+", "e");
+  if (size < 0.001 || size >= 1e6) return Number(value.toPrecision(2)).toExponential().replace("e+", "e");
   if (size < 1) return String(Number(value.toPrecision(3)));
   return number(value, size < 10 && !Number.isInteger(value) ? 2 : 0);
 }
