@@ -188,6 +188,8 @@ INSTALLED_APPS = [
     "django.contrib.staticfiles",
     "channels",
     "rest_framework",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
     "accounts",
     "adapters",
     "inference",
@@ -301,7 +303,21 @@ REST_FRAMEWORK = {
     "DEFAULT_PARSER_CLASSES": ["loraportal.parsers.BoundedJSONParser"],
     "EXCEPTION_HANDLER": "loraportal.api.exception_handler",
     "DEFAULT_PAGINATION_CLASS": "loraportal.api.Pagination",
+    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
     "UNICODE_JSON": True,
+}
+
+SPECTACULAR_SETTINGS = {
+    "TITLE": "LoRA Portal",
+    "DESCRIPTION": "Find, prove and serve LoRA adapters. Sign in, or send a token as `Authorization: Bearer …`.",
+    "VERSION": "1",
+    "SERVE_INCLUDE_SCHEMA": False,
+    "SERVE_AUTHENTICATION": [],
+    "SERVE_PERMISSIONS": ["rest_framework.permissions.AllowAny"],
+    "OAS_VERSION": "3.1.1",
+    "PREPROCESSING_HOOKS": ["loraportal.schema.hooks.bare_paths"],
+    "POSTPROCESSING_HOOKS": ["loraportal.schema.hooks.headings"],
+    "COMPONENT_SPLIT_REQUEST": True,
 }
 
 LOGGING = {

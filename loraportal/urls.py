@@ -5,9 +5,11 @@ from django.contrib import admin
 from django.urls import include, path
 from django.views.decorators.cache import cache_control
 from django.views.i18n import JavaScriptCatalog
+from drf_spectacular.views import SpectacularJSONAPIView
 
 from . import views
 from .routes import both
+from .schema.views import docs
 
 urlpatterns = [
     path("", views.home, name="home"),
@@ -19,6 +21,8 @@ urlpatterns = [
     ),
     path("i18n/", include("django.conf.urls.i18n")),
     path("admin/", admin.site.urls),
+    *both("api/schema", SpectacularJSONAPIView.as_view(), "api-schema"),
+    *both("api/docs", docs, "api-docs"),
     path("", include("accounts.urls")),
     path("", include("adapters.urls")),
     path("", include("inference.urls")),

@@ -1,0 +1,1 @@
+"""The OpenAPI description of the API: what each call takes and answers, with examples."""
