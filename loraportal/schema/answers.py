@@ -68,7 +68,7 @@ class TestAnswer(Serializer):
     usage = Usage()
     timings = Timings()
     digest = s.CharField(help_text="Content hash of the adapter that answered.")
-    logprobs = s.JSONField(required=False)
+    logprobs = s.ListField(child=s.DictField(), required=False)
 
 
 class Worker(Serializer):
@@ -81,7 +81,7 @@ class Worker(Serializer):
 
 class Status(Serializer):
     worker = Worker()
-    engine = s.JSONField(allow_null=True, help_text="What is loaded, memory, queue.")
+    engine = s.DictField(allow_null=True, help_text="What is loaded, memory, queue.")
 
 
 class Freed(Serializer):
@@ -200,14 +200,14 @@ class AnswerMessage(Serializer):
 class ChatChoice(Serializer):
     index = s.IntegerField()
     message = AnswerMessage()
-    logprobs = s.JSONField(allow_null=True)
+    logprobs = s.DictField(allow_null=True)
     finish_reason = s.ChoiceField(choices=["stop", "length"])
 
 
 class CompletionChoice(Serializer):
     index = s.IntegerField()
     text = s.CharField(allow_blank=True)
-    logprobs = s.JSONField(allow_null=True)
+    logprobs = s.DictField(allow_null=True)
     finish_reason = s.ChoiceField(choices=["stop", "length"])
 
 

@@ -46,9 +46,7 @@ def example(value: dict[str, Any]) -> list[OpenApiExample]:
     return [OpenApiExample("Example", value=value, request_only=True)]
 
 
-def call(
-    answer: Any, summary: str, *statuses: int, body: Any = None, shape: Any = objects.Error, **extra: Any
-) -> Any:
+def call(answer: Any, summary: str, *statuses: int, body: Any = None, shape: Any = objects.Error, **extra: Any) -> Any:
     """One operation that answers 200 with `answer` or with one of the errors of `statuses`."""
     return extend_schema(
         summary=summary, request=body, responses={200: answer, **errors(*statuses, shape=shape)}, **extra
@@ -129,9 +127,7 @@ describe(
 for name, text in (("Activate", "Validate, store and serve an adapter"), ("Deactivate", "Serve it no longer")):
     describe(
         f"adapters.api.views.{name}",
-        post=call(
-            objects.Adapter, text, 401, 403, 404, 409, 422, operation_id=f"{name.lower()}_adapter"
-        ),
+        post=call(objects.Adapter, text, 401, 403, 404, 409, 422, operation_id=f"{name.lower()}_adapter"),
     )
 describe(
     "adapters.api.views.Bulk",

@@ -130,7 +130,7 @@ class Scan(ScanSummary):
 
 class Metrics(Serializer):
     id = s.IntegerField()
-    training = s.JSONField(allow_null=True)
+    training = s.DictField(allow_null=True)
     use = Use()
 
 
