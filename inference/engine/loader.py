@@ -102,7 +102,7 @@ def load_model(folder: Path, precision: str, device: torch.device, report: Calla
     try:
         return AutoModelForCausalLM.from_pretrained(
             folder, local_files_only=True, trust_remote_code=False, use_safetensors=True,
-            attn_implementation="sdpa", device_map={"": device}, **options,
+            attn_implementation="eager", device_map={"": device}, **options,
         ).eval()  # fmt: skip
     except torch.cuda.OutOfMemoryError as error:
         raise EngineError("out_of_memory", "The card's memory ran out while the base was loading.") from error

@@ -114,7 +114,11 @@ class AdapterLoader:
         return freed
 
     def waits_for_room(self, digest: str) -> bool:
-        return any(spec["digest"] == digest for spec, _, _ in self.landed)
+        """Whether a read adapter stands outside because those inside are all in use."""
+        return any(
+            spec["digest"] == digest and self.residency.victims(loaded.bytes) is None
+            for spec, loaded, _ in self.landed
+        )
 
     def reset(self) -> None:
         """The base is gone, and with it every adapter."""

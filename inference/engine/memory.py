@@ -79,6 +79,7 @@ def plan_kv(
     tokens. One slot beyond the plan is the prober's. Raises EngineError `out_of_memory`.
     """
     budget = fixed or max(0, free - reserve)
+    floor = min(floor, context)
     slots = min(max_batch, budget // (per_token * context) - 1) if per_token else max_batch
     if slots < 1:
         context = budget // (2 * per_token)

@@ -1,0 +1,63 @@
+"""Every supported family answers exactly as Transformers and PEFT do, alone and in a mixed batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from inference.engine.config import EngineConfig
+from inference.engine.errors import EngineError
+from inference.engine.runner import Runner
+
+from . import tiny
+from .conftest import Family
+from .driver import Driver, adapter, base
+
+COUNT = 20
+PROMPTS = ["The sea", "A much longer prompt about ships, sails, and the wind over the water", "x", "Tell me more"]
+
+
+def run(driver: Driver, family: Family, jobs: list[tuple[str, str | None, str]]) -> dict[str, list[int]]:
+    """(id, adapter name, prompt) -> tokens."""
+    taken: dict[str, list[int]] = {}
+    finish = driver.engine.finish
+    driver.engine.finish = lambda s, reason: (taken.__setitem__(s.id, s.tokens[s.prompt_length :]), finish(s, reason))  # type: ignore[method-assign,assignment,func-returns-value]
+    for request_id, name, prompt in jobs:
+        spec = adapter(name, family.adapters[name]) if name else None
+        driver.generate(
+            request_id, base(family.name, family.base), spec, prompt=prompt, max_tokens=COUNT, ignore_eos=True
+        )
+    driver.finish(*[job[0] for job in jobs])
+    errors = driver.of("error")
+    assert not errors, errors
+    driver.engine.finish = finish  # type: ignore[method-assign]
+    return taken
+
+
+@pytest.mark.parametrize("name", sorted(tiny.FAMILIES))
+def test_greedy_equals_peft_alone_and_mixed(name: str, family: Callable[[str], Family]) -> None:
+    made = family(name)
+    driver = Driver(Runner(EngineConfig(device="cpu", max_context=128)), EngineConfig(prefill_chunk=7, user_limit=99))
+    names = [None, *made.adapters]
+    jobs = [(f"{who}-{i}", who, prompt) for i, prompt in enumerate(PROMPTS) for who in names]
+    mixed = run(driver, made, jobs)
+    tok = tiny.tokenizer()
+    alone = Driver(Runner(EngineConfig(device="cpu", max_context=128)))
+    for request_id, who, prompt in jobs[: len(names) * 2]:
+        folder = made.adapters[who] if who else None
+        expected = tiny.reference(made.base, folder, tok(prompt)["input_ids"], COUNT)
+        assert mixed[request_id] == expected, f"{request_id} in a mixed batch"
+        assert run(alone, made, [(request_id, who, prompt)])[request_id] == expected, f"{request_id} alone"
+
+
+@pytest.mark.parametrize(("name", "reason"), [("mamba", "interface"), ("bloom", "interface")])
+def test_what_cannot_be_exact_is_refused_by_name(name: str, reason: str, tmp_path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    small = {"vocab_size": tiny.VOCABULARY, "hidden_size": 64, "num_hidden_layers": 2, "n_layer": 2, "n_head": 4}
+    monkeypatch.setitem(tiny.FAMILIES, name, small)
+    folder = tiny.write_base(tmp_path / name, name)
+    runner = Runner(EngineConfig(device="cpu"))
+    with pytest.raises(EngineError) as caught:
+        runner.load_base(base(name, folder), lambda stage, done: None)  # type: ignore[arg-type]
+    assert caught.value.code == "base_unsupported"
+    assert runner.memory()["base"] == 0
