@@ -1,0 +1,306 @@
+"""Who may call what: every address and every frame, for everybody. A new one fails here until it is classified.
+
+The addresses come from the URLconf, the frames from their types; `ROUTES` says who may. Things that belong to somebody
+are not there for others: unknown and forbidden are both 404.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any, get_args, get_type_hints
+
+import pytest
+from channels.testing import WebsocketCommunicator
+from django.contrib import admin as django_admin
+from django.contrib.auth.models import User
+from django.urls import URLPattern, URLResolver, get_resolver, reverse
+from rest_framework.test import APIClient
+
+from accounts.tokens import issue_token
+from accounts.websocket import AuthMiddleware
+from adapters.models import LoraAdapter, Scan, ScanState, Status
+from inference import frames
+from inference.chat.models import Conversation
+from inference.consumers import GenerateConsumer
+from inference.ledger import ledger
+from inference.manager import ModelManager
+from inference.tests.conftest import make_manager, manager, registry  # noqa: F401  (fixtures)
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+# Who may. A page knows sessions alone; a call knows sessions and tokens, and a token may only what its scopes say.
+PUBLIC, PAGE, SIGNED, INFER, OPERATE, OWN, OWN_PAGE = "public", "page", "signed", "infer", "operate", "own", "own page"
+
+ROUTES: dict[str, dict[str, str]] = {
+    "": {"GET": PUBLIC},
+    "healthz": {"GET": PUBLIC},
+    "readyz": {"GET": PUBLIC},
+    "i18n/catalog.js": {"GET": PUBLIC},
+    "i18n/setlang/": {"GET": PUBLIC, "POST": PUBLIC},
+    "api/schema": {"GET": PUBLIC},
+    "api/docs": {"GET": PUBLIC},
+    "login": {"GET": PUBLIC, "POST": PUBLIC},
+    "logout": {"POST": PUBLIC},
+    "model-management.html": {"GET": PUBLIC},  # redirects to the page, which asks
+    "lora-test.html": {"GET": PUBLIC},
+    "styleguide": {"GET": PUBLIC},
+    "tokens": {"GET": PAGE, "POST": PAGE},
+    "tokens/<int:pk>/revoke": {"POST": OWN_PAGE},
+    "models": {"GET": PAGE},
+    "models/<int:pk>": {"GET": PAGE},
+    "test": {"GET": PAGE},
+    "compare": {"GET": PAGE},
+    "chat": {"GET": PAGE},
+    "chat/<int:pk>": {"GET": OWN_PAGE},
+    "api/lora/models": {"GET": SIGNED},
+    "api/lora/models/<int:pk>": {"GET": SIGNED, "PATCH": OPERATE, "DELETE": OPERATE},
+    "api/lora/models/<int:pk>/activate": {"POST": OPERATE},
+    "api/lora/models/<int:pk>/deactivate": {"POST": OPERATE},
+    "api/lora/models/<int:pk>/events": {"GET": SIGNED},
+    "api/lora/models/<int:pk>/metrics": {"GET": SIGNED},
+    "api/lora/models/<int:pk>/test": {"POST": INFER},
+    "api/lora/models/bulk": {"POST": OPERATE},
+    "api/lora/bases": {"GET": SIGNED},
+    "api/lora/scan": {"GET": OPERATE, "POST": OPERATE},
+    "api/inference/status": {"GET": OPERATE},
+    "api/inference/unload": {"POST": OPERATE},
+    "api/usage": {"GET": SIGNED},
+    "v1/models": {"GET": INFER},
+    "v1/models/<str:model>": {"GET": INFER},
+    "v1/chat/completions": {"POST": INFER},
+    "v1/completions": {"POST": INFER},
+    "api/chat/conversations": {"GET": INFER, "POST": INFER},
+    "api/chat/import": {"POST": INFER},
+    "api/chat/conversations/<int:pk>": {"GET": OWN, "PATCH": OWN, "DELETE": OWN},
+    "api/chat/conversations/<int:pk>/export.json": {"GET": OWN},
+    "api/chat/conversations/<int:pk>/export.md": {"GET": OWN},
+}
+FRAMES = {"generate": INFER, "stop": OWN, "ack": OWN}
+
+
+@dataclass(frozen=True)
+class Actor:
+    name: str
+    scopes: tuple[str, ...] | None = None  # of a token; None: a session
+
+    @property
+    def staff(self) -> bool:
+        return self.name in ("operator", "admin")
+
+
+ANONYMOUS = Actor("")
+ACTORS = [
+    ANONYMOUS,
+    *(Actor(name) for name in ("owner", "outsider", "operator", "admin")),
+    Actor("owner", ("infer",)),
+    Actor("outsider", ("infer",)),
+    Actor("operator", ("infer",)),
+    Actor("operator", ("operate",)),
+    Actor("admin", ("infer", "operate")),
+]
+
+
+def expected(rule: str, actor: Actor) -> str:
+    """`yes`, `no` (401, 403 or the sign-in page) or `hidden` (404)."""
+    token = actor.scopes is not None
+    if rule == PUBLIC:
+        return "yes"
+    if actor == ANONYMOUS or (token and rule in (PAGE, OWN_PAGE)):
+        return "no"
+    if rule in (PAGE, SIGNED):
+        return "yes"
+    if rule == OPERATE:
+        return "yes" if actor.staff and (not token or "operate" in (actor.scopes or ())) else "no"
+    if token and "infer" not in (actor.scopes or ()):
+        return "no"
+    return "hidden" if rule in (OWN, OWN_PAGE) and actor.name != "owner" else "yes"
+
+
+def outcome(response: Any) -> str:
+    if response.status_code in (401, 403):
+        return "no"
+    if response.status_code == 302 and response.headers["Location"].startswith(f"{reverse('login')}?next="):
+        return "no"
+    assert response.status_code < 500, response.content
+    return "hidden" if response.status_code == 404 else "yes"
+
+
+def patterns(entries: list[Any], before: str = "") -> Iterator[tuple[str, URLPattern]]:
+    for entry in entries:
+        route = before + str(entry.pattern)
+        if isinstance(entry, URLResolver):
+            if entry.namespace != "admin":
+                yield from patterns(entry.url_patterns, route)
+        else:
+            yield route, entry
+
+
+SERVED = dict(patterns(get_resolver().url_patterns))
+
+
+def classified(route: str) -> dict[str, str]:
+    return ROUTES.get(route, ROUTES.get(route.removesuffix("/"), {}))
+
+
+@pytest.fixture
+def world(
+    owner: User,
+    outsider: User,
+    operator: User,
+    admin: User,
+    registry: SimpleNamespace,  # noqa: F811
+    manager: ModelManager,  # noqa: F811
+) -> Iterator[SimpleNamespace]:
+    """Everybody, a registry, and a fake engine."""
+    Scan.objects.create(state=ScanState.DONE)
+    people = {user.username: user for user in (owner, outsider, operator, admin)}
+    yield SimpleNamespace(people=people, registry=registry, made=0)
+    ledger.flush()
+
+
+def client_of(world: SimpleNamespace, actor: Actor, csrf: bool = False) -> APIClient:
+    client = APIClient(enforce_csrf_checks=csrf)
+    if actor.scopes is not None:
+        secret = issue_token(world.people[actor.name], "t", actor.scopes)[1]
+        client.credentials(HTTP_AUTHORIZATION=f"Bearer {secret}")
+    elif actor != ANONYMOUS:
+        client.force_login(world.people[actor.name])
+    return client
+
+
+def address(world: SimpleNamespace, route: str) -> str:
+    """The route with a fresh object of `owner` in it, since the call may end the object."""
+    world.made += 1
+    name = f"thing{world.made}"
+    owner = world.people["owner"]
+    if "<int:pk>" in route:
+        if route.startswith("tokens/"):
+            pk = issue_token(owner, name)[0].pk
+        elif "chat/" in route:
+            pk = Conversation.objects.create(user=owner, title=name).pk
+        else:
+            pk = LoraAdapter.objects.create(
+                name=name, slug=name, path_hash=name, base=world.registry.base, status=Status.ACTIVE, digest="d" * 64
+            ).pk
+        route = route.replace("<int:pk>", str(pk))
+    return "/" + route.replace("<str:model>", "pirate")
+
+
+def call(client: APIClient, method: str, url: str) -> Any:
+    body = {} if method in ("POST", "PATCH", "PUT") else None
+    return client.generic(method, url, "{}" if body is not None else "", content_type="application/json")
+
+
+@pytest.mark.parametrize("route", sorted(SERVED))
+def test_every_address(world: SimpleNamespace, route: str) -> None:
+    rules = classified(route)
+    assert rules, f"{route} is new: say in ROUTES who may call it"
+    view = getattr(SERVED[route].callback, "view_class", None) or getattr(SERVED[route].callback, "cls", None)
+    if view is not None and set(rules.values()) != {PUBLIC}:
+        methods = {method.upper() for method in view.http_method_names if hasattr(view, method)}
+        assert methods - {"HEAD", "OPTIONS"} == set(rules)
+    wrong = []
+    for method, rule in rules.items():
+        for actor in ACTORS:
+            response = call(client_of(world, actor), method, address(world, route))
+            if outcome(response) != expected(rule, actor):
+                wrong.append((method, actor, expected(rule, actor), response.status_code))
+    assert not wrong
+
+
+@pytest.mark.parametrize("route", sorted(SERVED))
+def test_every_change_by_a_session_needs_the_csrf_token(world: SimpleNamespace, route: str) -> None:
+    for method in classified(route):
+        if method != "GET":
+            response = call(client_of(world, Actor("admin"), csrf=True), method, address(world, route))
+            assert response.status_code == 403, method
+
+
+@pytest.mark.parametrize("route", sorted(route for route in SERVED if "<int:pk>" in route))
+def test_unknown_and_forbidden_look_alike(world: SimpleNamespace, route: str) -> None:
+    for method, rule in classified(route).items():
+        if rule in (OWN, OWN_PAGE):
+            client = client_of(world, Actor("outsider"))
+            forbidden = call(client, method, address(world, route))
+            unknown = call(client, method, "/" + route.replace("<int:pk>", "999999"))
+            assert (forbidden.status_code, unknown.status_code) == (404, 404)
+            if route.startswith("api/"):
+                assert forbidden.content == unknown.content
+
+
+def test_no_classification_is_left_over() -> None:
+    served = {route.removesuffix("/") for route in SERVED}
+    later = {"readyz", "styleguide"}  # not in every build
+    assert {route.removesuffix("/") for route in ROUTES} - served <= later
+
+
+def test_the_admin_is_for_operators(world: SimpleNamespace) -> None:
+    # Its models are Django's own permissions; here only that nobody else gets a foot in.
+    for _pattern in django_admin.site.get_urls():
+        for actor in (ANONYMOUS, Actor("owner"), Actor("operator", ("operate",))):
+            if "<" not in str(_pattern.pattern) and str(_pattern.pattern) not in ("login/", "logout/"):
+                response = client_of(world, actor).get(f"/admin/{_pattern.pattern}")
+                assert response.status_code in (302, 403, 404), _pattern.pattern
+                assert "login" in response.headers.get("Location", "login")
+
+
+# Frames
+
+
+def frame_types() -> set[str]:
+    kinds = (frames.GenerateFrame, frames.StopFrame, frames.AckFrame)
+    return {get_args(get_type_hints(kind)["type"])[0] for kind in kinds}
+
+
+def test_every_frame_is_classified() -> None:
+    assert frame_types() == set(FRAMES)
+
+
+async def open_socket(headers: list[tuple[bytes, bytes]]) -> WebsocketCommunicator | None:
+    application = AuthMiddleware(GenerateConsumer.as_asgi())
+    socket = WebsocketCommunicator(application, "/ws/generate", headers=[(b"host", b"localhost"), *headers])
+    opened, _code = await socket.connect()
+    return socket if opened else None
+
+
+def ask(prompt: str) -> dict[str, Any]:
+    return {"type": "generate", "id": "g", "targets": ["pirate"], "prompt": prompt}
+
+
+@pytest.fixture
+def bearer(world: SimpleNamespace) -> Callable[[Actor], list[tuple[bytes, bytes]]]:
+    secrets = {actor: issue_token(world.people[actor.name], "t", actor.scopes)[1] for actor in ACTORS if actor.scopes}
+    return lambda actor: [(b"authorization", f"Bearer {secrets[actor]}".encode())] if actor.scopes else []
+
+
+async def test_generate_frames(bearer: Callable[[Actor], list[tuple[bytes, bytes]]]) -> None:
+    assert await open_socket([]) is None
+    for actor in ACTORS:
+        if not actor.scopes:
+            continue
+        socket = await open_socket(bearer(actor))
+        assert socket is not None
+        await socket.send_json_to(ask("ahoy"))
+        frame = await socket.receive_json_from(10)
+        refused = frame["type"] == "error" and frame["status"] == 403
+        assert refused == (expected(FRAMES["generate"], actor) == "no"), actor
+        await socket.disconnect()
+
+
+async def test_stop_and_ack_reach_ones_own_answers_only(bearer: Callable[[Actor], list[tuple[bytes, bytes]]]) -> None:
+    mine, theirs = await open_socket(bearer(ACTORS[5])), await open_socket(bearer(ACTORS[6]))
+    assert mine is not None and theirs is not None
+    await mine.send_json_to(ask("hang"))
+    while (await mine.receive_json_from(10))["type"] != "token":
+        pass
+    for kind in ("stop", "ack"):
+        await theirs.send_json_to({"type": kind, "id": "g", "index": 0})
+    await theirs.send_json_to(ask("ahoy"))  # answered, so the frames before it have been dealt with
+    while (frame := await theirs.receive_json_from(10))["type"] != "done":
+        pass
+    assert frame["finish_reason"] == "stop"
+    assert (await mine.receive_json_from(10))["type"] == "token"
+    for socket in (mine, theirs):
+        await socket.disconnect()
