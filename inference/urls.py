@@ -5,7 +5,7 @@ from django.views.generic import RedirectView
 
 from loraportal.routes import both
 
-from . import api, pages
+from . import api, observing, pages
 from .openai import views as openai
 from .usage import UsageView
 
@@ -16,6 +16,8 @@ urlpatterns = [
     *both("api/lora/models/<int:pk>/test", api.TestView.as_view(), "api_lora_test"),
     *both("api/inference/status", api.StatusView.as_view(), "api_inference_status"),
     *both("api/inference/unload", api.UnloadView.as_view(), "api_inference_unload"),
+    *both("readyz", observing.readyz, "readyz"),
+    *both("metrics", observing.MetricsView.as_view(), "metrics"),
     *both("api/usage", UsageView.as_view(), "api_usage"),
     *both("v1/models", openai.ModelsView.as_view(), "openai_models"),
     *both("v1/models/<str:model>", openai.ModelView.as_view(), "openai_model"),

@@ -142,8 +142,8 @@ class Model(Serializer):
     object = s.ChoiceField(choices=["model"])
     created = s.IntegerField()
     owned_by = s.CharField()
-    root = s.CharField()
-    parent = s.CharField(allow_null=True, help_text="The base model's id; null for a base.")
+    root = s.CharField()  # type: ignore[assignment]
+    parent = s.CharField(allow_null=True, help_text="The base model's id; null for a base.")  # type: ignore[assignment]
     max_model_len = s.IntegerField(allow_null=True)
     status = s.CharField()
     digest = s.CharField()
@@ -151,7 +151,7 @@ class Model(Serializer):
 
 class Models(Serializer):
     object = s.ChoiceField(choices=["list"])
-    data = Model(many=True)
+    data = Model(many=True)  # type: ignore[assignment]
 
 
 class StreamOptions(Serializer):

@@ -9,8 +9,8 @@ HEADINGS = {"/api/lora": "Registry", "/api/inference": "Engine", "/api/usage": "
 
 
 def bare_paths(endpoints: list[Endpoint], **_kwargs: Any) -> list[Endpoint]:
-    """Every path once: its spelling with a trailing slash is the same call."""
-    return [endpoint for endpoint in endpoints if not endpoint[0].endswith("/")]
+    """Every call of the API once: its spelling with a trailing slash is the same call."""
+    return [entry for entry in endpoints if entry[0].startswith(("/api/", "/v1/")) and not entry[0].endswith("/")]
 
 
 def headings(result: dict[str, Any], **_kwargs: Any) -> dict[str, Any]:

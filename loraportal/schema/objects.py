@@ -95,7 +95,7 @@ class Base(Serializer):
 class Event(Serializer):
     id = s.IntegerField()
     kind = s.CharField()
-    label = s.CharField()
+    label = s.CharField()  # type: ignore[assignment]
     actor = s.CharField(allow_blank=True)
     to = s.CharField(allow_blank=True)
     code = s.CharField(allow_blank=True)
