@@ -1,5 +1,5 @@
 // Copies what pages need from npm packages into static/vendor: the icons named in icons.txt as one SVG sprite, two
-// variable fonts (Latin), and the licences of all.
+// variable fonts (Latin), KaTeX for formulas, and the licences of all.
 import { copyFileSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -37,5 +37,13 @@ function fonts() {
   }
 }
 
+function katex() {
+  const folder = join(target, "katex");
+  mkdirSync(folder, { recursive: true });
+  copyFileSync(join(modules, "katex", "dist", "katex.min.js"), join(folder, "katex.min.js"));
+  copyFileSync(join(modules, "katex", "LICENSE"), join(folder, "LICENSE.txt"));
+}
+
 icons();
 fonts();
+katex();

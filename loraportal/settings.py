@@ -87,8 +87,7 @@ STORE_DIR = VAR_DIR / "store"
 LOG_DIR = VAR_DIR / "logs"
 RUN_DIR = VAR_DIR / "run"
 LORA_ROOTS = [
-    (BASE_DIR / Path(item).expanduser()).resolve()
-    for item in env_list("LORA_ROOTS", [str(VAR_DIR / "adapters")])
+    (BASE_DIR / Path(item).expanduser()).resolve() for item in env_list("LORA_ROOTS", [str(VAR_DIR / "adapters")])
 ]
 BASE_MODELS_DIR = env_path("BASE_MODELS_DIR", VAR_DIR / "models")
 
@@ -193,6 +192,7 @@ INSTALLED_APPS = [
     "accounts",
     "adapters",
     "inference",
+    "inference.chat",
 ]
 
 # Every middleware here is async-capable, so that a client that leaves cancels its async view.

@@ -26,6 +26,7 @@ urlpatterns = [
     path("", include("accounts.urls")),
     path("", include("adapters.urls")),
     path("", include("inference.urls")),
+    path("", include("inference.chat.urls")),
 ]
 
 if settings.DEBUG:

@@ -1,0 +1,82 @@
+"""Conversations: trees of messages, so that editing and asking again lose nothing."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from django.conf import settings
+from django.db import models
+from django.utils import timezone
+from django.utils.translation import gettext_lazy as _
+
+STALE = timedelta(seconds=30)  # a running answer is saved every few seconds; without that its process is gone
+
+
+class State(models.TextChoices):
+    DONE = "done", _("done")
+    RUNNING = "running", _("running")
+    STOPPED = "stopped", _("stopped")  # by its reader, or with the process that wrote it
+    FAILED = "failed", _("failed")
+
+
+class ConversationQuerySet(models.QuerySet["Conversation"]):
+    def of(self, user: Any) -> ConversationQuerySet:
+        """Nobody sees another one's conversations, operators neither."""
+        return self.filter(user=user)
+
+
+class Conversation(models.Model):
+    """`leaf` is the end of the branch that is shown; `target` is the slug that the next message goes to."""
+
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, models.CASCADE, related_name="conversations")
+    title = models.CharField(_("title"), max_length=200, blank=True, default="")
+    system = models.TextField(_("system prompt"), blank=True, default="")
+    target = models.CharField(_("model"), max_length=128, blank=True, default="")
+    params = models.JSONField(_("parameters"), default=dict, blank=True)
+    leaf = models.ForeignKey("Message", models.SET_NULL, null=True, blank=True, related_name="+")
+    created_at = models.DateTimeField(_("made at"), auto_now_add=True)
+    updated_at = models.DateTimeField(_("updated at"), default=timezone.now)
+
+    objects = ConversationQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["-updated_at", "-id"]
+        verbose_name = _("conversation")
+        verbose_name_plural = _("conversations")
+        indexes = [models.Index(fields=["user", "-updated_at"], name="conversation_recent")]
+
+    def __str__(self) -> str:
+        return self.title or f"conversation {self.pk}"
+
+
+class Message(models.Model):
+    """One turn. `digest`: content hash of the adapter that answered, or the base's key."""
+
+    conversation = models.ForeignKey(Conversation, models.CASCADE, related_name="messages")
+    parent = models.ForeignKey("self", models.CASCADE, null=True, blank=True, related_name="children")
+    role = models.CharField(_("role"), max_length=16)
+    content = models.TextField(_("content"), blank=True, default="")
+    state = models.CharField(_("state"), max_length=16, choices=State.choices, default=State.DONE)
+    target = models.CharField(_("model"), max_length=128, blank=True, default="")
+    target_name = models.CharField(_("model's name"), max_length=255, blank=True, default="")
+    digest = models.CharField(_("digest"), max_length=64, blank=True, default="")
+    # finish_reason, usage, timings, trimmed (earlier messages left out), error {code, message}
+    info = models.JSONField(default=dict, blank=True)
+    created_at = models.DateTimeField(_("made at"), default=timezone.now)
+    updated_at = models.DateTimeField(_("updated at"), default=timezone.now)
+
+    class Meta:
+        ordering = ["id"]
+        verbose_name = _("message")
+        verbose_name_plural = _("messages")
+
+    def __str__(self) -> str:
+        return f"{self.role} {self.pk}"
+
+    @property
+    def live_state(self) -> str:
+        """`state`, except that an answer whose process is gone is stopped."""
+        if self.state == State.RUNNING and timezone.now() - self.updated_at > STALE:
+            return State.STOPPED
+        return self.state

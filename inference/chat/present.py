@@ -1,0 +1,101 @@
+"""Conversations and messages as JSON and Markdown, and back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.conf import settings
+from django.db import transaction
+from django.utils.translation import gettext as _
+
+from loraportal.api import ApiError
+
+from .. import params as reading
+from .flows import MOST_MESSAGES, branch
+from .models import Conversation, Message, State
+
+
+def conversation_json(conversation: Conversation) -> dict[str, Any]:
+    return {
+        "id": conversation.pk,
+        "title": conversation.title,
+        "system": conversation.system,
+        "target": conversation.target,
+        "params": conversation.params,
+        "leaf": conversation.leaf_id,
+        "created_at": conversation.created_at,
+        "updated_at": conversation.updated_at,
+    }
+
+
+def message_json(message: Message) -> dict[str, Any]:
+    return {
+        "id": message.pk,
+        "parent": message.parent_id,
+        "role": message.role,
+        "content": message.content,
+        "state": message.live_state,
+        "target": message.target,
+        "target_name": message.target_name,
+        "digest": message.digest,
+        "info": message.info,
+        "created_at": message.created_at.isoformat(),
+    }
+
+
+def whole_json(conversation: Conversation) -> dict[str, Any]:
+    messages = [message_json(message) for message in conversation.messages.all()]
+    return {**conversation_json(conversation), "messages": messages}
+
+
+def markdown(conversation: Conversation) -> str:
+    """The branch that is shown."""
+    parts = [f"# {conversation.title or _('Conversation')}"]
+    if conversation.system:
+        parts.append("> " + conversation.system.replace("\n", "\n> "))
+    for message in branch(conversation, conversation.leaf_id):
+        who = _("You") if message.role == "user" else message.target_name or _("Answer")
+        parts.append(f"## {who}\n\n{message.content}")
+    return "\n\n".join(parts) + "\n"
+
+
+def import_json(user: Any, data: Any) -> Conversation:
+    """A conversation from an export of `whole_json`. Raises ApiError 400."""
+    if not isinstance(data, dict) or not isinstance(data.get("messages"), list):
+        raise ApiError("invalid", _("This is not an exported conversation."), 400, "messages")
+    if len(data["messages"]) > MOST_MESSAGES:
+        raise ApiError("too_many", _("The conversation has too many messages."), 400, "messages")
+    with transaction.atomic():
+        conversation = Conversation.objects.create(
+            user=user,
+            title=reading.text(data.get("title") or "", "title", 200),
+            system=reading.text(data.get("system") or "", "system", settings.MAX_PROMPT_CHARS),
+            target=reading.text(data.get("target") or "", "target", 128),
+        )
+        made: dict[int, Message] = {}
+        for index, item in enumerate(data["messages"]):
+            key, message = _import_message(conversation, item, made, f"messages.{index}")
+            made[key] = message
+        leaf = made.get(data.get("leaf")) or next(reversed(made.values()), None)  # type: ignore[arg-type]
+        conversation.leaf = leaf
+        conversation.save(update_fields=["leaf"])
+    return conversation
+
+
+def _import_message(conversation: Conversation, item: Any, made: dict[int, Message], where: str) -> tuple[int, Message]:
+    if not isinstance(item, dict) or item.get("role") not in ("user", "assistant"):
+        raise ApiError("invalid", _("This is not an exported conversation."), 400, where)
+    key = reading.integer(item.get("id"), f"{where}.id", 0, 2**63 - 1)
+    parent = item.get("parent")
+    if key in made or (parent is not None and parent not in made):
+        raise ApiError("invalid", _("This is not an exported conversation."), 400, f"{where}.parent")
+    return key, Message.objects.create(
+        conversation=conversation,
+        parent=made.get(parent),  # type: ignore[arg-type]
+        role=item["role"],
+        content=reading.text(item.get("content") or "", f"{where}.content", settings.MAX_PROMPT_CHARS),
+        state=State.DONE,
+        target=reading.text(item.get("target") or "", f"{where}.target", 128),
+        target_name=reading.text(item.get("target_name") or "", f"{where}.target_name", 255),
+        digest=reading.text(item.get("digest") or "", f"{where}.digest", 64),
+    )

@@ -1,0 +1,17 @@
+from __future__ import annotations
+
+from loraportal.routes import both
+
+from . import api, pages
+
+urlpatterns = [
+    *both("chat", pages.chat, "chat"),
+    *both("chat/<int:pk>", pages.chat, "conversation"),
+    *both("api/chat/conversations", api.Conversations.as_view(), "api_conversations"),
+    *both("api/chat/import", api.Import.as_view(), "api_conversation_import"),
+    *both("api/chat/conversations/<int:pk>", api.ConversationView.as_view(), "api_conversation"),
+    *both(
+        "api/chat/conversations/<int:pk>/export.json", api.Export.as_view(), "api_conversation_json", {"kind": "json"}
+    ),
+    *both("api/chat/conversations/<int:pk>/export.md", api.Export.as_view(), "api_conversation_md", {"kind": "md"}),
+]

@@ -1,0 +1,119 @@
+// One message of a conversation on the page.
+import { el, icon } from "./dom.js";
+import { fill, gettext, ngettext, number, seconds } from "./i18n.js";
+import { MarkdownView } from "./markdown.js";
+import { loadingSentence, queuedSentence } from "./progress.js";
+
+export class MessageView {
+  constructor(message) {
+    this.message = message;
+    this.body = el("div", { className: "md" });
+    this.head = el("p", { className: "msg-head" });
+    this.foot = el("div", { className: "msg-foot" });
+    this.element = el(
+      "article",
+      { className: `msg msg-${message.role}`, dataset: { id: message.id, testid: `message-${message.role}` } },
+      ...(message.role === "assistant" ? [this.head] : []),
+      this.body,
+      this.foot,
+    );
+    this.markdown = message.role === "assistant" ? new MarkdownView(this.body) : null;
+    this.frame = 0;
+    this.update(message);
+  }
+
+  update(message) {
+    this.message = message;
+    this.element.dataset.state = message.state;
+    const live = message.state === "running";
+    this.element.dataset.live = String(live);
+    this.element.setAttribute("aria-busy", String(live));
+    this.progress("");
+    this.draw();
+  }
+
+  /** The text so far; drawn with the next frame. */
+  text(content) {
+    this.message.content = content;
+    if (document.visibilityState === "hidden") this.draw();
+    else this.frame ||= requestAnimationFrame(() => this.draw());
+  }
+
+  draw() {
+    cancelAnimationFrame(this.frame);
+    this.frame = 0;
+    if (this.markdown) this.markdown.show(this.message.content);
+    else this.body.textContent = this.message.content;
+    this.onDraw?.();
+  }
+
+  progress(sentence) {
+    const spinner = sentence ? [el("span", { className: "spinner size-3.5!" }), sentence] : [];
+    this.head.replaceChildren(el("strong", {}, this.message.target_name || this.message.target), ...spinner);
+  }
+
+  showProgress(frame) {
+    this.progress(frame.kind === "queued" ? queuedSentence(frame) : loadingSentence(frame));
+  }
+
+  /** Buttons and facts below; `siblings`: how many versions there are and which one this is. */
+  showFoot({ index, count }, last) {
+    const { role, state, info = {}, content } = this.message;
+    const button = (action, name, sign) => el("button", { type: "button", className: "btn btn-quiet btn-icon", "aria-label": name, title: name, dataset: { act: action, testid: `message-${action}` } }, icon(sign));
+    const parts = [];
+    if (count > 1) {
+      parts.push(button("before", gettext("Version before"), "chevron-left"), el("span", { className: "tabular-nums" }, `${index + 1}/${count}`), button("after", gettext("Version after"), "chevron-right"));
+    }
+    if (state !== "running") {
+      if (content) parts.push(button("copy", gettext("Copy"), "copy"));
+      if (role === "user") parts.push(button("edit", gettext("Edit and ask again"), "pen"));
+      else parts.push(button("again", gettext("Answer again"), "rotate-right"));
+      if (role === "assistant" && last && content && (state === "stopped" || info.finish_reason === "length")) {
+        parts.push(el("button", { type: "button", className: "btn btn-quiet", dataset: { act: "continue", testid: "message-continue" } }, icon("arrow-right"), gettext("Continue")));
+      }
+    }
+    const facts = [];
+    if (state === "stopped") facts.push(gettext("stopped"));
+    if (info.finish_reason === "length") facts.push(gettext("cut off at the token limit"));
+    if (info.usage) facts.push(fill(gettext("%(n)s tokens"), { n: number(info.usage.completion_tokens) }));
+    if (info.timings) facts.push(seconds(info.timings.total));
+    if (facts.length) parts.push(el("span", { className: "ml-2 tabular-nums" }, facts.join(" · ")));
+    this.foot.replaceChildren(...parts);
+    this.showNotes(info, state);
+  }
+
+  showNotes(info, state) {
+    for (const note of this.element.querySelectorAll(".note")) note.remove();
+    if (info.trimmed) {
+      const text = ngettext("%(n)s earlier message was left out: the conversation is longer than the model's context.", "%(n)s earlier messages were left out: the conversation is longer than the model's context.", info.trimmed);
+      this.body.before(el("p", { className: "note mb-2 text-xs", dataset: { testid: "trimmed" } }, icon("circle-info"), fill(text, { n: info.trimmed })));
+    }
+    if (state === "failed" && info.error) {
+      const words = el("p", { className: "min-w-0 break-words" }, el("code", { className: "code mr-1.5" }, info.error.code), info.error.message);
+      this.foot.before(el("div", { className: "note note-bad mt-2", role: "alert", dataset: { testid: "message-error" } }, icon("circle-exclamation"), words));
+    }
+    if (info.unsaved) this.foot.before(el("div", { className: "note note-warn mt-2" }, icon("triangle-exclamation"), gettext("The database could not be reached: this answer is not saved. Copy it.")));
+  }
+
+  /** A field in place of the text; `send(content)` with what was written. */
+  edit(send) {
+    const field = el("textarea", { className: "textarea", value: this.message.content, "aria-label": gettext("Message") });
+    field.dataset.testid = "edit-text";
+    const cancel = el("button", { type: "button", className: "btn btn-sm btn-quiet" }, gettext("Cancel"));
+    const save = el("button", { type: "button", className: "btn btn-sm btn-primary", dataset: { testid: "edit-send" } }, gettext("Send"));
+    const box = el("div", { className: "msg-edit" }, field, el("div", { className: "flex justify-end gap-2" }, cancel, save));
+    const close = () => {
+      box.replaceWith(this.body);
+      this.foot.hidden = false;
+    };
+    this.foot.hidden = true;
+    this.body.replaceWith(box);
+    field.focus();
+    cancel.addEventListener("click", close);
+    save.addEventListener("click", () => {
+      if (!field.value.trim()) return;
+      close();
+      send(field.value);
+    });
+  }
+}

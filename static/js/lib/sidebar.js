@@ -1,0 +1,70 @@
+// The list of conversations: search, import, and what changes while one talks.
+import { get, post } from "./api.js";
+import { $, $$, el } from "./dom.js";
+import { gettext } from "./i18n.js";
+import { failed } from "./toast.js";
+
+const API = "/api/chat/conversations";
+
+export class Sidebar {
+  constructor(root, currentId) {
+    this.list = $("[data-conversations]", root);
+    this.none = $("[data-no-conversations]", root);
+    this.currentId = currentId;
+    const side = $("[data-side]", root);
+    const toggle = $("[data-toggle-side]", root);
+    toggle.addEventListener("click", () => toggle.setAttribute("aria-expanded", String(side.classList.toggle("is-open"))));
+    $(".chat-main", root).addEventListener("click", (event) => {
+      if (!toggle.contains(event.target)) side.classList.remove("is-open");
+    });
+    let timer;
+    $("[data-search-chats]", root).addEventListener("input", (event) => {
+      clearTimeout(timer);
+      timer = setTimeout(() => this.search(event.target.value.trim()), 250);
+    });
+    const file = $("[data-import-file]", root);
+    $("[data-import]", root).addEventListener("click", () => file.click());
+    file.addEventListener("change", () => file.files.length && this.take(file.files[0]));
+  }
+
+  async search(words) {
+    try {
+      const found = await get(`${API}?page_size=100&search=${encodeURIComponent(words)}`);
+      this.list.replaceChildren(...found.results.map((item) => this.#entry(item)));
+      this.none.hidden = found.count > 0;
+      this.none.textContent = words ? gettext("Nothing matches.") : gettext("No conversations yet.");
+    } catch (error) {
+      failed(error);
+    }
+  }
+
+  async take(file) {
+    try {
+      const made = await post("/api/chat/import", JSON.parse(await file.text()));
+      location.assign(`/chat/${made.id}`);
+    } catch (error) {
+      failed(error instanceof SyntaxError ? { message: gettext("This file is not JSON."), code: "malformed_json" } : error, gettext("Not imported"));
+    }
+  }
+
+  /** Show a conversation with its present title; a new one comes on top. */
+  put(conversation) {
+    let link = $$("a", this.list).find((one) => one.dataset.id === String(conversation.id));
+    if (!link) {
+      this.list.prepend(this.#entry(conversation));
+      link = $("a", this.list);
+    }
+    link.textContent = conversation.title || "…";
+    for (const one of $$("a", this.list)) {
+      if (one === link) one.setAttribute("aria-current", "page");
+      else one.removeAttribute("aria-current");
+    }
+    this.none.hidden = true;
+  }
+
+  #entry(item) {
+    const link = el("a", { className: "conversation", href: `/chat/${item.id}`, dataset: { id: item.id } }, item.title || "…");
+    if (item.id === this.currentId()) link.setAttribute("aria-current", "page");
+    return el("li", {}, link);
+  }
+}
