@@ -53,7 +53,7 @@ def wanted_rows(request: Request) -> QuerySet[UsageDay]:
         return rows
     if whose != "me":
         raise ApiError("invalid_choice", _("user must be me or all."), 400, "user")
-    return rows.filter(user__pk=request.user.pk)
+    return rows.filter(user_id=Grant.of_request(request).user_id)
 
 
 def days_of(request: Request) -> int:

@@ -6,4 +6,4 @@ class LoraPortalConfig(AppConfig):
 
     def ready(self) -> None:
         from . import checks  # noqa: F401  (registers the system checks)
-        from .schema import calls, security  # noqa: F401  (registers the API's description)
+        from .schema import calls, chat, security  # noqa: F401  (registers the API's description)

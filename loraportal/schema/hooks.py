@@ -5,7 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 Endpoint = tuple[str, str, str, Any]
-HEADINGS = {"/api/lora": "Registry", "/api/inference": "Engine", "/api/usage": "Use", "/v1": "OpenAI-compatible"}
+HEADINGS = {
+    "/api/lora": "Registry",
+    "/api/inference": "Engine",
+    "/api/usage": "Use",
+    "/api/chat": "Conversations",
+    "/v1": "OpenAI-compatible",
+}
 
 
 def bare_paths(endpoints: list[Endpoint], **_kwargs: Any) -> list[Endpoint]:
