@@ -76,7 +76,8 @@ def import_json(user: Any, data: Any) -> Conversation:
         for index, item in enumerate(data["messages"]):
             key, message = _import_message(conversation, item, made, f"messages.{index}")
             made[key] = message
-        leaf = made.get(data.get("leaf")) or next(reversed(made.values()), None)  # type: ignore[arg-type]
+        end = data.get("leaf")
+        leaf = (made.get(end) if isinstance(end, int) else None) or next(reversed(made.values()), None)
         conversation.leaf = leaf
         conversation.save(update_fields=["leaf"])
     return conversation
@@ -87,7 +88,7 @@ def _import_message(conversation: Conversation, item: Any, made: dict[int, Messa
         raise ApiError("invalid", _("This is not an exported conversation."), 400, where)
     key = reading.integer(item.get("id"), f"{where}.id", 0, 2**63 - 1)
     parent = item.get("parent")
-    if key in made or (parent is not None and parent not in made):
+    if key in made or (parent is not None and (not isinstance(parent, int) or parent not in made)):
         raise ApiError("invalid", _("This is not an exported conversation."), 400, f"{where}.parent")
     return key, Message.objects.create(
         conversation=conversation,
