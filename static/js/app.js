@@ -15,6 +15,11 @@ function setTheme(theme) {
   document.cookie = `theme=${theme}; path=/; max-age=${age}; samesite=lax`;
 }
 
+function chooseTheme(button) {
+  setTheme(button.dataset.themeSet);
+  for (const other of $$("[data-theme-set]")) other.setAttribute("aria-pressed", String(other === button));
+}
+
 function nextTheme() {
   const now = document.documentElement.dataset.theme ?? "";
   setTheme(THEMES[(THEMES.indexOf(now) + 1) % THEMES.length]);
@@ -31,9 +36,10 @@ async function copy(button) {
 
 document.addEventListener("click", (event) => {
   for (const menu of $$("details[data-menu][open]")) if (!menu.contains(event.target)) menu.open = false;
-  const target = event.target.closest("[data-theme-toggle], [data-copy], [data-copy-from], [data-opens], [data-closes]");
+  const target = event.target.closest("[data-theme-toggle], [data-theme-set], [data-copy], [data-copy-from], [data-opens], [data-closes]");
   if (!target) return;
   if ("themeToggle" in target.dataset) nextTheme();
+  else if ("themeSet" in target.dataset) chooseTheme(target);
   else if ("opens" in target.dataset) document.getElementById(target.dataset.opens)?.showModal();
   else if ("closes" in target.dataset) target.closest("dialog")?.close();
   else copy(target);
