@@ -162,7 +162,8 @@ def write_once(path: Path, text: str) -> None:
 
 
 SECRET_KEY = secret_key()
-ALLOWED_HOSTS = env_list("ALLOWED_HOSTS", sorted({"localhost", "127.0.0.1", "[::1]", HOST} - {"0.0.0.0", "::"}))
+EVERYWHERE = {"0.0.0.0", "::"}  # noqa: S104  (addresses to listen on, not names of this portal)
+ALLOWED_HOSTS = env_list("ALLOWED_HOSTS", sorted({"localhost", "127.0.0.1", "[::1]", HOST} - EVERYWHERE))
 CSRF_TRUSTED_ORIGINS = env_list("CSRF_TRUSTED_ORIGINS", [])
 HTTPS = env_bool("HTTPS", False)  # behind a proxy that ends TLS
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = LANGUAGE_COOKIE_SECURE = HTTPS

@@ -6,7 +6,6 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
     dependencies = [
@@ -15,54 +14,66 @@ class Migration(migrations.Migration):
 
     operations = [
         migrations.CreateModel(
-            name='Meter',
+            name="Meter",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('key', models.CharField(max_length=40, unique=True)),
-                ('minute_start', models.DateTimeField()),
-                ('minute_requests', models.BigIntegerField(default=0)),
-                ('day', models.DateField()),
-                ('day_tokens', models.BigIntegerField(default=0)),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("key", models.CharField(max_length=40, unique=True)),
+                ("minute_start", models.DateTimeField()),
+                ("minute_requests", models.BigIntegerField(default=0)),
+                ("day", models.DateField()),
+                ("day_tokens", models.BigIntegerField(default=0)),
             ],
             options={
-                'verbose_name': 'meter',
-                'verbose_name_plural': 'meters',
+                "verbose_name": "meter",
+                "verbose_name_plural": "meters",
             },
         ),
         migrations.CreateModel(
-            name='Slot',
+            name="Slot",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('key', models.CharField(max_length=40)),
-                ('number', models.PositiveIntegerField()),
-                ('holder', models.CharField(blank=True, db_index=True, default='', max_length=32)),
-                ('expires_at', models.DateTimeField()),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("key", models.CharField(max_length=40)),
+                ("number", models.PositiveIntegerField()),
+                ("holder", models.CharField(blank=True, db_index=True, default="", max_length=32)),
+                ("expires_at", models.DateTimeField()),
             ],
             options={
-                'verbose_name': 'slot',
-                'verbose_name_plural': 'slots',
-                'constraints': [models.UniqueConstraint(fields=('key', 'number'), name='one_slot_row')],
+                "verbose_name": "slot",
+                "verbose_name_plural": "slots",
+                "constraints": [models.UniqueConstraint(fields=("key", "number"), name="one_slot_row")],
             },
         ),
         migrations.CreateModel(
-            name='UsageDay',
+            name="UsageDay",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('day', models.DateField(verbose_name='day')),
-                ('token_ref', models.BigIntegerField(default=0, verbose_name='token')),
-                ('model', models.CharField(max_length=128, verbose_name='model')),
-                ('digest', models.CharField(max_length=64, verbose_name='digest')),
-                ('requests', models.BigIntegerField(default=0, verbose_name='requests')),
-                ('prompt_tokens', models.BigIntegerField(default=0, verbose_name='prompt tokens')),
-                ('completion_tokens', models.BigIntegerField(default=0, verbose_name='completion tokens')),
-                ('cached_tokens', models.BigIntegerField(default=0, verbose_name='cached tokens')),
-                ('user', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='usage_days', to=settings.AUTH_USER_MODEL, verbose_name='user')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("day", models.DateField(verbose_name="day")),
+                ("token_ref", models.BigIntegerField(default=0, verbose_name="token")),
+                ("model", models.CharField(max_length=128, verbose_name="model")),
+                ("digest", models.CharField(max_length=64, verbose_name="digest")),
+                ("requests", models.BigIntegerField(default=0, verbose_name="requests")),
+                ("prompt_tokens", models.BigIntegerField(default=0, verbose_name="prompt tokens")),
+                ("completion_tokens", models.BigIntegerField(default=0, verbose_name="completion tokens")),
+                ("cached_tokens", models.BigIntegerField(default=0, verbose_name="cached tokens")),
+                (
+                    "user",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="usage_days",
+                        to=settings.AUTH_USER_MODEL,
+                        verbose_name="user",
+                    ),
+                ),
             ],
             options={
-                'verbose_name': 'usage of a day',
-                'verbose_name_plural': 'usage by day',
-                'ordering': ['-day', 'model', 'id'],
-                'constraints': [models.UniqueConstraint(fields=('user', 'day', 'token_ref', 'model', 'digest'), name='one_usage_row')],
+                "verbose_name": "usage of a day",
+                "verbose_name_plural": "usage by day",
+                "ordering": ["-day", "model", "id"],
+                "constraints": [
+                    models.UniqueConstraint(
+                        fields=("user", "day", "token_ref", "model", "digest"), name="one_usage_row"
+                    )
+                ],
             },
         ),
     ]
