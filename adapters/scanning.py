@@ -175,7 +175,8 @@ class _Run:
 
     def _label(self, path: str) -> str:
         root = next((r for r in self.configured if inside(path, (r,))), "")
-        text = os.path.join(os.path.basename(root), os.path.relpath(path, root)) if root else os.path.basename(path)
+        below = os.path.normpath(os.path.join(os.path.basename(root), os.path.relpath(path, root)))
+        text = below if root else os.path.basename(path)
         return "".join(c if c.isprintable() else "\ufffd" for c in text)[:500]
 
     def _is_unchanged(self, candidate: Candidate) -> bool:
