@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 export VENV
 
-.PHONY: run test lint types format demo css tools help
+.PHONY: run test lint types format demo css screenshots tools help
 
 run:  ## Set up what is missing and serve the portal (PORT=8001 VAR_DIR=/elsewhere make run: a second one beside it)
 	@exec $(SETUP) run
@@ -29,6 +29,9 @@ demo:  ## Write the demo's base model and adapters under VAR_DIR
 css:  ## Build the style sheet and icons anew (needs Node.js; the built files are in the repository)
 	@npm ci --no-audit --no-fund
 	@npm run build
+
+screenshots: tools demo  ## Pictures of every page into screenshots/, and anew those of the README (needs Chromium)
+	@$(BIN)/python -m docs.screenshots --images
 
 tools:
 	@$(SETUP) tools

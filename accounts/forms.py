@@ -22,7 +22,7 @@ class ThrottledForm(AuthenticationForm):
         username = self.cleaned_data.get("username")
         if not username or not self.cleaned_data.get("password"):
             return super().clean()
-        address = self.request.META.get("REMOTE_ADDR", "") if self.request else ""
+        address = throttle.client_address(self.request) if self.request else ""
         try:
             throttle.book(username, address)
         except throttle.TooManyAttemptsError as refusal:

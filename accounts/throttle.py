@@ -13,8 +13,10 @@ import math
 import unicodedata
 from datetime import datetime, timedelta
 
+from django.conf import settings
 from django.db import IntegrityError, transaction
 from django.db.models import F
+from django.http import HttpRequest
 from django.utils import timezone
 
 from .models import SignInCounter
@@ -51,6 +53,13 @@ def address_key(address: str) -> str:
             return key_of("address", str(ip.ipv4_mapped))
         return key_of("address", str(ipaddress.ip_network((ip, 64), strict=False)))
     return key_of("address", str(ip))
+
+
+def client_address(request: HttpRequest) -> str:
+    """Where a request comes from. Behind a trusted proxy that is the last entry of X-Forwarded-For, which the proxy
+    wrote; the ones before it are whatever the client claims."""
+    forwarded = request.META.get("HTTP_X_FORWARDED_FOR", "").rpartition(",")[2].strip()
+    return forwarded if settings.HTTPS and forwarded else str(request.META.get("REMOTE_ADDR", ""))
 
 
 def keys_of(username: str, address: str) -> list[tuple[str, int]]:

@@ -71,6 +71,14 @@ def test_neighbours_in_one_ipv6_network_share_a_counter() -> None:
     assert throttle.address_key("::ffff:192.0.2.1") == throttle.address_key("192.0.2.1")
 
 
+def test_address_behind_a_proxy(rf: Any, settings: Any) -> None:
+    request = rf.get("/", REMOTE_ADDR="192.0.2.9", HTTP_X_FORWARDED_FOR="203.0.113.1, 198.51.100.7")
+    assert throttle.client_address(request) == "192.0.2.9", "anybody can send that header"
+    settings.HTTPS = True
+    assert throttle.client_address(request) == "198.51.100.7", "what the proxy saw, not what the client claimed"
+    assert throttle.client_address(rf.get("/", REMOTE_ADDR="192.0.2.9")) == "192.0.2.9"
+
+
 def test_success_clears_the_account_but_buys_no_guesses(owner: User) -> None:
     for _ in range(5):
         attempt("owner", "wrong")
