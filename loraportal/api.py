@@ -58,6 +58,7 @@ def exception_handler(exc: Exception, context: dict[str, Any]) -> Response | Non
         headers.update(exc.headers)
         if exc.retry_after is not None:
             headers["Retry-After"] = str(max(1, math.ceil(exc.retry_after)))
+        logger.info("refused: %s %s %s", exc.status, exc.code, exc.param or "")
         body = error_body(exc.code, exc.message, exc.param, **exc.extra)
         return Response(body, status=exc.status, headers=headers)
     if isinstance(exc, Http404):
