@@ -47,6 +47,7 @@ ROUTES: dict[str, dict[str, str]] = {
     "model-management.html": {"GET": PUBLIC},  # redirects to the page, which asks
     "lora-test.html": {"GET": PUBLIC},
     "styleguide": {"GET": PUBLIC},
+    "account": {"GET": PAGE, "POST": PAGE},
     "tokens": {"GET": PAGE, "POST": PAGE},
     "tokens/<int:pk>/revoke": {"POST": OWN_PAGE},
     "models": {"GET": PAGE},

@@ -55,7 +55,7 @@ class Conversations(APIView):
         body.is_valid(raise_exception=True)
         self.check_room(request)
         given = {key: value for key, value in body.validated_data.items() if key != "leaf"}
-        return Response(conversation_json(Conversation.objects.create(user=request.user, **given)), status=201)
+        return Response(conversation_json(Conversation.objects.create(user_id=request.user.pk, **given)), status=201)
 
     def check_room(self, request: Request) -> None:
         if Conversation.objects.of(request.user).count() >= MOST_CONVERSATIONS:

@@ -87,15 +87,19 @@ class Run:
         if self._stream is not None:
             await self._stream.cancel()
 
+    def _on_withdrawn(self) -> None:
+        self._stopped = True
+        if self._stream is not None:
+            self._stream.cancel_nowait()
+
     def _tell(self) -> None:
         for event in self._readers:
             event.set()
 
     async def _run(self) -> None:
-        loop = asyncio.get_running_loop()
         try:
             with translation.override(self.language):
-                async with watched(self.grant, lambda: loop.create_task(self.stop())):
+                async with watched(self.grant, self._on_withdrawn):
                     await self._answer()
         except ApiError as error:
             self._fail(error)

@@ -44,7 +44,7 @@ def current(context: dict[str, Any], *names: str) -> SafeString:
     """`aria-current="page"` where the request's route has one of these names."""
     request = context.get("request")
     match = getattr(request, "resolver_match", None)
-    return format_html('aria-current="page"') if match and match.url_name in names else format_html("")
+    return SafeString('aria-current="page"' if match and match.url_name in names else "")
 
 
 @register.filter

@@ -85,14 +85,18 @@ function show(scroll = true) {
   $("[data-empty]").hidden = branch.length > 0;
   const running = branch.find((message) => message.state === "running");
   following = running?.id ?? null;
-  $("[data-stop]").hidden = following === null;
-  $("[data-send]").hidden = following !== null;
+  if (field) {
+    $("[data-stop]").hidden = following === null;
+    $("[data-send]").hidden = following !== null;
+  }
   showConversation();
   if (scroll) toEnd();
 }
 
 function showConversation() {
-  $("[data-title]").textContent = conversation?.title ?? "";
+  const title = $("[data-title]");
+  title.textContent = conversation?.title ?? "";
+  title.hidden = !title.textContent;
   $("[data-conversation-menu]").hidden = !conversation;
   if (!conversation) return;
   document.title = `${conversation.title || gettext("Chat")} · LoRA Portal`;

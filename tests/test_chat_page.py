@@ -1,0 +1,118 @@
+"""The chat page in a real browser: hostile texts stay texts, an answer survives a reload, people see only their own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from .fixtures.portal import Portal
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
+HOSTILE = [
+    "<script>window.hit = 1</script>",
+    "<img src=x onerror='window.hit = 1'>",
+    "<svg/onload=window.hit=1>",
+    "<iframe srcdoc='<script>parent.hit = 1</script>'></iframe>",
+    "[go](javascript:window.hit=1) [go](data:text/html,<script>1</script>) [go](vbscript:x)",
+    "[go](java\tscript:window.hit=1) [go](JaVaScRiPt:window.hit=1) <javascript:window.hit=1>",
+    "![x](https://elsewhere.invalid/pixel.png) ![x](x 'onerror=window.hit=1')",
+    '[x](https://ok.invalid/"onmouseover="window.hit=1)',
+    "```html\n<script>window.hit = 1</script>\n```\n`<img src=x onerror=window.hit=1>`",
+    "| <img src=x onerror=window.hit=1> | b |\n| --- | --- |\n| <script>window.hit=1</script> | [x](javascript:1) |",
+    "$$\\href{javascript:window.hit=1}{x}$$ $\\htmlStyle{background:url(//x.invalid)}{x}$ \\(\\url{javascript:1}\\)",
+    "> <b onclick=window.hit=1>x\n\n1. <a href=javascript:window.hit=1>x</a>\n   - **<i onload=window.hit=1>**",
+    "<style>*{display:none}</style><form action=//x.invalid><input autofocus onfocus=window.hit=1>",
+    "&lt;script&gt;window.hit=1&lt;/script&gt; \u202e<script>window.hit=1</script>\x00",
+]
+# What may never come out of a text, however much of it has arrived.
+BAD = """(box) => [...box.querySelectorAll('*')].flatMap((node) => {
+  const banned = 'script img iframe object embed style form link meta video audio'.split(' ');
+  const found = banned.includes(node.localName) ? [node.localName] : [];
+  for (const { name, value } of node.attributes) {
+    if (name.startsWith('on') || ['style', 'srcdoc'].includes(name)) found.push(name);
+    const address = ['href', 'src', 'xlink:href', 'action'].includes(name) && node.localName !== 'use';
+    if (address && !/^(https?:\\/\\/|mailto:)/.test(value)) found.push(`${name}=${value}`);
+  }
+  return found;
+})"""
+
+
+def test_hostile_texts_stay_texts_at_every_length(portal: Portal, sign_in: Callable[..., Any]) -> None:
+    page = sign_in(portal, "owner")
+    outside: list[str] = []
+    page.on("request", lambda request: outside.append(request.url) if not request.url.startswith(portal.url) else None)
+    page.goto("/chat")
+    page.locator("html[data-ready=true]").wait_for()
+    page.evaluate(
+        """async (texts) => {
+          const { MarkdownView } = await import('/static/js/lib/markdown.js');
+          for (const text of texts) {
+            const box = document.createElement('div');
+            box.className = 'grown';
+            document.body.append(box);
+            const view = new MarkdownView(box);
+            for (let end = 1; end <= text.length; end++) view.show(text.slice(0, end));
+          }
+        }""",
+        HOSTILE,
+    )
+    page.wait_for_load_state("networkidle")  # formulas are drawn when their library has come
+    boxes = page.locator(".grown")
+    assert boxes.count() == len(HOSTILE)
+    for index, text in enumerate(HOSTILE):
+        assert boxes.nth(index).evaluate(BAD) == [], text
+    assert page.evaluate("window.hit") is None
+    assert outside == []
+
+
+def test_a_stored_conversation_is_shown_as_text(portal: Portal, sign_in: Callable[..., Any]) -> None:
+    messages: list[dict[str, Any]] = []
+    for number, text in enumerate(HOSTILE):
+        asked = {"id": 2 * number + 1, "parent": 2 * number or None, "role": "user", "content": text}
+        told = {"id": 2 * number + 2, "parent": 2 * number + 1, "role": "assistant", "content": text}
+        messages += [asked, told]
+    title = "<img src=x onerror=window.hit=1></title><script>window.hit=1</script>"
+    made = portal.api("POST", "/api/chat/import", {"title": title, "messages": messages}, user="owner")
+    assert made.status == 201, made.text
+    page = sign_in(portal, "owner")
+    page.goto(f"/chat/{made.json()['id']}")
+    page.locator("html[data-ready=true]").wait_for()
+    assert page.get_by_test_id("message-assistant").count() == len(HOSTILE)
+    assert page.locator("[data-messages]").evaluate(BAD) == []
+    assert page.get_by_test_id("chat-title").inner_text() == title
+    assert page.evaluate("window.hit") is None
+
+
+def test_ask_reload_in_mid_stream_stop_and_others(portal: Portal, sign_in: Callable[..., Any]) -> None:
+    page = sign_in(portal, "owner")
+    assert portal.api("POST", "/api/lora/scan").status == 200
+    page.goto("/chat")
+    page.get_by_test_id("chat-settings-open").click()
+    page.get_by_test_id("max-tokens").fill("400")
+    page.get_by_test_id("settings-done").click()
+    page.get_by_test_id("chat-target").select_option("tiny-llama")
+    page.get_by_test_id("chat-input").fill("hello")
+    page.keyboard.press("Enter")
+    answer = page.get_by_test_id("message-assistant")
+    answer.wait_for()
+    page.wait_for_url("**/chat/*")
+    page.reload()
+    answer.wait_for()
+    if page.get_by_test_id("chat-stop").is_visible():
+        page.get_by_test_id("chat-stop").click()
+    page.get_by_test_id("message-again").wait_for()
+    assert answer.get_attribute("data-state") in ("stopped", "done")
+    number = page.url.rpartition("/")[2]
+    kept = portal.api("GET", f"/api/chat/conversations/{number}", user="owner").json()["messages"][-1]
+    page.reload()
+    answer.wait_for()
+    assert page.locator("[data-id]", has=page.locator(".md")).count() == 2
+    assert kept["state"] == answer.get_attribute("data-state")
+
+    other = sign_in(portal, "outsider")
+    assert other.goto(f"/chat/{number}").status == 404
+    other.goto("/chat")
+    assert other.get_by_test_id("conversations").locator("a").count() == 0
