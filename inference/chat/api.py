@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from django.conf import settings
+from django.contrib.auth.models import User
 from django.http import Http404, HttpResponse
 from django.utils.text import slugify
 from django.utils.translation import gettext as _
@@ -55,7 +56,8 @@ class Conversations(APIView):
         body.is_valid(raise_exception=True)
         self.check_room(request)
         given = {key: value for key, value in body.validated_data.items() if key != "leaf"}
-        return Response(conversation_json(Conversation.objects.create(user_id=request.user.pk, **given)), status=201)
+        made = Conversation.objects.create(user=cast(User, request.user), **given)
+        return Response(conversation_json(made), status=201)
 
     def check_room(self, request: Request) -> None:
         if Conversation.objects.of(request.user).count() >= MOST_CONVERSATIONS:

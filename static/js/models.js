@@ -1,6 +1,7 @@
 // The list of adapters: scan, activate, deactivate, delete, filter without reload, and changes made elsewhere.
 import { busy as showBusy, change, deletion } from "./lib/adapter.js";
 import { post } from "./lib/api.js";
+import { Bulk } from "./lib/bulk.js";
 import { $, $$ } from "./lib/dom.js";
 import { fill, gettext, ngettext, number } from "./lib/i18n.js";
 import { failed, toast } from "./lib/toast.js";
@@ -11,6 +12,10 @@ const SCANNING_MS = 700;
 const list = $("[data-list]");
 const unfolded = new Set();
 const busy = new Set();
+const bulk = $("[data-bulk]") && new Bulk($("[data-bulk]"), list, () => {
+  list.dataset.etag = "";
+  return refresh();
+});
 let scanning = false;
 let latest = 0;
 
@@ -53,6 +58,7 @@ function replace(fresh) {
     if (typing) restore(typing);
   }
   applyUnfolded();
+  bulk?.apply();
 }
 
 const keyed = (root) => [...root.children].filter((child) => child.dataset.key);

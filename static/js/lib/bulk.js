@@ -1,0 +1,70 @@
+// One action on many adapters of the list.
+import { busy } from "./adapter.js";
+import { post } from "./api.js";
+import { $, $$ } from "./dom.js";
+import { fill, gettext, ngettext } from "./i18n.js";
+import { failed, toast } from "./toast.js";
+
+const MOST = 200; // of one call
+
+export class Bulk {
+  #chosen = new Set();
+
+  constructor(bar, list, refresh) {
+    this.bar = bar;
+    this.list = list;
+    this.refresh = refresh;
+    list.addEventListener("change", (event) => {
+      if (!event.target.matches("[data-select]")) return;
+      if (event.target.checked) this.#chosen.add(event.target.value);
+      else this.#chosen.delete(event.target.value);
+      this.#show();
+    });
+    bar.addEventListener("click", (event) => {
+      const button = event.target.closest("button");
+      if (!button) return;
+      if ("bulkClear" in button.dataset) this.#clear();
+      else if (button.dataset.bulkAction) this.#run(button);
+    });
+  }
+
+  /** Tick again what was ticked before the list was drawn anew; what has left the list is let go. */
+  apply() {
+    const boxes = $$("[data-select]", this.list);
+    const here = new Set(boxes.map((box) => box.value));
+    for (const id of this.#chosen) if (!here.has(id)) this.#chosen.delete(id);
+    for (const box of boxes) box.checked = this.#chosen.has(box.value);
+    this.#show();
+  }
+
+  #show() {
+    const count = this.#chosen.size;
+    this.bar.hidden = count === 0;
+    $("[data-bulk-count]", this.bar).textContent = fill(ngettext("%(n)s selected", "%(n)s selected", count), { n: count });
+  }
+
+  #clear() {
+    this.#chosen.clear();
+    this.apply();
+  }
+
+  async #run(button) {
+    const ids = [...this.#chosen].slice(0, MOST).map(Number);
+    const nameOf = (id) => $(`[data-id="${id}"]`, this.list)?.dataset.name ?? id;
+    busy(button, true);
+    try {
+      const { results } = await post("/api/lora/models/bulk", { action: button.dataset.bulkAction, ids });
+      const good = results.filter((result) => result.ok);
+      const bad = results.filter((result) => !result.ok);
+      if (good.length) toast("good", fill(ngettext("Done for %(n)s adapter", "Done for %(n)s adapters", good.length), { n: good.length }));
+      for (const { id, message } of bad.slice(0, 3)) toast("bad", fill(gettext("%(name)s: refused"), { name: nameOf(id) }), message);
+      if (bad.length > 3) toast("bad", fill(ngettext("%(n)s more was refused", "%(n)s more were refused", bad.length - 3), { n: bad.length - 3 }), gettext("The reasons stand in the list."));
+      this.#clear();
+    } catch (error) {
+      failed(error);
+    } finally {
+      busy(button, false);
+    }
+    await this.refresh();
+  }
+}
