@@ -175,7 +175,7 @@ def test_a_link_swapped_in_between_check_and_open(
 
 
 @pytest.mark.parametrize("kind", ["pipe", "socket", "folder"])
-def test_what_is_not_a_file(registry: Path, kind: str) -> None:
+def test_what_is_not_a_file(registry: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = make.adapter(registry / "one")
     path = folder / "adapter_model.safetensors"
     path.unlink()
@@ -185,7 +185,7 @@ def test_what_is_not_a_file(registry: Path, kind: str) -> None:
         path.mkdir()
     else:
         with socket.socket(socket.AF_UNIX) as server:
-            os.chdir(folder)
+            monkeypatch.chdir(folder)  # the name of a socket may not be long
             server.bind("adapter_model.safetensors")
     services.scan(None)
     codes = {"pipe": "not_a_file", "socket": "unreadable", "folder": "weights_missing"}
