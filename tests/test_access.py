@@ -22,7 +22,7 @@ from accounts.tokens import issue_token
 from accounts.websocket import AuthMiddleware
 from adapters.models import LoraAdapter, Scan, ScanState, Status
 from inference import frames
-from inference.chat.models import Conversation
+from inference.chat.models import Assistant, Conversation
 from inference.consumers import GenerateConsumer
 from inference.ledger import ledger
 from inference.manager import ModelManager
@@ -54,6 +54,11 @@ ROUTES: dict[str, dict[str, str]] = {
     "models/<int:pk>": {"GET": PAGE},
     "test": {"GET": PAGE},
     "compare": {"GET": PAGE},
+    "assistants": {"GET": PAGE},
+    "assistants/new": {"GET": PAGE, "POST": PAGE},
+    "assistants/<int:pk>": {"GET": OWN_PAGE, "POST": OWN_PAGE},
+    "assistants/<int:pk>/delete": {"POST": OWN_PAGE},
+    "assistants/<int:pk>/talk": {"POST": OWN_PAGE},
     "chat": {"GET": PAGE},
     "chat/<int:pk>": {"GET": OWN_PAGE},
     "api/lora/models": {"GET": SIGNED},
@@ -180,6 +185,8 @@ def address(world: SimpleNamespace, route: str) -> str:
     if "<int:pk>" in route:
         if route.startswith("tokens/"):
             pk = issue_token(owner, name)[0].pk
+        elif route.startswith("assistants/"):
+            pk = Assistant.objects.create(owner=owner, name=name, target="pirate").pk
         elif "chat/" in route:
             pk = Conversation.objects.create(user=owner, title=name).pk
         else:

@@ -20,6 +20,38 @@ class State(models.TextChoices):
     FAILED = "failed", _("failed")
 
 
+class AssistantQuerySet(models.QuerySet["Assistant"]):
+    def visible_to(self, user_id: int) -> AssistantQuerySet:
+        """One's own and those that others share."""
+        return self.filter(models.Q(owner_id=user_id) | models.Q(shared=True))
+
+
+class Assistant(models.Model):
+    """A model with a purpose: what it is told, how it samples, what one may ask it. Its owner alone changes it."""
+
+    owner = models.ForeignKey(settings.AUTH_USER_MODEL, models.CASCADE, related_name="assistants")
+    name = models.CharField(_("name"), max_length=80)
+    description = models.CharField(_("description"), max_length=300, blank=True, default="")
+    icon = models.CharField(_("icon"), max_length=32, default="robot")
+    system = models.TextField(_("system prompt"), blank=True, default="")
+    target = models.CharField(_("model"), max_length=128)
+    params = models.JSONField(_("parameters"), default=dict, blank=True)
+    samples = models.JSONField(_("sample questions"), default=list, blank=True)
+    shared = models.BooleanField(_("shared"), default=False)
+    created_at = models.DateTimeField(_("made at"), auto_now_add=True)
+    updated_at = models.DateTimeField(_("updated at"), auto_now=True)
+
+    objects = AssistantQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["name", "id"]
+        verbose_name = _("assistant")
+        verbose_name_plural = _("assistants")
+
+    def __str__(self) -> str:
+        return self.name
+
+
 class ConversationQuerySet(models.QuerySet["Conversation"]):
     def of(self, user: Any) -> ConversationQuerySet:
         """Nobody sees another one's conversations, operators neither."""
@@ -30,6 +62,9 @@ class Conversation(models.Model):
     """`leaf` is the end of the branch that is shown; `target` is the slug that the next message goes to."""
 
     user = models.ForeignKey(settings.AUTH_USER_MODEL, models.CASCADE, related_name="conversations")
+    assistant = models.ForeignKey(
+        Assistant, models.SET_NULL, null=True, blank=True, related_name="conversations", verbose_name=_("assistant")
+    )
     title = models.CharField(_("title"), max_length=200, blank=True, default="")
     system = models.TextField(_("system prompt"), blank=True, default="")
     target = models.CharField(_("model"), max_length=128, blank=True, default="")

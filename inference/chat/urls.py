@@ -7,6 +7,11 @@ from . import api, pages
 urlpatterns = [
     *both("chat", pages.chat, "chat"),
     *both("chat/<int:pk>", pages.chat, "conversation"),
+    *both("assistants", pages.assistants, "assistants"),
+    *both("assistants/new", pages.edit_assistant, "assistant-new"),
+    *both("assistants/<int:pk>", pages.edit_assistant, "assistant"),
+    *both("assistants/<int:pk>/delete", pages.delete_assistant, "assistant-delete"),
+    *both("assistants/<int:pk>/talk", pages.talk_to_assistant, "assistant-talk"),
     *both("api/chat/conversations", api.Conversations.as_view(), "api_conversations"),
     *both("api/chat/import", api.Import.as_view(), "api_conversation_import"),
     *both("api/chat/conversations/<int:pk>", api.ConversationView.as_view(), "api_conversation"),

@@ -204,6 +204,13 @@ document.addEventListener("keydown", (event) => {
   if (event.key === "Escape" && following !== null && !$("dialog[open]")) socket.stop(following);
 });
 
+$("[data-empty]").addEventListener("click", (event) => {
+  const sample = event.target.closest("[data-sample]");
+  if (!sample || !field) return;
+  field.value = sample.textContent;
+  send();
+});
+
 settings.addEventListener("submit", async () => {
   const system = settings.elements.system.value;
   if (!conversation || system === conversation.system) return;

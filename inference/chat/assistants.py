@@ -1,0 +1,62 @@
+"""Assistants: a model with a purpose. Who sees which, conversations with one, and one-shot answers for programs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from channels.db import database_sync_to_async
+from django.http import Http404
+
+from ..access import Grant
+from ..engine.protocol import Params
+from ..errors import EngineError
+from ..limits import admit
+from ..manager import Answer, Request, get_manager
+from ..targets import find, resolve_adapter
+from .models import Assistant, Conversation
+
+
+def problem_of(target: str) -> str:
+    """Why this model cannot answer now, as an error code; "" where it can."""
+    try:
+        find(target)
+    except EngineError as error:
+        return error.code
+    return ""
+
+
+def talk(assistant: Assistant, user: Any) -> Conversation:
+    """A new conversation that begins with the assistant's settings."""
+    return Conversation.objects.create(
+        user=user,
+        assistant=assistant,
+        system=assistant.system,
+        target=assistant.target,
+        params=assistant.params,
+    )
+
+
+def _visible(assistant_id: int, user_id: int) -> Assistant:
+    found = Assistant.objects.visible_to(user_id).filter(pk=assistant_id).first()
+    if found is None:
+        raise Http404
+    return found
+
+
+async def chat_with_lora(assistant_id: int, lora_model_id: int, message: str, grant: Grant) -> Answer:
+    """One answer of an assistant, given by the adapter `lora_model_id` whatever the assistant's own model is.
+
+    Counts as a request of `grant`'s account. Raises Http404 (no such assistant or adapter for this account),
+    EngineError, ApiError (limits).
+    """
+    assistant = await database_sync_to_async(_visible)(assistant_id, grant.user_id)
+    target = await resolve_adapter(lora_model_id)
+    messages = [{"role": "user", "content": message}]
+    if assistant.system.strip():
+        messages.insert(0, {"role": "system", "content": assistant.system})
+    params: Params = assistant.params
+    request = Request(
+        user=f"user:{grant.user_id}", base=target.base, adapter=target.adapter, messages=messages, params=params
+    )
+    with await admit(grant, target.slug, target.digest, params) as ticket:
+        return await get_manager().run(request, ticket.add)
