@@ -11,8 +11,10 @@ import logging
 import queue
 import threading
 import time
+from collections import Counter, defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 from django.db import DatabaseError, IntegrityError, connection, transaction
@@ -28,7 +30,11 @@ logger = logging.getLogger(__name__)
 RENEW_EVERY = 15.0  # seconds
 LEASE = timedelta(seconds=60)  # the slots of a process that died are free again after this
 WAITING = 100_000  # entries kept while the database is away
+FREE = datetime(2000, 1, 1, tzinfo=UTC)
+BATCH = 256
+ATTEMPTS = 60
 RETRY_SECONDS = 1.0
+IDENTITY = ("user_id", "day", "token_ref", "model", "digest")
 
 
 @dataclass
@@ -74,10 +80,12 @@ class Ledger:
         except queue.Full:
             logger.error("the ledger is full: an entry is lost")
 
-    def flush(self) -> None:
-        """Block until everything posted so far is written (tests, and the end of the process)."""
+    def flush(self, timeout: float = 60.0) -> None:
+        """Block until everything posted so far is written, at most `timeout` seconds."""
         if self._thread is not None and self._thread.is_alive():
-            self._queue.join()
+            done = self._queue.all_tasks_done
+            with done:
+                done.wait_for(lambda: not self._queue.unfinished_tasks, timeout)
 
     def close(self, timeout: float = 3.0) -> None:
         thread, self._thread = self._thread, None
@@ -98,31 +106,48 @@ class Ledger:
             if time.monotonic() - renewed >= RENEW_EVERY:
                 self._renew()
                 renewed = time.monotonic()
+            batch = self._next()
+            postings = [posting for posting in batch if posting is not None]
             try:
-                posting = self._queue.get(timeout=RENEW_EVERY)
-            except queue.Empty:
-                continue
-            try:
-                if posting is None:
-                    return
-                self._write(posting)
+                if postings:
+                    self._write(postings)
+            except Exception:  # noqa: BLE001  (the books must outlive whatever one entry does)
+                logger.exception("%d entries of the ledger are lost", len(postings))
             finally:
                 if self._queue.empty():
                     connection.close()  # own threads close their connections
-                self._queue.task_done()
-
-    def _write(self, posting: Posting) -> None:
-        for _attempt in range(60):
-            try:
-                write(posting)
+                for _entry in batch:
+                    self._queue.task_done()
+            if None in batch:
                 return
-            except IntegrityError:
-                return  # the account was deleted meanwhile
+
+    def _next(self) -> list[Posting | None]:
+        """What is waiting now; empty after RENEW_EVERY seconds without anything."""
+        batch: list[Posting | None] = []
+        try:
+            batch.append(self._queue.get(timeout=RENEW_EVERY))
+            while len(batch) < BATCH:
+                batch.append(self._queue.get_nowait())
+        except queue.Empty:
+            pass
+        return batch
+
+    def _write(self, postings: list[Posting]) -> None:
+        for _attempt in range(ATTEMPTS):
+            try:
+                release(postings)
+                write(postings)
+                return
+            except IntegrityError:  # an account was deleted meanwhile
+                if len(postings) > 1:
+                    for posting in postings:
+                        self._write([posting])
+                return
             except DatabaseError as error:
                 logger.warning("the ledger cannot write: %s", error.__class__.__name__)
                 connection.close()
                 time.sleep(RETRY_SECONDS)
-        logger.error("an entry of the ledger is lost")
+        logger.error("%d entries of the ledger are lost", len(postings))
 
     def _renew(self) -> None:
         held = list(self._held)
@@ -134,37 +159,38 @@ class Ledger:
             logger.warning("the ledger cannot renew slots: %s", error.__class__.__name__)
 
 
-def write(posting: Posting) -> None:
-    with transaction.atomic():
-        Slot.objects.filter(holder=posting.holder).update(holder="", expires_at=timezone.now())
+def release(postings: list[Posting]) -> None:
+    """Slots go free first of all: somebody may be waiting for one."""
+    holders = [posting.holder for posting in postings]
+    Slot.objects.filter(holder__in=holders).update(holder="", expires_at=FREE)
+
+
+def write(postings: list[Posting]) -> None:
+    """Everything else, in one transaction and with one update for what belongs to one row."""
+    meters: Counter[tuple[str, date]] = Counter()
+    usage: dict[tuple[Any, ...], Counter[str]] = defaultdict(Counter)
+    for posting in postings:
         for key, reserved in posting.reserved.items():
-            rows = Meter.objects.filter(key=key, day=posting.day)
-            rows.update(day_tokens=F("day_tokens") + (posting.used - reserved))
+            meters[key, posting.day] += posting.used - reserved
         if posting.used:
-            add_usage(posting)
-    if posting.used:
-        record_use(posting.digest, posting.completion_tokens)
+            row = usage[posting.user_id, posting.day, posting.token_ref, posting.model, posting.digest]
+            row["requests"] += 1
+            for name in ("prompt_tokens", "completion_tokens", "cached_tokens"):
+                row[name] += getattr(posting, name)
+    with transaction.atomic():
+        for (key, day), change in sorted(meters.items()):
+            Meter.objects.filter(key=key, day=day).update(day_tokens=F("day_tokens") + change)
+        for identity, counts in sorted(usage.items()):
+            add_usage(dict(zip(IDENTITY, identity, strict=True)), counts)
+            record_use(identity[-1], counts["completion_tokens"], counts["requests"])
 
 
-def add_usage(posting: Posting) -> None:
-    identity: dict[str, Any] = {
-        "user_id": posting.user_id,
-        "day": posting.day,
-        "token_ref": posting.token_ref,
-        "model": posting.model,
-        "digest": posting.digest,
-    }
+def add_usage(identity: dict[str, Any], counts: Mapping[str, int]) -> None:
     rows = UsageDay.objects.filter(**identity)
-    for _attempt in range(3):
-        changed = rows.update(
-            requests=F("requests") + 1,
-            prompt_tokens=F("prompt_tokens") + posting.prompt_tokens,
-            completion_tokens=F("completion_tokens") + posting.completion_tokens,
-            cached_tokens=F("cached_tokens") + posting.cached_tokens,
-        )
-        if changed:
-            return
+    change = {name: F(name) + count for name, count in counts.items()}
+    if not rows.update(**change):
         UsageDay.objects.get_or_create(**identity)
+        rows.update(**change)
 
 
 ledger = Ledger()

@@ -30,6 +30,7 @@ from .models import Meter, Slot
 MINUTE = timedelta(seconds=60)
 DEFAULT_TOKENS = 256  # what the engine takes for max_tokens where a request names none
 ATTEMPTS = 5
+SETTLING = 0.2  # seconds
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,9 @@ class Ticket:
             self.closed = True
             ledger.post(self.posting)
 
+    def __del__(self) -> None:
+        self.close()
+
     def __enter__(self) -> Ticket:
         return self
 
@@ -116,6 +120,10 @@ def book(grant: Grant, model: str, digest: str, generations: int, tokens: int) -
         except OperationalError:  # a deadlock on MySQL: the other one won
             if attempt == ATTEMPTS - 1:
                 raise
+        except ApiError as refusal:
+            if attempt or refusal.code != "too_many_generations":
+                raise
+            ledger.flush(SETTLING)  # an answer may have ended whose slot is about to be given back
     ledger.hold(posting.holder)
     return Ticket(posting, generations, tightest(states))
 

@@ -21,12 +21,20 @@ from .test_server import Site
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow]
 
 
-@pytest.fixture
-def site(tmp_path: Any, registry: SimpleNamespace, operator: User, token_for: Callable[..., str]) -> Iterator[Site]:
-    site = Site(tmp_path, token_for(operator, "infer", "operate"))
+@pytest.fixture(scope="module")
+def served(django_db_setup: None, django_db_blocker: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """One server for all tests here; each makes its own rows and token."""
+    with django_db_blocker.unblock():
+        site = Site(tmp_path_factory.mktemp("site"), "")
     yield site
     site.process.kill()
     site.process.wait()
+
+
+@pytest.fixture
+def site(served: Site, registry: SimpleNamespace, operator: User, token_for: Callable[..., str]) -> Site:
+    served.token = token_for(operator, "infer", "operate")
+    return served
 
 
 @pytest.fixture

@@ -146,7 +146,8 @@ def test_sigterm_says_goodbye_and_leaves_no_worker(site: Site, registry: SimpleN
     post = ThreadPoolExecutor(1).submit(
         site.call, "POST", f"/api/lora/models/{registry.pirate.pk}/test", {"prompt": "hang"}
     )
-    site.wait_until(lambda: site.running() == 2)
+    stream = site.raw("/v1/completions", {"model": "poet", "prompt": "hang", "stream": True})
+    site.wait_until(lambda: site.running() == 3)
     worker = site.call("GET", "/api/inference/status")[1]["worker"]["pid"]
     began = time.monotonic()
     site.process.send_signal(signal.SIGTERM)
@@ -154,6 +155,10 @@ def test_sigterm_says_goodbye_and_leaves_no_worker(site: Site, registry: SimpleN
         while True:
             link.recv(10)
     assert closed.value.rcvd is not None and closed.value.rcvd.code == 1001  # going away
+    streamed = b""
+    while more := stream.recv(2**16):
+        streamed += more
+    assert b'"code":"shutting_down"' in streamed and b"data: [DONE]" in streamed
     assert post.result(10)[0] == 503
     assert post.result(10)[1]["error"]["code"] == "shutting_down"
     site.process.wait(10)
