@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 from django.conf import settings
 from django.contrib.auth.decorators import login_required
+from django.db.models import Sum
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
+from django.utils import timezone
 from django.views.decorators.csrf import ensure_csrf_cookie
 from django.views.decorators.http import require_safe
 
+from accounts.decorators import operator_required
 from adapters.models import BaseModel, LoraAdapter
 
 from .frames import MAX_TARGETS
+from .models import UsageDay
 
+USAGE_DAYS = 30
 MOST_TARGETS = 1000  # in a select; the address can still name any other
 
 
@@ -68,3 +74,13 @@ def compare(request: HttpRequest) -> HttpResponse:
             "max_prompt_chars": settings.MAX_PROMPT_CHARS,
         },
     )
+
+
+@operator_required
+@require_safe
+def monitoring(request: HttpRequest) -> HttpResponse:
+    """What the engine holds and does now (the page asks the API), and what each model was used for."""
+    since = timezone.now().date() - timedelta(days=USAGE_DAYS - 1)
+    sums = {name: Sum(name) for name in ("requests", "prompt_tokens", "completion_tokens", "cached_tokens")}
+    usage = UsageDay.objects.filter(day__gte=since).values("model").annotate(**sums).order_by("-requests", "model")
+    return render(request, "inference/monitoring.html", {"usage": list(usage[:100]), "usage_days": USAGE_DAYS})

@@ -12,6 +12,7 @@ from .usage import UsageView
 urlpatterns = [
     *both("test", pages.test, "test"),
     *both("compare", pages.compare, "compare"),
+    *both("monitoring", pages.monitoring, "monitoring"),
     path("lora-test.html", RedirectView.as_view(pattern_name="test", query_string=True)),
     *both("api/lora/models/<int:pk>/test", api.TestView.as_view(), "api_lora_test"),
     *both("api/inference/status", api.StatusView.as_view(), "api_inference_status"),

@@ -32,6 +32,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 # Who may. A page knows sessions alone; a call knows sessions and tokens, and a token may only what its scopes say.
 PUBLIC, PAGE, SIGNED, INFER, OPERATE, OWN, OWN_PAGE = "public", "page", "signed", "infer", "operate", "own", "own page"
+OPERATOR_PAGE = "operator's page"
 
 ROUTES: dict[str, dict[str, str]] = {
     "": {"GET": PUBLIC},
@@ -53,6 +54,7 @@ ROUTES: dict[str, dict[str, str]] = {
     "models": {"GET": PAGE},
     "models/<int:pk>": {"GET": PAGE},
     "test": {"GET": PAGE},
+    "monitoring": {"GET": OPERATOR_PAGE},
     "compare": {"GET": PAGE},
     "assistants": {"GET": PAGE},
     "assistants/new": {"GET": PAGE, "POST": PAGE},
@@ -114,8 +116,10 @@ def expected(rule: str, actor: Actor) -> str:
     token = actor.scopes is not None
     if rule == PUBLIC:
         return "yes"
-    if actor == ANONYMOUS or (token and rule in (PAGE, OWN_PAGE)):
+    if actor == ANONYMOUS or (token and rule in (PAGE, OWN_PAGE, OPERATOR_PAGE)):
         return "no"
+    if rule == OPERATOR_PAGE:
+        return "yes" if actor.staff else "no"
     if rule in (PAGE, SIGNED):
         return "yes"
     if rule == OPERATE:

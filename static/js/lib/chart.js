@@ -31,6 +31,7 @@ export function lineChart(box, series, label) {
     box.replaceChildren(picture(series, width, height, label, tip), tip);
   };
   new ResizeObserver(draw).observe(box);
+  box.addEventListener("redraw", draw); // after the points of a series have changed
 }
 
 function picture(series, width, height, label, tip) {
