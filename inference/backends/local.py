@@ -247,9 +247,11 @@ class LocalBackend:
         entry = self._entries.get(request_id)
         if entry is None:
             return  # ended meanwhile, with everything that waited
-        worker = self._worker
         self._residents.note(entry.command)
-        if worker is not None and worker.ready:
+        worker = self._worker
+        if entry.sent:
+            pass  # with everything that waited, when the worker became ready
+        elif worker is not None and worker.ready:
             self._send(worker, entry)
         elif entry.command["type"] not in STARTS:
             self._finish(failure(request_id, "engine_unavailable"))

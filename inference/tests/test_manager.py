@@ -199,6 +199,30 @@ async def test_requests_that_wait_for_the_start_survive_a_failed_one(
     assert (await asyncio.wait_for(task, 10)).text == "tiny says patience "
 
 
+async def test_a_request_is_sent_once_even_as_the_worker_becomes_ready(manager: ModelManager) -> None:
+    """It is in the books before the I/O thread hears of it: both that thread and the start could send it."""
+    backend, sent = manager.backend, []
+    await manager.run(ask("warm up"))
+    original = backend._send
+
+    def send(worker: Any, entry: Any) -> None:
+        sent.append(entry.command["id"])
+        original(worker, entry)
+
+    backend._send = send  # type: ignore[method-assign]
+    read = backend._read_inbox
+
+    def ready_first() -> None:  # what `_ready` does, between the booking and the inbox
+        for entry in list(backend._entries.values()):
+            if not entry.sent and backend._worker is not None:
+                backend._send(backend._worker, entry)
+        read()
+
+    backend._read_inbox = ready_first  # type: ignore[method-assign]
+    assert (await manager.run(ask("once"))).text == "tiny says once "
+    assert len(sent) == len(set(sent)) == 1
+
+
 async def test_cancel_while_the_worker_starts(make_manager: Callable[..., ModelManager], tmp_path: Path) -> None:
     stone = tmp_path / "die"
     stone.touch()
