@@ -116,8 +116,7 @@ class AdapterLoader:
     def waits_for_room(self, digest: str) -> bool:
         """Whether a read adapter stands outside because those inside are all in use."""
         return any(
-            spec["digest"] == digest and self.residency.victims(loaded.bytes) is None
-            for spec, loaded, _ in self.landed
+            spec["digest"] == digest and self.residency.victims(loaded.bytes) is None for spec, loaded, _ in self.landed
         )
 
     def reset(self) -> None:
