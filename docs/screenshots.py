@@ -44,8 +44,8 @@ PROMPT = {"en": "What should I pack for a day at the sea?", "zh-hans": "What sho
 CHOSEN = {
     "test-page": ("test-answered", "en", "light", 1280),
     "models": ("models", "en", "light", 1280),
-    "models-zh-dark": ("models", "zh-hans", "dark", 1280),
-    "compare": ("compare-answered", "en", "light", 1280),
+    "model-zh-dark": ("model", "zh-hans", "dark", 1280),
+    "compare": ("compare", "en", "light", 1280),
 }
 
 
@@ -152,10 +152,41 @@ class Camera:
         self.page.get_by_test_id("toast").get_by_role("button").click()
         self.shoot("test-answered")
 
+    def compare(self) -> None:
+        self.page.goto("/compare?models=smollm2-135m-instruct,pirate,haiku,json-only")
+        self.page.get_by_test_id("prompt-input").fill(PROMPT[self.language])
+        self.page.locator("[data-preset=precise]").dispatch_event("click")
+        self.page.get_by_test_id("max-tokens").evaluate("field => field.value = 72")
+        self.page.get_by_test_id("send-button").click()
+        for vote in self.page.get_by_test_id("vote").all():
+            self.page.locator(f"[data-vote={vote.get_attribute('data-vote')}]:not(:disabled)").wait_for()
+        self.page.get_by_test_id("reference").select_option("smollm2-135m-instruct")
+        self.page.evaluate("scrollTo(0, 0)")
+        self.shoot("compare", full=True)
+
+    def chat(self) -> None:
+        self.page.goto("/chat?model=pirate")
+        self.shoot("chat-empty")
+        for slug, text in (("pirate", PROMPT[self.language]), ("json-only", "And what should I eat there?")):
+            self.page.get_by_test_id("chat-target").select_option(slug)
+            self.page.get_by_test_id("chat-input").fill(text)
+            self.page.keyboard.press("Enter")
+            self.page.get_by_test_id("message-user").filter(has_text=text).wait_for()
+            self.page.locator("[data-testid=chat-log] [data-state=running]").wait_for(state="detached")
+        self.shoot("chat")
+
     def shoot_all(self) -> None:
         self.shoot("models", "/models", full=True)
         self.shoot("test", "/test")
         self.ask("pirate")
+        row = self.page.goto("/models") and self.page.locator('[data-testid=model-row][data-slug="pirate"]')
+        self.shoot("model", f"/models/{row.get_attribute('data-id')}", full=True)
+        self.compare()
+        self.chat()
+        self.shoot("assistants", "/assistants")
+        self.shoot("assistant", "/assistants/new", full=True)
+        self.shoot("monitoring", "/monitoring", full=True)
+        self.shoot("account", "/account")
         self.shoot("tokens", "/tokens")
         self.shoot("not-found", "/nothing-here")
 
