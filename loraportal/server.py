@@ -18,6 +18,7 @@ from twisted.internet import defer, reactor
 from inference.manager import close_manager
 
 from .backpressure import Brakes
+from .bodies import BoundedFactory
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +44,14 @@ class PortalServer(Server):
     def listen_success(self, port: Any) -> None:
         super().listen_success(port)
         reactor.callWhenRunning(self.on_listen)
+
+    @property
+    def http_factory(self) -> BoundedFactory:
+        return self._http_factory
+
+    @http_factory.setter
+    def http_factory(self, _daphnes_own: Any) -> None:
+        self._http_factory = BoundedFactory(self)
 
     async def handle_reply(self, protocol: Any, message: dict[str, Any]) -> None:
         self.brakes.before(protocol, message)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
@@ -122,6 +123,28 @@ def test_leaving_a_websocket_frees_the_request(site: Site) -> None:
     site.wait_until(lambda: site.running() == 2)
     link.socket.close()  # no closing handshake: the other end vanished
     assert site.wait_until(lambda: site.running() == 0) < 1.5
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_huge_body_is_refused_while_it_arrives(site: Site, chunked: bool) -> None:
+    link = socket.create_connection(("127.0.0.1", site.port), 10)
+    length = "Transfer-Encoding: chunked" if chunked else f"Content-Length: {10**12}"
+    link.sendall(f"POST /v1/completions HTTP/1.1\r\nHost: 127.0.0.1\r\n{length}\r\n\r\n".encode())
+    block = b"x" * 2**16
+    answer, sent = b"", 0
+    while not answer:
+        try:
+            link.sendall(b"%x\r\n%s\r\n" % (len(block), block) if chunked else block)
+            sent += len(block)
+        except OSError:
+            pass  # it has hung up; what it said is still there to be read
+        link.settimeout(0.01)
+        with contextlib.suppress(TimeoutError):
+            answer = link.recv(2**16)
+        link.settimeout(10)
+    assert answer.startswith(b"HTTP/1.1 413 ") and b"body_too_large" in answer
+    assert sent < 8 * 2**20
+    assert site.call("GET", "/api/inference/status")[0] == 200
 
 
 def test_reader_that_reads_nothing_costs_little(site: Site) -> None:
