@@ -287,7 +287,7 @@ STORAGES = {
         "BACKEND": (
             "django.contrib.staticfiles.storage.StaticFilesStorage"
             if DEBUG
-            else "servestatic.storage.CompressedManifestStaticFilesStorage"
+            else "loraportal.storage.HashedStaticFilesStorage"
         )
     },
 }
