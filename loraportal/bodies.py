@@ -44,7 +44,7 @@ class BoundedRequest(WebRequest):
         body = JsonResponse(error_body("body_too_large", message)).content
         head = f"HTTP/1.1 413 Content Too Large\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
         self.channel.transport.write(head.encode() + b"Connection: close\r\n\r\n" + body)
-        reactor.callLater(LINGER, self.channel.transport.abortConnection)
+        reactor.callLater(LINGER, self.channel.transport.abortConnection)  # type: ignore[arg-type]
 
 
 class BoundedFactory(HTTPFactory):

@@ -13,6 +13,7 @@ import pytest_asyncio
 from channels.db import database_sync_to_async
 from channels.testing import WebsocketCommunicator
 from django.contrib.auth.models import User
+from django.test import Client as Browser
 
 from accounts.models import ApiToken
 from accounts.tokens import issue_token
@@ -287,6 +288,29 @@ def withdraw(token: ApiToken, how: str) -> None:
         token.delete()
     else:
         User.objects.filter(pk=token.user_id).update(is_active=False)
+
+
+async def test_session_that_ends_takes_its_answers_with_it(
+    registry: SimpleNamespace, manager: ModelManager, monkeypatch: pytest.MonkeyPatch, settings: Any
+) -> None:
+    monkeypatch.setattr(access, "INTERVAL", 0.05)
+
+    def sign_in() -> tuple[Browser, bytes]:
+        browser = Browser()
+        browser.force_login(User.objects.create_user("teammate"))
+        name = settings.SESSION_COOKIE_NAME
+        return browser, f"{name}={browser.cookies[name].value}".encode()
+
+    browser, cookie = await database_sync_to_async(sign_in)()
+    headers = [HERE, (b"cookie", cookie), (b"origin", b"http://localhost:8000")]
+    socket = WebsocketCommunicator(AuthMiddleware(GenerateConsumer.as_asgi()), "/ws/generate", headers=headers)
+    assert (await socket.connect())[0]
+    client = Client(socket)
+    await client.ask("g1", "hang", "pirate")
+    await client.until("token")
+    await database_sync_to_async(browser.logout)()
+    assert (await client.error())["code"] == "revoked"
+    await idle(manager)
 
 
 async def test_withdrawn_token_starts_nothing(client: Client, token: tuple[ApiToken, str]) -> None:
