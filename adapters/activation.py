@@ -124,9 +124,13 @@ def _refuse(adapter: LoraAdapter, actor: AbstractBaseUser | None, refused: Refus
     if adapter.status == Status.ACTIVE and store.has(adapter.digest):
         adapter.record(EventKind.REFUSED, actor, refused.code, refused.details, adapter.status, adapter.status)
         return
+    adapter.mark_failed(actor, refused.code, {**refused.details, "files": files_signature(adapter)})
+
+
+def files_signature(adapter: LoraAdapter) -> str:
+    """Of config and weights as they are now: a refusal by their values stands until this changes."""
     candidate = look_again(adapter, real_roots())
-    files = candidate.core_signature if candidate is not None else ""
-    adapter.mark_failed(actor, refused.code, {**refused.details, "files": files})
+    return candidate.core_signature if candidate is not None else ""
 
 
 def deactivate(adapter_id: int, actor: AbstractBaseUser | None, reason: str = "") -> LoraAdapter:

@@ -7,6 +7,7 @@ from typing import Any
 from django.db.models import F
 from django.utils import timezone
 
+from .activation import files_signature
 from .failures import FAILURES
 from .models import EventKind, LoraAdapter
 from .signals import adapter_released
@@ -33,7 +34,7 @@ def record_proof(
             guarded.update(effect_kl=kl, effect_changed=changed, proven_digest=digest, proven_at=now, updated_at=now)
             adapter.record(EventKind.PROVEN, details={"kl": kl, "changed": changed})
             continue
-        details: dict[str, Any] = {"reason": message[:500]}
+        details: dict[str, Any] = {"reason": message[:300], "files": files_signature(adapter)}
         known = code if code in FAILURES else "adapter_incompatible"
         adapter.mark_failed(None, known, details)
     if concerned and not ok:

@@ -145,7 +145,7 @@ class LoraAdapter(models.Model):
         same = self.status == Status.ACTIVE and self.digest == digest
         proof: dict[str, Any] = (
             {}
-            if self.digest == digest
+            if self.proven_digest == digest
             else {"proven_digest": "", "proven_at": None, "effect_kl": None, "effect_changed": None}
         )
         return self._transition(

@@ -1,0 +1,227 @@
+"""`/api/lora/...`: contract, roles, and how many queries a list takes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.test import Client
+
+from adapters import scanning, services
+from adapters.leases import Hold
+from adapters.models import LoraAdapter, TrainingFacts
+from adapters.tests import layouts as make
+
+pytestmark = pytest.mark.django_db
+LIST = "/api/lora/models"
+
+
+@pytest.fixture
+def op(operator: Any) -> Client:
+    client = Client()
+    client.force_login(operator)
+    return client
+
+
+@pytest.fixture
+def plain(person: Any) -> Client:
+    client = Client()
+    client.force_login(person)
+    return client
+
+
+def results(client: Client, query: str = "") -> list[dict[str, Any]]:
+    response = client.get(f"{LIST}?{query}")
+    assert response.status_code == 200, response.content
+    found: list[dict[str, Any]] = response.json()["results"]
+    return found
+
+
+def test_scan_list_activate_deactivate(registry: Path, op: Client) -> None:
+    make.hf_run(registry, "run")
+    make.adapter(registry / "zero", make.lora_tensors(b_fill=0.0))
+    summary = op.post("/api/lora/scan").json()
+    assert set(summary) == {"found", "new", "changed", "missing", "incomplete", "duration_ms"}
+    assert (summary["found"], summary["new"]) == (5, 5)
+    latest = op.get("/api/lora/scan").json()
+    assert (latest["state"], latest["found"]) == ("done", 5)
+    row = next(r for r in results(op) if r["name"] == "run")
+    assert (row["status"], row["failure"], row["effect"], row["digest"]) == ("discovered", None, None, "")
+    assert row["base"]["name"] == make.BASE_NAME
+    assert str(registry) not in str(row)
+    for slash in ("", "/"):
+        answer = op.post(f"{LIST}/{row['id']}/activate{slash}")
+        assert (answer.status_code, answer.json()["status"]) == (200, "active")
+    zero = next(r for r in results(op) if r["name"] == "zero")
+    answer = op.post(f"{LIST}/{zero['id']}/activate")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (422, "no_effect")
+    assert op.get(f"{LIST}/{zero['id']}").json()["failure"]["code"] == "no_effect"
+    answer = op.post(f"{LIST}/{row['id']}/deactivate")
+    assert (answer.status_code, answer.json()["status"]) == (200, "discovered")
+    kinds = [event["kind"] for event in op.get(f"{LIST}/{row['id']}/events").json()["results"]]
+    assert kinds == ["deactivated", "activated", "discovered"]
+
+
+def test_errors_have_their_place(registry: Path, op: Client) -> None:
+    make.adapter(registry / "one")
+    op.post("/api/lora/scan")
+    pk = LoraAdapter.objects.get().pk
+    for method, path, body, status, code, param in [
+        ("get", f"{LIST}/999999", None, 404, "not_found", None),
+        ("post", f"{LIST}/999999/activate", None, 404, "not_found", None),
+        ("get", f"{LIST}?status=deployed", None, 400, "invalid", "status"),
+        ("get", f"{LIST}?ordering=password", None, 400, "invalid", "ordering"),
+        ("get", f"{LIST}?missing=perhaps", None, 400, "invalid", "missing"),
+        ("get", f"{LIST}?page=999", None, 404, "not_found", None),
+        ("patch", f"{LIST}/{pk}", {"slug": "A b"}, 400, "invalid", "slug"),
+        ("patch", f"{LIST}/{pk}", {"slug": "tiny-llama-0.1m"}, 409, "slug_taken", "slug"),
+        ("patch", f"{LIST}/{pk}", {"base": "nope"}, 400, "invalid", "base"),
+        ("patch", f"{LIST}/{pk}", {"tags": "x"}, 400, "not_a_list", "tags"),
+        ("patch", f"{LIST}/{pk}", {"notes": "x" * 20_001}, 400, "max_length", "notes"),
+        ("delete", f"{LIST}/{pk}?files=1", None, 400, "not_confirmed", "confirm"),
+        ("post", f"{LIST}/bulk", {"action": "explode", "ids": [1]}, 400, "invalid_choice", "action"),
+    ]:  # type: ignore[var-annotated]
+        answer = getattr(op, method)(path, body or {}, content_type="application/json")
+        error = answer.json()["error"]
+        assert (answer.status_code, error["code"], error["param"]) == (status, code, param), path
+        assert error["message"]
+    with Hold(scanning.LEASE):
+        answer = op.post("/api/lora/scan")
+        assert (answer.status_code, answer.json()["error"]["code"]) == (409, "scan_running")
+    with Hold(f"adapter:{pk}"):
+        assert op.post(f"{LIST}/{pk}/activate").status_code == 409
+    answer = op.patch(f"{LIST}/{pk}", b"{", content_type="application/json")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "malformed_json")
+
+
+def test_a_plain_user_sees_what_is_active_and_changes_nothing(registry: Path, op: Client, plain: Client) -> None:
+    make.adapter(registry / "shown")
+    make.adapter(registry / "hidden", seed=2)
+    op.post("/api/lora/scan")
+    shown, hidden = (LoraAdapter.objects.get(name=name) for name in ("shown", "hidden"))
+    services.activate(shown.pk, None)
+    assert [row["name"] for row in results(plain)] == ["shown"]
+    assert plain.get(f"{LIST}/{shown.pk}").status_code == 200
+    for path in (f"{LIST}/{hidden.pk}", f"{LIST}/{hidden.pk}/events", f"{LIST}/{hidden.pk}/metrics"):
+        assert plain.get(path).status_code == 404
+    for method, path in [
+        ("post", "/api/lora/scan"),
+        ("get", "/api/lora/scan"),
+        ("post", f"{LIST}/{shown.pk}/activate"),
+        ("post", f"{LIST}/{shown.pk}/deactivate"),
+        ("patch", f"{LIST}/{shown.pk}"),
+        ("delete", f"{LIST}/{shown.pk}"),
+        ("post", f"{LIST}/bulk"),
+    ]:
+        assert getattr(plain, method)(path).status_code == 403
+    stranger = Client()
+    assert stranger.get(LIST).status_code == 401
+    shown.refresh_from_db()
+    assert shown.status == "active"
+
+
+def test_search_filters_and_ordering(registry: Path, op: Client) -> None:
+    make.adapter(registry / "pirate", make.lora_tensors(rank=2), r=2)
+    make.adapter(registry / "poet", make.lora_tensors(rank=8), r=8)
+    make.adapter(registry / "lost", base_model_name_or_path="Qwen/Other")
+    op.post("/api/lora/scan")
+    pirate = LoraAdapter.objects.get(name="pirate")
+    services.edit(pirate.pk, None, notes="arr matey", tags=["sea", "fun"])
+    services.activate(pirate.pk, None)
+
+    def names(query: str) -> list[str]:
+        return [row["name"] for row in results(op, query)]
+
+    assert names("ordering=name") == ["lost", "pirate", "poet"]
+    assert names("ordering=-rank&base=tiny-llama-0.1m") == ["poet", "pirate"]
+    assert names("status=active") == names("search=matey") == names("search=SEA+pir") == names("tag=sea") == ["pirate"]
+    assert names("search=qwen") == names("failure=base_not_found") == ["lost"]
+    assert names("status=failed&search=pirate") == []
+    assert len(results(op, "search=%25%27%22%5C")) == 0
+    page = op.get(f"{LIST}?page_size=2&ordering=name").json()
+    assert (page["count"], len(page["results"]), page["previous"]) == (3, 2, None)
+    assert page["next"].endswith("page=2&page_size=2") or "page=2" in page["next"]
+
+
+def test_patch_and_delete(registry: Path, op: Client) -> None:
+    make.adapter(registry / "one")
+    op.post("/api/lora/scan")
+    pk = LoraAdapter.objects.get().pk
+    body = {"name": "Eins", "notes": "n", "tags": ["B", "a"], "slug": "eins"}
+    row = op.patch(f"{LIST}/{pk}", body, content_type="application/json").json()
+    assert {key: row[key] for key in body} == body | {"tags": ["a", "b"]}
+    assert op.patch(f"{LIST}/{pk}", {"status": "active"}, content_type="application/json").json()["status"] != "active"
+    assert op.delete(f"{LIST}/{pk}").status_code == 204
+    op.post("/api/lora/scan")
+    pk = LoraAdapter.objects.get().pk
+    assert op.delete(f"{LIST}/{pk}?files=1&confirm=one").status_code == 204
+    assert not (registry / "one").exists()
+
+
+def test_bulk(registry: Path, op: Client) -> None:
+    make.adapter(registry / "good")
+    make.adapter(registry / "zero", make.lora_tensors(b_fill=0.0))
+    op.post("/api/lora/scan")
+    good, zero = (LoraAdapter.objects.get(name=name).pk for name in ("good", "zero"))
+    body = {"action": "activate", "ids": [good, zero, 999_999]}
+    rows = op.post(f"{LIST}/bulk", body, content_type="application/json").json()["results"]
+    assert [(row["id"], row["ok"], row["code"]) for row in rows] == [
+        (good, True, ""),
+        (zero, False, "no_effect"),
+        (999_999, False, "not_found"),
+    ]
+
+
+def test_metrics(registry: Path, op: Client) -> None:
+    make.hf_run(registry, "run", (10, 20), best=20)
+    op.post("/api/lora/scan")
+    pk = LoraAdapter.objects.get(name="run/checkpoint-20").pk
+    found = op.get(f"{LIST}/{pk}/metrics").json()
+    assert found["use"] == {"requests": 0, "tokens": 0, "last_used_at": None}
+    training = found["training"]
+    assert (training["steps"], training["best_step"], training["learning_rate"]) == (20, 20, 1e-4)
+    assert [point["step"] for point in training["curve"]] == [10, 20]
+    assert training["base_model"] == make.HUB_ID
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [b"", b"{", b"[]", b'{"log_history": 5}', b'{"log_history": [1, {"step": "x"}, {"step": 1, "loss": NaN}]}'],
+)
+def test_damaged_facts_stop_nothing(registry: Path, damage: bytes) -> None:
+    folder = make.adapter(registry / "one")
+    for name in ("trainer_state.json", "trainer_log.jsonl", "args.json", "README.md"):
+        (folder / name).write_bytes(damage)
+    services.scan(None)
+    adapter = LoraAdapter.objects.get()
+    assert services.activate(adapter.pk, None).status == "active"
+    facts = TrainingFacts.objects.filter(adapter=adapter).first()
+    assert facts is None or facts.curve in ([], [{"step": 1}])
+
+
+def test_queries_of_lists_do_not_grow(registry: Path, op: Client, django_assert_max_num_queries: Any) -> None:
+    for number in range(40):
+        make.adapter(registry / f"a{number}", seed=number)
+    services.scan(None)
+    for adapter in LoraAdapter.objects.all()[:20]:
+        services.edit(adapter.pk, None, tags=["x", f"t{adapter.pk}"])
+    with django_assert_max_num_queries(6):
+        assert len(results(op, "page_size=200")) == 40
+    with django_assert_max_num_queries(6):
+        results(op, "page_size=200&search=a&ordering=-created_at")
+    pk = LoraAdapter.objects.first().pk  # type: ignore[union-attr]
+    for path in (f"{LIST}/{pk}", f"{LIST}/{pk}/events", f"{LIST}/{pk}/metrics", "/api/lora/bases"):
+        with django_assert_max_num_queries(7):
+            assert op.get(path).status_code == 200
+
+
+def test_bases(registry: Path, op: Client, plain: Client, tmp_path: Path) -> None:
+    make.base_model(tmp_path / "models" / "NoTokenizer", tokenizer=False)
+    op.post("/api/lora/scan")
+    found = {row["name"]: row for row in op.get("/api/lora/bases").json()["results"]}
+    assert found["NoTokenizer"]["problem"]["code"] == "base_tokenizer_missing"
+    tiny = found[make.BASE_NAME]
+    assert tiny["problem"] is None and tiny["has_chat_template"] and tiny["context_length"] == 128
+    assert tiny["memory"]["fp32"] > tiny["memory"]["bf16"] > tiny["memory"]["nf4"]
+    assert [row["name"] for row in plain.get("/api/lora/bases").json()["results"]] == [make.BASE_NAME]
