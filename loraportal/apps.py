@@ -5,5 +5,5 @@ class LoraPortalConfig(AppConfig):
     name = "loraportal"
 
     def ready(self) -> None:
-        from . import checks  # noqa: F401  (registers the system checks)
+        from . import checks, lookups  # noqa: F401  (they register themselves)
         from .schema import calls, chat, security  # noqa: F401  (registers the API's description)
