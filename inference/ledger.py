@@ -80,6 +80,11 @@ class Ledger:
         except queue.Full:
             logger.error("the ledger is full: an entry is lost")
 
+    @property
+    def pending(self) -> bool:
+        """Whether something posted is not written yet."""
+        return self._queue.unfinished_tasks > 0
+
     def flush(self, timeout: float = 60.0) -> None:
         """Block until everything posted so far is written, at most `timeout` seconds."""
         if self._thread is not None and self._thread.is_alive():

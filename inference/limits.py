@@ -30,7 +30,7 @@ from .models import Meter, Slot
 MINUTE = timedelta(seconds=60)
 DEFAULT_TOKENS = 256  # what the engine takes for max_tokens where a request names none
 ATTEMPTS = 5
-SETTLING = 0.2  # seconds
+SETTLING = 0.05  # seconds
 
 
 @dataclass(frozen=True)
@@ -120,10 +120,6 @@ def book(grant: Grant, model: str, digest: str, generations: int, tokens: int) -
         except OperationalError:  # a deadlock on MySQL: the other one won
             if attempt == ATTEMPTS - 1:
                 raise
-        except ApiError as refusal:
-            if attempt or refusal.code != "too_many_generations":
-                raise
-            ledger.flush(SETTLING)  # an answer may have ended whose slot is about to be given back
     ledger.hold(posting.holder)
     return Ticket(posting, generations, tightest(states))
 
@@ -228,6 +224,16 @@ def headers(kind: str, left: int, limit: int, reset: float) -> dict[str, str]:
 async def admit(grant: Grant, model: str, digest: str, params: Params, generations: int = 1) -> Ticket:
     """Before anything is asked of the engine. Raises ApiError (429)."""
     tokens = generations * params.get("max_tokens", DEFAULT_TOKENS)
+    try:
+        return await booked(grant, model, digest, generations, tokens)
+    except ApiError as refusal:
+        if refusal.code != "too_many_generations" or not ledger.pending:
+            raise
+    await asyncio.sleep(SETTLING)  # an answer has ended whose slot is being given back just now
+    return await booked(grant, model, digest, generations, tokens)
+
+
+async def booked(grant: Grant, model: str, digest: str, generations: int, tokens: int) -> Ticket:
     booking = asyncio.ensure_future(database_sync_to_async(book)(grant, model, digest, generations, tokens))
     try:
         return await asyncio.shield(booking)
