@@ -30,7 +30,7 @@ class Conversation(Serializer):
 
 class ChatMessage(Serializer):
     id = s.IntegerField()
-    parent = s.IntegerField(allow_null=True)
+    parent = s.IntegerField(allow_null=True)  # type: ignore[assignment]
     role = s.ChoiceField(choices=["user", "assistant"])
     content = s.CharField(allow_blank=True)
     state = s.ChoiceField(choices=["done", "running", "stopped", "failed"])
@@ -47,7 +47,7 @@ class WholeConversation(Conversation):
 
 class ImportedMessage(Serializer):
     id = s.IntegerField(min_value=0)
-    parent = s.IntegerField(allow_null=True, required=False)
+    parent = s.IntegerField(allow_null=True, required=False)  # type: ignore[assignment]
     role = s.ChoiceField(choices=["user", "assistant"])
     content = s.CharField(allow_blank=True)
 

@@ -30,7 +30,7 @@ def reference(row: torch.Tensor, p: SamplingParams) -> dict[int, float]:
     if p.top_p < 1.0:
         scores = TopPLogitsWarper(p.top_p)(ids, scores)
     if p.min_p > 0.0:
-        scores = MinPLogitsWarper(p.min_p)(ids, scores)
+        scores = MinPLogitsWarper(p.min_p)(ids, scores)  # type: ignore[arg-type]
     probs = torch.softmax(scores[0], dim=-1)
     return {i: float(v) for i, v in enumerate(probs) if v > 0}
 

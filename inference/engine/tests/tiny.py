@@ -102,7 +102,7 @@ def write_adapter(folder: Path, base: Path, recipe: AdapterRecipe) -> Path:
         )  # fmt: skip
     config = LoraConfig(
         r=recipe.rank, lora_alpha=recipe.alpha, target_modules=targets, task_type="CAUSAL_LM",
-        init_lora_weights=False, **recipe.extra,
+        init_lora_weights=False, **recipe.extra,  # type: ignore[arg-type]  # PEFT takes a fraction too
     )  # fmt: skip
     wrapped = get_peft_model(model, config)
     with torch.no_grad():
@@ -111,7 +111,7 @@ def write_adapter(folder: Path, base: Path, recipe: AdapterRecipe) -> Path:
                 parameter.normal_(0, recipe.scale)
             elif "lora_A" in name:
                 parameter.normal_(0, recipe.scale / 4)
-    wrapped.save_pretrained(folder)
+    wrapped.save_pretrained(str(folder))
     return folder
 
 
