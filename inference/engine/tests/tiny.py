@@ -101,8 +101,9 @@ def write_adapter(folder: Path, base: Path, recipe: AdapterRecipe) -> Path:
              and "wpe" not in name}
         )  # fmt: skip
     config = LoraConfig(
-        r=recipe.rank, lora_alpha=recipe.alpha, target_modules=targets, task_type="CAUSAL_LM",
-        init_lora_weights=False, **recipe.extra,  # type: ignore[arg-type]  # PEFT takes a fraction too
+        r=recipe.rank, lora_alpha=recipe.alpha, target_modules=targets,  # type: ignore[arg-type]
+        task_type="CAUSAL_LM",
+        init_lora_weights=False, **recipe.extra,
     )  # fmt: skip
     wrapped = get_peft_model(model, config)
     with torch.no_grad():
