@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from adrf.views import APIView
+from django.conf import settings
 from django.utils.translation import gettext as _
 from rest_framework.permissions import IsAuthenticated
 from rest_framework.request import Request as ApiRequest
@@ -22,7 +23,7 @@ from .access import Grant
 from .errors import EngineError, api_error
 from .limits import admit
 from .manager import Answer, Request, get_manager
-from .targets import Target, resolve_adapter
+from .targets import Target, resolve, resolve_adapter
 
 ASKED = ("messages", "prompt")
 
@@ -76,6 +77,27 @@ def answer_json(target: Target, answer: Answer) -> dict[str, Any]:
     if answer.logprobs:
         body["logprobs"] = answer.logprobs
     return body
+
+
+class CountView(APIView):
+    """How many tokens a prompt has for a model, and how many the model takes."""
+
+    permission_classes = [IsAuthenticated, CanInfer]
+
+    async def post(self, request: ApiRequest) -> Response:
+        data = json_object(request)
+        name = params.text(data.get("model"), "model", 200)
+        unknown = next((key for key in data if key not in ("model", *ASKED)), None)
+        if unknown is not None:
+            raise params.refuse(str(unknown)[:64], "unknown_parameter", _("There is no parameter named %(param)s."))
+        messages, prompt = params.either(data)
+        try:
+            target = await resolve(name)
+            tokens, context_length = await get_manager().count_tokens(target.base, messages, prompt)
+        except EngineError as error:
+            raise api_error(error, raw_prompt=prompt is not None, name=name) from None
+        limit = min(context_length, settings.ENGINE_MAX_CONTEXT)
+        return Response({"tokens": tokens, "context_length": limit})
 
 
 class StatusView(APIView):

@@ -15,6 +15,7 @@ urlpatterns = [
     *both("monitoring", pages.monitoring, "monitoring"),
     path("lora-test.html", RedirectView.as_view(pattern_name="test", query_string=True)),
     *both("api/lora/models/<int:pk>/test", api.TestView.as_view(), "api_lora_test"),
+    *both("api/inference/count", api.CountView.as_view(), "api_inference_count"),
     *both("api/inference/status", api.StatusView.as_view(), "api_inference_status"),
     *both("api/inference/unload", api.UnloadView.as_view(), "api_inference_unload"),
     *both("readyz", observing.readyz, "readyz"),

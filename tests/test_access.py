@@ -73,6 +73,7 @@ ROUTES: dict[str, dict[str, str]] = {
     "api/lora/models/bulk": {"POST": OPERATE},
     "api/lora/bases": {"GET": SIGNED},
     "api/lora/scan": {"GET": OPERATE, "POST": OPERATE},
+    "api/inference/count": {"POST": INFER},
     "api/inference/status": {"GET": OPERATE},
     "api/inference/unload": {"POST": OPERATE},
     "api/usage": {"GET": SIGNED},

@@ -84,6 +84,19 @@ class Status(Serializer):
     engine = s.DictField(allow_null=True, help_text="What is loaded, memory, queue.")
 
 
+class CountRequest(Serializer):
+    """Exactly one of `messages` and `prompt`."""
+
+    model = s.CharField(max_length=200, help_text="Slug of an adapter or a base.")
+    messages = s.ListField(child=s.DictField(), required=False)
+    prompt = s.CharField(required=False)
+
+
+class Count(Serializer):
+    tokens = s.IntegerField()
+    context_length = s.IntegerField(help_text="Tokens that prompt and answer may have together.")
+
+
 class Freed(Serializer):
     freed_bytes = s.IntegerField()
 

@@ -173,6 +173,25 @@ describe(
     ),
 )
 describe(
+    "inference.api.CountView",
+    post=call(
+        answers.Count,
+        "How many tokens a prompt has",
+        400,
+        401,
+        403,
+        404,
+        409,
+        413,
+        415,
+        422,
+        503,
+        operation_id="count_tokens",
+        body=answers.CountRequest,
+        examples=example({"model": "pirate", "prompt": "Hello!"}),
+    ),
+)
+describe(
     "inference.api.StatusView",
     get=call(answers.Status, "What the engine holds and does", 401, 403, operation_id="engine_status"),
 )

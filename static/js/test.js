@@ -1,4 +1,5 @@
 // The test page: one model, one prompt, a streamed answer and what it took.
+import { post } from "./lib/api.js";
 import { copyText } from "./lib/clipboard.js";
 import { $, $$ } from "./lib/dom.js";
 import { fill, gettext, ngettext, number, seconds } from "./lib/i18n.js";
@@ -8,6 +9,7 @@ import { GenerateSocket } from "./lib/socket.js";
 import { lengthOf, TextStream } from "./lib/stream.js";
 import { toast } from "./lib/toast.js";
 
+const COUNT_AFTER_MS = 400;
 const form = $("[data-test]");
 if (form) start();
 
@@ -160,6 +162,32 @@ function start() {
     toast("bad", gettext("No answer"), frame.message);
   }
 
+  // Tokens of what is being written ----------------------------------------------------------------------------------
+
+  let countTimer;
+  let counting = 0;
+
+  function countSoon() {
+    clearTimeout(countTimer);
+    countTimer = setTimeout(count, COUNT_AFTER_MS);
+  }
+
+  async function count() {
+    const line = $("[data-count]");
+    const turn = ++counting;
+    if (!prompt.value.trim()) return (line.textContent = "");
+    const messages = [{ role: "user", content: prompt.value }];
+    if (system.value.trim()) messages.unshift({ role: "system", content: system.value });
+    try {
+      const { tokens, context_length: limit } = await post("/api/inference/count", { model: model.value, messages });
+      if (turn !== counting) return;
+      line.textContent = fill(gettext("%(n)s of %(limit)s tokens"), { n: number(tokens), limit: number(limit) });
+      line.classList.toggle("text-bad", tokens + Number(form.elements.max_tokens.value || 0) > limit);
+    } catch {
+      line.textContent = ""; // Sending says what is wrong.
+    }
+  }
+
   // Events -------------------------------------------------------------------------------------------------------
 
   function permalink() {
@@ -187,7 +215,11 @@ function start() {
     run?.handle.stop();
   });
   $("[data-retry]").addEventListener("click", send);
-  model.addEventListener("change", showTarget);
+  model.addEventListener("change", () => {
+    showTarget();
+    countSoon();
+  });
+  for (const field of [prompt, system, form.elements.max_tokens]) field.addEventListener("input", countSoon);
   system.addEventListener("input", showSystem);
   system.closest("details").addEventListener("toggle", showSystem);
   $("[data-permalink]").addEventListener("click", async () => {
@@ -210,5 +242,6 @@ function start() {
   if (system.value) system.closest("details").open = true;
   showTarget();
   showSystem();
+  if (prompt.value) countSoon();
   document.documentElement.dataset.ready = "true";
 }
