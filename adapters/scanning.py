@@ -135,6 +135,9 @@ class _Run:
         self.slugs.update(BaseModel.objects.values_list("slug", flat=True))
         self.known = _known()
         self.imported = Imported()
+        before = Scan.objects.exclude(pk=self.row.pk).first()
+        if before is not None and before.state == ScanState.FAILED:  # it may have died before it marked its groups
+            self.groups.update(LoraAdapter.objects.values_list("group_hash", flat=True).distinct())
         self.total = sum(1 for known in self.known.values() if known.root in roots)
         fresh: list[Candidate] = []
         for root in _outermost(roots):
