@@ -31,6 +31,9 @@ def targets(wanted: str = "") -> dict[str, Any]:
     if wanted and not any(adapter.slug == wanted for adapter in adapters):
         adapters[:0] = active.filter(slug=wanted)
     bases = [base for base in BaseModel.objects.order_by("name") if base.usable]
+    for base in [*bases, *(adapter.base for adapter in adapters if adapter.base)]:
+        # What the engine serves, not what the model could.
+        base.served_context = min(base.context_length, settings.ENGINE_MAX_CONTEXT)  # type: ignore[attr-defined]
     return {"adapters": adapters, "bases": bases}
 
 

@@ -10,6 +10,7 @@ import { lengthOf, TextStream } from "./lib/stream.js";
 import { toast } from "./lib/toast.js";
 
 const COUNT_AFTER_MS = 400;
+const RECOUNT_AFTER_MS = 4000;
 const form = $("[data-test]");
 if (form) start();
 
@@ -183,8 +184,9 @@ function start() {
       if (turn !== counting) return;
       line.textContent = fill(gettext("%(n)s of %(limit)s tokens"), { n: number(tokens), limit: number(limit) });
       line.classList.toggle("text-bad", tokens + Number(form.elements.max_tokens.value || 0) > limit);
-    } catch {
+    } catch (error) {
       line.textContent = ""; // Sending says what is wrong.
+      if (error.status === 503 && turn === counting) countTimer = setTimeout(count, RECOUNT_AFTER_MS); // it starts
     }
   }
 
