@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from django.conf import settings
+from django.utils import timezone
 
 from . import store
 from .bases import Matcher, refresh
@@ -116,7 +117,7 @@ def look_again(adapter: LoraAdapter, roots: tuple[str, ...]) -> Candidate | None
 def _refuse(adapter: LoraAdapter, actor: AbstractBaseUser | None, refused: Refused) -> None:
     """Write a refusal down: as a failure, or beside the copy that is still served, or as "wait"."""
     if refused.code == "incomplete":
-        LoraAdapter.objects.filter(pk=adapter.pk).update(incomplete=True)
+        LoraAdapter.objects.filter(pk=adapter.pk).update(incomplete=True, updated_at=timezone.now())
         return
     if refused.code in {"files_missing", "changed_meanwhile", "store_full", "store_unwritable"}:
         adapter.record(EventKind.REFUSED, actor, refused.code, refused.details, adapter.status, adapter.status)

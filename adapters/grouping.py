@@ -8,6 +8,8 @@ from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any
 
+from django.utils import timezone
+
 from .failures import Refused
 from .formats.files import open_below, parse_json, read_small
 from .layout import CHECKPOINT, WEIGHTS
@@ -33,7 +35,9 @@ def mark_groups(groups: Iterable[str], roots: tuple[str, ...]) -> None:
         changed: list[LoraAdapter] = []
         for group in members.values():
             changed += _mark(group, roots)
-        LoraAdapter.objects.bulk_update(changed, ["is_best", "is_last", "duplicate_of"], batch_size=100)
+        for adapter in changed:
+            adapter.updated_at = timezone.now()
+        LoraAdapter.objects.bulk_update(changed, ["is_best", "is_last", "duplicate_of", "updated_at"], batch_size=100)
 
 
 def _mark(group: list[LoraAdapter], roots: tuple[str, ...]) -> list[LoraAdapter]:

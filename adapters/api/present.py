@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..failures import render
+from ..memory import fits
 from ..models import AdapterEvent, BaseModel, LoraAdapter, Scan, TrainingFacts
 
 
@@ -69,6 +70,7 @@ def base_json(base: BaseModel) -> dict[str, Any]:
         "context_length": base.context_length,
         "has_chat_template": base.has_chat_template,
         "memory": {"fp32": base.memory_fp32, "bf16": base.memory_bf16, "nf4": base.memory_nf4},
+        "fits": fits(base),
         "problem": failure_json(base.problem_code, base.problem_details),
         "missing": base.missing,
     }

@@ -39,7 +39,7 @@ def raised_codes() -> set[str]:
                 position = 1 if name == "mark_failed" else 0
                 if name in {"Refused", "mark_failed"} and len(node.args) > position:
                     value = node.args[position]
-                    if isinstance(value, ast.Constant):
+                    if isinstance(value, ast.Constant) and isinstance(value.value, str):
                         found.add(value.value)
     return found
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from django.test import Client
 
-from adapters import scanning, services
+from adapters import memory, scanning, services
 from adapters.leases import Hold
 from adapters.models import LoraAdapter, TrainingFacts
 from adapters.tests import layouts as make
@@ -216,7 +216,7 @@ def test_queries_of_lists_do_not_grow(registry: Path, op: Client, django_assert_
             assert op.get(path).status_code == 200
 
 
-def test_bases(registry: Path, op: Client, plain: Client, tmp_path: Path) -> None:
+def test_bases(registry: Path, op: Client, plain: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make.base_model(tmp_path / "models" / "NoTokenizer", tokenizer=False)
     op.post("/api/lora/scan")
     found = {row["name"]: row for row in op.get("/api/lora/bases").json()["results"]}
@@ -224,4 +224,8 @@ def test_bases(registry: Path, op: Client, plain: Client, tmp_path: Path) -> Non
     tiny = found[make.BASE_NAME]
     assert tiny["problem"] is None and tiny["has_chat_template"] and tiny["context_length"] == 128
     assert tiny["memory"]["fp32"] > tiny["memory"]["bf16"] > tiny["memory"]["nf4"]
+    assert tiny["fits"] == {"fp32": True, "bf16": True, "nf4": True}
+    monkeypatch.setattr(memory, "gpu_bytes", lambda: 1000)
+    rows = op.get("/api/lora/bases").json()["results"]
+    assert next(row for row in rows if row["name"] == make.BASE_NAME)["fits"]["nf4"] is False
     assert [row["name"] for row in plain.get("/api/lora/bases").json()["results"]] == [make.BASE_NAME]
