@@ -213,11 +213,13 @@ class _Run:
             update = adapter is not None and _is_update(adapter, candidate, verdict, self.configured)
             verdicts.append((candidate, adapter, verdict, update))
         with transaction.atomic():
+            # Locked until the end of the batch: somebody may forget an adapter meanwhile.
+            alive = set(LoraAdapter.objects.select_for_update().filter(pk__in=old).values_list("pk", flat=True))
             new = [self._new(c, verdict) for c, adapter, verdict, _ in verdicts if adapter is None]
             inserted = self._insert(new)
             changed = []
             for candidate, adapter, verdict, update in verdicts:
-                if adapter is not None:
+                if adapter is not None and adapter.pk in alive:
                     self._change(adapter, candidate, verdict, update)
                     changed.append(adapter)
             LoraAdapter.objects.bulk_update(changed, DESCRIBED, batch_size=100)

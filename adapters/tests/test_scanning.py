@@ -255,6 +255,25 @@ def test_a_scan_that_died_is_told_as_failed(registry: Path, monkeypatch: pytest.
     services.scan(None)  # the lock was let go
 
 
+def test_an_adapter_that_is_forgotten_during_a_scan(registry: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("one", "two"):
+        make.adapter(registry / name)
+    services.scan(None)
+    for name in ("one", "two"):
+        make.adapter(registry / name, seed=4)
+    judge = scanning.judge
+
+    def forgetting(*args: Any) -> Any:
+        LoraAdapter.objects.filter(name="one").delete()
+        return judge(*args)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(scanning, "judge", forgetting)
+        services.scan(None)
+    assert [a.name for a in LoraAdapter.objects.all()] == ["two"]
+    assert services.scan(None).new == 1
+
+
 def test_progress_is_told(registry: Path) -> None:
     make.hf_run(registry, "run")
     told: list[tuple[str, int, int]] = []
