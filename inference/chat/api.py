@@ -6,6 +6,8 @@ from typing import Any, cast
 
 from django.conf import settings
 from django.contrib.auth.models import User
+from django.db.models import Q
+from django.db.models.functions import Lower
 from django.http import Http404, HttpResponse
 from django.utils.text import slugify
 from django.utils.translation import gettext as _
@@ -17,7 +19,7 @@ from rest_framework.views import APIView
 from accounts.permissions import CanInfer
 from loraportal.api import ApiError, Pagination
 
-from .models import Conversation
+from .models import Conversation, ConversationQuerySet, Message
 from .present import conversation_json, import_json, markdown, whole_json
 
 MOST_CONVERSATIONS = 10_000
@@ -39,14 +41,24 @@ def own(request: Request, pk: int) -> Conversation:
     return found
 
 
+def having(rows: ConversationQuerySet, text: str) -> set[int]:
+    """Ids of the conversations with `text` in their title or a message; letters' case aside, whatever the collation."""
+    messages = Message.objects.filter(conversation__in=rows)
+    lower = text.lower()
+    found: set[int] = set()
+    for queryset, field, key in ((rows, "title", "pk"), (messages, "content", "conversation_id")):
+        same = Q(**{f"{field}__icontains": text}) | Q(lowered__contains=lower)
+        found.update(queryset.annotate(lowered=Lower(field)).filter(same).order_by().values_list(key, flat=True))
+    return found
+
+
 class Conversations(APIView):
     permission_classes = [CanInfer]
 
     def get(self, request: Request) -> Response:
         rows = Conversation.objects.of(request.user)
         if search := request.query_params.get("search", "").strip()[:200].replace("\0", ""):
-            found = rows.filter(messages__content__icontains=search).values("pk")
-            rows = rows.filter(title__icontains=search) | rows.filter(pk__in=found)
+            rows = rows.filter(pk__in=having(rows, search))
         pages = Pagination()
         page = pages.paginate_queryset(rows, request, view=self)
         return pages.get_paginated_response([conversation_json(row) for row in page or []])
