@@ -49,7 +49,12 @@ def of_adapter(adapter: LoraAdapter) -> Target:
         raise EngineError("adapter_inactive", detail={"name": adapter.name})
     if adapter.base is None or not adapter.base.usable:
         raise EngineError("base_missing", detail={"name": adapter.name})
-    spec: AdapterSpec = {"digest": adapter.digest, "path": str(adapter.store_path), "name": adapter.name}
+    spec: AdapterSpec = {
+        "digest": adapter.digest,
+        "path": str(adapter.store_path),
+        "name": adapter.name,
+        "proven": adapter.proven_digest == adapter.digest,
+    }
     return Target(adapter.slug, adapter.name, base_spec(adapter.base), spec, adapter.pk)
 
 

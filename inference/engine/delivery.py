@@ -21,13 +21,13 @@ class Delivery:
         sequence.last_token = now
         if choice.logprobs is not None:
             sequence.logprobs.append(choice.logprobs)
-        ended = choice.ended or choice.token in info.eos
-        if not ended or sequence.params.ignore_eos:
+        end_of_text = choice.token in info.eos and not sequence.params.ignore_eos
+        if not end_of_text:
             self.piece(sequence, sequence.text.push(choice.token))
         if sequence.text.matched is not None:
             return "stop"
         full = sequence.generated >= sequence.params.max_tokens or len(sequence.tokens) >= info.context
-        if ended and not sequence.params.ignore_eos:
+        if end_of_text or choice.ended:
             reason = "stop"
         elif full:
             reason = "length"

@@ -362,9 +362,10 @@ class Engine:
         if len(sequence.tokens) >= self.info.context:
             self.fail(sequence, context_exceeded(len(sequence.tokens), self.info.context))
             return
-        if sequence.random is None and sequence.grammar is None:
+        if not sequence.started:
             try:
                 self.runner.start(sequence)
+                sequence.started = True
             except EngineError as error:
                 self.fail(sequence, error)
 

@@ -23,6 +23,7 @@ from .attention import (
     attention_function,
 )  # fmt: skip
 from .config import EngineConfig
+from .constrain import Constraints
 from .errors import EngineError
 from .locks import DeviceLock
 from .lora import AdapterWeights, LoraBank
@@ -61,6 +62,7 @@ class Runner:
         self.proving: str | None = None
         self.info: BaseInfo | None = None
         self.decoder: Any = None  # a tokenizer of its own: `encode` runs on another thread
+        self.constraints: Constraints | None = None
         self.lock: DeviceLock | None = None
 
     # Base ------------------------------------------------------------------------------------------------------
@@ -138,6 +140,7 @@ class Runner:
             free //= 2  # the rest of the machine lives here too
         plan = memory.plan_kv(per_token, context, self.config.max_batch, free, self.config.kv_bytes, RESERVE)
         self.cache = KVCache(shapes.shapes, plan.slots + 1, plan.context, self.torch_device, dtype)
+        self.constraints = Constraints(tokenizer, reference.shape[-1])
         self.prober = Prober(probe, first, reference[first:], NO_EFFECT[precision])
         self._check_exact(spec, probe, reference, TOLERANCE[precision])
         self.info = BaseInfo(
@@ -179,7 +182,7 @@ class Runner:
     def unload_base(self) -> int:
         """Free base, adapters and cache. Returns the bytes that their tensors held."""
         freed = self.memory()["base"] + self.memory()["kv"] + self.memory()["adapters"]
-        self.model = self.bank = self.cache = self.prober = self.info = self.decoder = None
+        self.model = self.bank = self.cache = self.prober = self.info = self.decoder = self.constraints = None
         self.places = {}
         self.proving = None
         gc.collect()
@@ -253,6 +256,8 @@ class Runner:
         """Give a sequence its generator and, where it asks for one, its grammar."""
         if sequence.params.temperature > 0.0:
             sequence.random = generator(sequence.params)
+        if self.constraints is not None:
+            sequence.grammar = self.constraints.grammar(sequence.params)
 
     def step(self, chunks: list[Chunk], proof_budget: int) -> StepResult:
         """One step; raises EngineError `out_of_memory` or `internal_error`, after which it may be tried again."""
@@ -359,8 +364,9 @@ class Runner:
         )  # fmt: skip
 
     def _choice(self, sequence: Sequence, sampled: Sampled) -> Choice:
+        ended = sampled.token >= 0 and sequence.grammar is not None and sequence.grammar.take(sampled.token)
         if sampled.logprob is None or sampled.token < 0:
-            return Choice(sampled.token)
+            return Choice(sampled.token, ended=ended)
         top = [(self.decode([token]), token, value) for token, value in sampled.top or []]
         return Choice(
             sampled.token,
@@ -368,6 +374,7 @@ class Runner:
                 "token": self.decode([sampled.token]), "token_id": sampled.token, "logprob": sampled.logprob,
                 "top": top,
             },
+            ended,
         )  # fmt: skip
 
     def scrub(self, slot: int) -> None:

@@ -68,6 +68,7 @@ class Sequence:
     last_token: float = 0.0
     pieces: int = 0
     cancelled: bool = False
+    started: bool = False  # the runner knows it
     random: Any = None  # the sampler's generator of this sequence
     grammar: Any = None  # the sampler's constraint of this sequence
     logprobs: list[dict[str, Any]] = field(default_factory=list)  # not delivered yet
