@@ -181,17 +181,17 @@ def cut_after(monkeypatch: pytest.MonkeyPatch, statements: int) -> None:
     monkeypatch.setattr(BaseDatabaseSchemaEditor, "execute", counted)
 
 
-STEPS = [0, 1, 4, 9, 16, 25]
+FORWARD, BACK = [0, 4, 9, 25], [1, 4, 16]  # statements that go through; each takes a whole migration
 
 
-@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("step", FORWARD)
 def test_cut_off_on_the_way_forward(legacy: None, monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     interrupted(monkeypatch, step, everything)
     everything()
     check_carried()
 
 
-@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("step", BACK)
 def test_cut_off_on_the_way_back(legacy: None, monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     before = original()
     everything()
