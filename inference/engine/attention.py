@@ -7,9 +7,11 @@ every architecture that uses the registry works unchanged.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy
 import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention as sdpa
@@ -40,12 +42,8 @@ class KVCache:
     ) -> None:
         self.slots = slots
         self.length = length
-        self.keys = {
-            i: torch.zeros(slots, length, s.heads, s.key, device=device, dtype=dtype) for i, s in shapes.items()
-        }
-        self.values = {
-            i: torch.zeros(slots, length, s.heads, s.value, device=device, dtype=dtype) for i, s in shapes.items()
-        }
+        self.keys = {i: lazy_zeros((slots, length, s.heads, s.key), device, dtype) for i, s in shapes.items()}
+        self.values = {i: lazy_zeros((slots, length, s.heads, s.value), device, dtype) for i, s in shapes.items()}
 
     def scrub(self, slot: int) -> None:
         """Zeros instead of what a failed sequence may have left: a masked NaN is still a NaN."""
@@ -55,6 +53,14 @@ class KVCache:
     @staticmethod
     def bytes_per_token(shapes: dict[int, LayerShape], dtype: torch.dtype) -> int:
         return sum(s.heads * (s.key + s.value) for s in shapes.values()) * dtype.itemsize
+
+
+def lazy_zeros(shape: tuple[int, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Zeros whose pages a CPU backs only once they are written: torch.zeros would touch every byte."""
+    if device.type != "cpu":
+        return torch.zeros(shape, device=device, dtype=dtype)
+    size = math.prod(shape) * dtype.itemsize
+    return torch.from_numpy(numpy.zeros(size, dtype=numpy.uint8)).view(dtype).view(shape)
 
 
 @dataclass
