@@ -27,7 +27,7 @@ demo:  ## Write the demo's base model and adapters under VAR_DIR
 	@exec $(SETUP) demo
 
 css:  ## Build the style sheet and icons anew (needs Node.js; the built files are in the repository)
-	@npm ci --no-audit --no-fund
+	@npm install --no-save --no-audit --no-fund
 	@npm run build
 
 screenshots: tools demo  ## Pictures of every page into screenshots/, and anew those of the README (needs Chromium)
