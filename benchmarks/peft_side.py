@@ -30,7 +30,7 @@ def write_adapters(base: Path, folder: Path, count: int) -> list[Path]:
         for name, parameter in wrapped.named_parameters():
             if "lora_B" in name:
                 parameter.data.mul_(0.1)
-        wrapped.save_pretrained(folder / f"a{index}")
+        wrapped.save_pretrained(str(folder / f"a{index}"))
         made.append(folder / f"a{index}")
     return made
 
