@@ -23,6 +23,8 @@ from torch import Tensor
 
 from .bank import RowRanges
 
+PAUSE = 4  # steps that an adapter may sit out before it gives up its rows in the working set
+
 
 @dataclass
 class Kind:
@@ -69,6 +71,8 @@ class WorkingSet:
     a: Tensor
     b: Tensor
     ranges: RowRanges = field(default_factory=RowRanges)
+    needed: dict[str, int] = field(default_factory=dict)  # digest -> last step that used it
+    step: int = 0
 
     @property
     def capacity(self) -> int:
@@ -129,18 +133,13 @@ class LoraBank:
 
     def _enter(self, kind: Kind, users: list[str]) -> WorkingSet:
         working = self.sets.get(kind.key)
-        missing = [d for d in users if working is None or d not in working.ranges.ranges]
-        if working is not None and not missing:
-            return working
-        sizes = {digest: self.resident[digest].kinds[kind.key].a.shape[1] for digest in users}
-        if working is not None:
-            # Only the rows up to the highest range cost time, so those who are not in this step make room first.
-            if working.ranges.high + sum(sizes[d] for d in missing) > 2 * sum(sizes.values()):
-                for digest in [d for d in working.ranges.ranges if d not in sizes]:
-                    self._leave(working, digest)
-        else:
+        if working is None:
             working = self.sets[kind.key] = self._allocate(kind, 0)
-        for digest in missing:
+        sizes = {digest: self.resident[digest].kinds[kind.key].a.shape[1] for digest in users}
+        self._make_dense(working, sizes)
+        for digest in users:
+            if digest in working.ranges.ranges:
+                continue
             rows = self.resident[digest].kinds[kind.key]
             start, stop = working.ranges.place(digest, rows.a.shape[1])
             if stop > working.capacity:
@@ -149,8 +148,25 @@ class LoraBank:
             working.b[:, start:stop] = rows.b
         return working
 
+    def _make_dense(self, working: WorkingSet, sizes: dict[str, int]) -> None:
+        """Every row up to the highest range costs time in every step, so adapters that were not needed for a few steps
+        leave once they are a quarter or more, and the rest closes up. An adapter that pauses for a step stays."""
+        working.step += 1
+        for digest in sizes:
+            working.needed[digest] = working.step
+        needed = sum(sizes.values())
+        if working.ranges.high <= 1.25 * needed:
+            return
+        stale = [d for d in working.ranges.ranges if working.step - working.needed.get(d, 0) > PAUSE]
+        for digest in stale:
+            self._leave(working, digest)
+        if stale and working.ranges.high > 1.25 * working.ranges.used:
+            for digest in list(working.ranges.ranges):
+                self._leave(working, digest)  # placed anew, side by side, by the caller
+
     def _leave(self, working: WorkingSet, digest: str) -> None:
         # Blanked columns meet these rows as 0 · b, so nothing stale may lie here.
+        working.needed.pop(digest, None)
         start, stop = working.ranges.free(digest)
         working.a[:, start:stop] = 0
         working.b[:, start:stop] = 0
@@ -165,7 +181,7 @@ class LoraBank:
         new = self._allocate(kind, capacity)
         new.a[:, : old.capacity] = old.a
         new.b[:, : old.capacity] = old.b
-        new.ranges = old.ranges
+        new.ranges, new.needed, new.step = old.ranges, old.needed, old.step
         self.sets[kind.key] = new
         return new
 

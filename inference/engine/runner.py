@@ -37,6 +37,7 @@ from .sequence import Sequence
 AttentionInterface.register(NAME, attention_function)
 
 RESERVE = 512 * 2**20  # bytes kept free for activations and the tokenizer
+PROBE_LIMIT = 40  # tokens of the probe that proves exactness and effect
 PROBE = 12  # tokens of the run that traces the linear layers
 # How far our logits may lie from the model's own, relative to the largest: rounding, not mathematics.
 TOLERANCE = {"fp32": 1e-4, "bf16": 3e-2, "nf4": 5e-2}
@@ -112,7 +113,7 @@ class Runner:
         if "logits_to_keep" not in parameters or not getattr(model, "_supports_attention_backend", False):
             reason = f"{type(model).__name__} does not use Transformers' attention interface"
             raise EngineError("base_unsupported", f"{spec['name']} cannot be served: {reason}.", reason=reason)
-        probe, first = probe_tokens(tokenizer, 64)
+        probe, first = probe_tokens(tokenizer, PROBE_LIMIT)
         reference = self._own_logits(model, probe)
         model.set_attn_implementation(NAME)
         shapes = ShapeProbe()
