@@ -12,6 +12,7 @@ from types import SimpleNamespace
 from typing import Any, get_args, get_type_hints
 
 import pytest
+from channels.db import database_sync_to_async
 from channels.testing import WebsocketCommunicator
 from django.contrib import admin as django_admin
 from django.contrib.auth.models import User
@@ -22,7 +23,9 @@ from accounts.tokens import issue_token
 from accounts.websocket import AuthMiddleware
 from adapters.models import LoraAdapter, Scan, ScanState, Status
 from inference import frames
-from inference.chat.models import Assistant, Conversation
+from inference.chat import flows
+from inference.chat.consumers import FRAME_TYPES, ChatConsumer
+from inference.chat.models import Assistant, Conversation, State
 from inference.consumers import GenerateConsumer
 from inference.ledger import ledger
 from inference.manager import ModelManager
@@ -88,6 +91,7 @@ ROUTES: dict[str, dict[str, str]] = {
     "api/chat/conversations/<int:pk>/export.md": {"GET": OWN},
 }
 FRAMES = {"generate": INFER, "stop": OWN, "ack": OWN}
+CHAT_FRAMES = {"ask": OWN, "again": OWN, "continue": OWN, "follow": OWN, "stop": OWN}
 
 
 @dataclass(frozen=True)
@@ -272,9 +276,11 @@ def test_every_frame_is_classified() -> None:
     assert frame_types() == set(FRAMES)
 
 
-async def open_socket(headers: list[tuple[bytes, bytes]]) -> WebsocketCommunicator | None:
-    application = AuthMiddleware(GenerateConsumer.as_asgi())
-    socket = WebsocketCommunicator(application, "/ws/generate", headers=[(b"host", b"localhost"), *headers])
+async def open_socket(
+    headers: list[tuple[bytes, bytes]], consumer: Any = GenerateConsumer, path: str = "/ws/generate"
+) -> WebsocketCommunicator | None:
+    application = AuthMiddleware(consumer.as_asgi())
+    socket = WebsocketCommunicator(application, path, headers=[(b"host", b"localhost"), *headers])
     opened, _code = await socket.connect()
     return socket if opened else None
 
@@ -317,4 +323,47 @@ async def test_stop_and_ack_reach_ones_own_answers_only(bearer: Callable[[Actor]
     assert frame["finish_reason"] == "stop"
     assert (await mine.receive_json_from(10))["type"] == "token"
     for socket in (mine, theirs):
+        await socket.disconnect()
+
+
+def test_every_chat_frame_is_classified() -> None:
+    assert set(FRAME_TYPES) == set(CHAT_FRAMES)
+
+
+@database_sync_to_async
+def owners_answer(world: SimpleNamespace) -> dict[str, Any]:
+    """The fields of a frame about a conversation of `owner`, with a question and its answer."""
+    conversation = Conversation.objects.create(user=world.people["owner"], title="mine")
+    question, answer = flows.ask(conversation, None, "ahoy", "pirate", "pirate")
+    type(answer).objects.filter(pk=answer.pk).update(state=State.DONE, content="arr")
+    return {
+        "conversation": conversation.pk,
+        "message": answer.pk,
+        "content": "and?",
+        "target": "pirate",
+        "of": question.pk,
+    }
+
+
+@pytest.mark.parametrize("kind", sorted(CHAT_FRAMES))
+async def test_chat_frames(
+    kind: str, world: SimpleNamespace, bearer: Callable[[Actor], list[tuple[bytes, bytes]]]
+) -> None:
+    assert await open_socket([], ChatConsumer, "/ws/chat") is None
+    for actor in ACTORS:
+        if not actor.scopes:
+            continue
+        socket = await open_socket(bearer(actor), ChatConsumer, "/ws/chat")
+        rule = expected(CHAT_FRAMES[kind], actor)
+        if socket is None:
+            assert rule == "no", actor
+            continue
+        thing = await owners_answer(world)
+        frame = {**thing, "type": kind, "id": "f", "message": thing["of"] if kind == "again" else thing["message"]}
+        await socket.send_json_to(frame)
+        if kind == "stop":
+            await socket.send_json_to({"type": "nonsense", "id": "after"})  # a stop has no answer of its own
+        told = await socket.receive_json_from(10)
+        hidden = told["type"] == "error" and told["code"] == "not_found"
+        assert hidden == (rule == "hidden"), (actor, told)
         await socket.disconnect()

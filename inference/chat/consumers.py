@@ -37,6 +37,8 @@ from .runs import Run, running
 
 logger = logging.getLogger(__name__)
 
+BEGINNING = ("ask", "again", "continue")  # frames that start an answer
+FRAME_TYPES = (*BEGINNING, "follow", "stop")
 MAX_FOLLOWED = 16
 LOOK_EVERY = 1.0  # seconds between looks at an answer that another process writes
 
@@ -95,7 +97,7 @@ class ChatConsumer(AsyncWebsocketConsumer):
                 await run.stop()
         elif kind == "follow":
             self.follow(await self.own(frame))
-        elif kind in ("ask", "again", "continue"):
+        elif kind in BEGINNING:
             if not may(self.scope["user"], self.scope.get("token"), Scope.INFER):
                 raise ApiError("permission_denied", str(CanInfer.message), 403)
             raw = frame.get("params")
