@@ -218,7 +218,7 @@ def test_preempted_sequences_go_on_where_they_were(llama: Family) -> None:
         d = Driver(Runner(made), made)
         for index in range(2):
             d.generate(f"a{index}", base("t", llama.base), prompt=f"number {index}", max_tokens=30, ignore_eos=True)
-        d.until(lambda: len(d.of("token", "a1")) > 5)
+        d.until(lambda: any(s.id == "a1" and s.generated > 5 for s in d.engine.scheduler.running))
         d.generate("b", base("t", llama.base), user="v", max_tokens=5, ignore_eos=True)
         d.finish("a0", "a1", "b")
         return dict(d.texts())

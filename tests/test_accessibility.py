@@ -1,0 +1,37 @@
+"""axe-core finds nothing serious on any page, light and dark, in both languages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+
+from .fixtures.portal import Portal
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+GRAVE = {"serious", "critical"}
+PAGES = ["/models", "/test", "/compare", "/chat", "/assistants", "/monitoring", "/tokens", "/account", "/nothing-here"]
+
+
+def grave(page: Any) -> list[str]:
+    """What axe-core holds against a page, one line a rule with the first element at fault."""
+    found = Axe().run(page).response["violations"]
+    return [f"{v['id']}: {v['nodes'][0]['html'][:120]}" for v in found if v["impact"] in GRAVE]
+
+
+@pytest.mark.parametrize(("theme", "locale"), [("light", "en-US"), ("dark", "zh-CN")])
+def test_no_serious_finding_on_any_page(
+    portal: Portal, sign_in: Callable[..., Any], new_page: Callable[..., Any], theme: str, locale: str
+) -> None:
+    assert portal.api("POST", "/api/lora/scan").status == 200
+    first = portal.api("GET", "/api/lora/models").json()["results"][0]["id"]
+    entrance = new_page(base_url=portal.url, color_scheme=theme, locale=locale)
+    entrance.goto("/login")
+    findings = {"/login": grave(entrance)}
+    page = sign_in(portal, "operator", color_scheme=theme, locale=locale)
+    for path in [*PAGES, f"/models/{first}"]:
+        page.goto(path)
+        findings[path] = grave(page)
+    assert not {path: found for path, found in findings.items() if found}
