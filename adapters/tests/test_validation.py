@@ -103,7 +103,7 @@ def test_config(registry: Path, changes: dict[str, Any], code: str) -> None:
         {"something_new": None, "another": []},
         {"base_model_name_or_path": f"/home/somebody/models/{make.BASE_NAME}/"},
         {"base_model_name_or_path": f"C:\\models\\{make.BASE_NAME}"},
-        {"base_model_name_or_path": f"/root/.cache/hub/models--tiny--{make.BASE_NAME}/snapshots/0123abc"},
+        {"base_model_name_or_path": f"/home/trainer/.cache/hub/models--tiny--{make.BASE_NAME}/snapshots/0123abc"},
     ],
     ids=str,
 )
