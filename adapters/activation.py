@@ -17,7 +17,7 @@ from .formats import config as adapter_config
 from .formats.files import inside, open_below, read_small
 from .formats.safetensors import Header, read_header
 from .layout import CONFIG, PICKLE, WEIGHTS, Candidate, look
-from .leases import Hold, is_held
+from .leases import Hold, adapter_lock, is_held
 from .models import EventKind, LoraAdapter, Status
 from .names import text_hash
 from .scanning import describe
@@ -42,10 +42,10 @@ def activate(adapter_id: int, actor: AbstractBaseUser | None, progress: Progress
     ActivationFailed with the code. A refusal fails the adapter, except that one which is being served stays served.
     """
     adapter = LoraAdapter.objects.select_related("base").get(pk=adapter_id)
-    with Hold(f"adapter:{adapter_id}") as hold:
+    with Hold(adapter_lock(adapter_id)) as hold:
 
         def tell(fraction: float) -> None:
-            hold.touch()
+            hold.report(fraction)
             if progress is not None:
                 progress(fraction)
 
@@ -137,7 +137,7 @@ def files_signature(adapter: LoraAdapter) -> str:
 def deactivate(adapter_id: int, actor: AbstractBaseUser | None, reason: str = "") -> LoraAdapter:
     """Stop serving an adapter; nothing to do is a success. Raises DoesNotExist, Busy."""
     adapter = LoraAdapter.objects.select_related("base").get(pk=adapter_id)
-    with Hold(f"adapter:{adapter_id}"):
+    with Hold(adapter_lock(adapter_id)):
         adapter.refresh_from_db()
         digest = adapter.digest
         if adapter.status == Status.ACTIVE:

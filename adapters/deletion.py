@@ -16,7 +16,7 @@ from .failures import Busy, Refused
 from .formats.files import inside
 from .grouping import mark_groups
 from .layout import Walk
-from .leases import Hold
+from .leases import Hold, adapter_lock
 from .models import EventKind, LoraAdapter, Status
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def forget(adapter_id: int, actor: AbstractBaseUser | None) -> None:
     Raises DoesNotExist, and Busy where another call is at it or it is still answering after 10 s.
     """
     adapter = LoraAdapter.objects.get(pk=adapter_id)
-    with Hold(f"adapter:{adapter_id}"):
+    with Hold(adapter_lock(adapter_id)):
         adapter.refresh_from_db()
         _retire(adapter, actor, "forgotten")
         _remove_row(adapter, actor, EventKind.FORGOTTEN)
@@ -48,7 +48,7 @@ def delete_files(adapter_id: int, actor: AbstractBaseUser | None, confirm: str) 
     adapter = LoraAdapter.objects.get(pk=adapter_id)
     if confirm != adapter.name:
         raise NotConfirmed(adapter.name)
-    with Hold(f"adapter:{adapter_id}"):
+    with Hold(adapter_lock(adapter_id)):
         adapter.refresh_from_db()
         roots = real_roots()
         if look_again(adapter, roots) is None:

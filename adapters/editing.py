@@ -11,7 +11,7 @@ from django.utils import timezone
 
 from .bases import BaseModel
 from .failures import Busy
-from .leases import Hold
+from .leases import Hold, adapter_lock
 from .models import BaseMapping, EventKind, LoraAdapter, Status, Tag
 from .names import SLUG, text_hash
 
@@ -81,7 +81,7 @@ def set_base(
     """
     from .scanning import rejudge
 
-    with Hold(f"adapter:{adapter_id}"):
+    with Hold(adapter_lock(adapter_id)):
         adapter = LoraAdapter.objects.get(pk=adapter_id)
         if adapter.status == Status.ACTIVE:
             raise Busy("active")

@@ -18,6 +18,7 @@ from .models import Lease
 
 SECONDS = 60.0
 TOUCH_EVERY = 5.0
+REPORT_EVERY = 0.25
 
 
 def _start_time(pid: int) -> str:
@@ -53,6 +54,11 @@ def is_dead(name: str) -> bool:
     return _start_time(int(pid)) != started
 
 
+def adapter_lock(pk: int) -> str:
+    """The lock of whoever activates, deactivates, changes or deletes this adapter."""
+    return f"adapter:{pk}"
+
+
 class Hold:
     """A held lock; a context manager. `touch` it at least once a minute during long work."""
 
@@ -61,6 +67,7 @@ class Hold:
         self.busy_code = busy_code
         self.token = secrets.token_hex(16)
         self._touched = 0.0
+        self._reported = time.monotonic()
 
     def __enter__(self) -> Hold:
         expires = timezone.now() + timedelta(seconds=SECONDS)
@@ -77,7 +84,8 @@ class Hold:
         now = timezone.now()
         if found is not None and found.expires_at > now and not is_dead(found.holder):
             raise Busy(self.busy_code)
-        fields = {"token": self.token, "holder": holder(), "expires_at": now + timedelta(seconds=SECONDS)}
+        expires = now + timedelta(seconds=SECONDS)
+        fields = {"token": self.token, "holder": holder(), "expires_at": expires, "progress": None}
         old = found.token if found is not None else ""
         if Lease.objects.filter(name=self.name, token=old).update(**fields) != 1:
             raise Busy(self.busy_code)  # somebody else took it over, or let it go, in between
@@ -91,6 +99,13 @@ class Hold:
             raise Busy(self.busy_code)
         self._touched = time.monotonic()
 
+    def report(self, fraction: float) -> None:
+        """Stay alive, and let others see how far the work is (0..1); written a few times a second at most."""
+        self.touch()
+        if time.monotonic() - self._reported >= REPORT_EVERY:
+            self._reported = time.monotonic()
+            Lease.objects.filter(name=self.name, token=self.token).update(progress=fraction)
+
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
@@ -100,3 +115,11 @@ class Hold:
 def is_held(name: str) -> bool:
     found = Lease.objects.filter(name=name).first()
     return found is not None and found.expires_at > timezone.now() and not is_dead(found.holder)
+
+
+def progress_of(name: str) -> float | None:
+    """How far the holder of a lock is, 0..1; 0 before it says so, None where nobody holds it."""
+    found = Lease.objects.filter(name=name).first()
+    if found is None or found.expires_at <= timezone.now() or is_dead(found.holder):
+        return None
+    return found.progress or 0.0

@@ -20,6 +20,7 @@ from loraportal.api import ApiError, Pagination
 
 from .. import services
 from ..failures import Busy, Refused
+from ..leases import adapter_lock, progress_of
 from ..models import BaseModel, LoraAdapter, TrainingFacts
 from ..models.adapter import AdapterQuerySet
 from .present import adapter_json, base_json, event_json, scan_json, training_json
@@ -107,7 +108,10 @@ class Adapters(ReadOrOperate):
 
 class Adapter(ReadOrOperate):
     def get(self, request: Request, pk: int) -> Response:
-        return Response(adapter_json(one(request, pk)))
+        # `activation` is for whoever waits for an activation under way; a list would ask once a row.
+        progress = progress_of(adapter_lock(pk))
+        under_way = {"progress": round(progress, 3)} if progress is not None else None
+        return Response({**adapter_json(one(request, pk)), "activation": under_way})
 
     def patch(self, request: Request, pk: int) -> Response:
         one(request, pk)

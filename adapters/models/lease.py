@@ -13,6 +13,7 @@ class Lease(models.Model):
     token = models.CharField(max_length=64)
     holder = models.CharField(max_length=255, blank=True, default="")  # host, boot, process and its start time
     expires_at = models.DateTimeField()
+    progress = models.FloatField(null=True)  # 0..1 of what its holder does, where it says so
 
     def __str__(self) -> str:
         return self.name

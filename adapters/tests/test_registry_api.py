@@ -229,3 +229,22 @@ def test_bases(registry: Path, op: Client, plain: Client, tmp_path: Path, monkey
     rows = op.get("/api/lora/bases").json()["results"]
     assert next(row for row in rows if row["name"] == make.BASE_NAME)["fits"]["nf4"] is False
     assert [row["name"] for row in plain.get("/api/lora/bases").json()["results"]] == [make.BASE_NAME]
+
+
+def test_an_activation_under_way_shows_how_far_it_is(
+    registry: Path, op: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make.adapter(registry / "one")
+    services.scan(None)
+    pk = LoraAdapter.objects.get().pk
+    monkeypatch.setattr("adapters.leases.REPORT_EVERY", 0.0)
+    seen: list[Any] = [op.get(f"{LIST}/{pk}").json()["activation"]]
+
+    def look(fraction: float) -> None:
+        seen.append(op.get(f"{LIST}/{pk}").json()["activation"])
+        assert seen[-1] == {"progress": round(fraction, 3)}
+
+    services.activate(pk, None, look)
+    seen.append(op.get(f"{LIST}/{pk}").json()["activation"])
+    assert seen[0] is None and seen[-1] is None
+    assert len(seen) > 2

@@ -35,6 +35,10 @@ class Effect(Serializer):
     changed = s.FloatField(allow_null=True, help_text="Share of greedy tokens that differ, 0 to 1.")
 
 
+class Activation(Serializer):
+    progress = s.FloatField(help_text="0 to 1 of the copy into the store.")
+
+
 class Use(Serializer):
     requests = s.IntegerField()
     tokens = s.IntegerField()
@@ -70,6 +74,7 @@ class Adapter(Serializer):
     notes = s.CharField(allow_blank=True)
     tags = s.ListField(child=s.CharField())
     use = Use()
+    activation = Activation(allow_null=True, required=False, help_text="While one is under way; not in lists.")
     trained_at = s.DateTimeField(allow_null=True)
     activated_at = s.DateTimeField(allow_null=True)
     created_at = s.DateTimeField()

@@ -1,5 +1,5 @@
 // What operators do with one adapter, on the list and on its own page: activate, deactivate, delete.
-import { post, request } from "./api.js";
+import { get, post, request } from "./api.js";
 import { $ } from "./dom.js";
 import { fill, gettext, number } from "./i18n.js";
 import { failed } from "./toast.js";
@@ -14,15 +14,42 @@ export function busy(button, on) {
 export async function change(button, name) {
   const activating = button.dataset.action === "activate";
   const started = performance.now();
+  const watch = activating ? showProgress(button) : null;
   try {
     await post(button.dataset.url);
   } catch (error) {
     failed(error, fill(activating ? gettext("%(name)s was not activated") : gettext("%(name)s was not deactivated"), { name }));
     return null;
+  } finally {
+    watch?.stop();
   }
   if (!activating) return [fill(gettext("%(name)s is no longer active"), { name }), ""];
   const seconds = number((performance.now() - started) / 1000, 1);
   return [fill(gettext("%(name)s is active"), { name }), fill(gettext("Checked, copied and ready in %(seconds)s s."), { seconds })];
+}
+
+const WATCH_MS = 500;
+
+/** How far the copy of a large adapter is, in its button; a small one is done before the first look. */
+function showProgress(button) {
+  const shown = document.createElement("span");
+  shown.className = "num";
+  const timer = setInterval(async () => {
+    try {
+      const { activation } = await get(button.dataset.url.replace(/\/activate$/, ""));
+      if (!activation?.progress) return;
+      shown.textContent = `${Math.round(100 * activation.progress)} %`;
+      if (!shown.isConnected) button.append(shown);
+    } catch {
+      // The activation itself tells what went wrong.
+    }
+  }, WATCH_MS);
+  return {
+    stop() {
+      clearInterval(timer);
+      shown.remove();
+    },
+  };
 }
 
 /** The deletion dialog; `deleted(name)` runs after a deletion. Returns a function that opens it for a button. */
