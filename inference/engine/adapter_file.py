@@ -37,10 +37,9 @@ def pattern_value(pattern: dict[str, Any], path: str, default: Any) -> Any:
 
 
 def read(
-    folder: Path, digest: str, name: str, kinds: dict[str, Kind], places: dict[str, tuple[str, int, int]],
-    dtype: torch.dtype,
-) -> AdapterWeights:  # fmt: skip
-    """Read `adapter_config.json` and `adapter_model.safetensors`; tensors stay on the CPU.
+    folder: Path, digest: str, name: str, kinds: dict[str, Kind], places: dict[str, tuple[str, int, int]]
+) -> AdapterWeights:
+    """Read `adapter_config.json` and `adapter_model.safetensors`; tensors are fp32 on the CPU.
 
     Raises EngineError `adapter_load_failed`, `adapter_incompatible` or `weights_nonfinite`. Touches no shared state, so
     that it can run beside the engine's steps.
@@ -50,7 +49,7 @@ def read(
         pairs = collect(folder / "adapter_model.safetensors", places)
     except (OSError, ValueError, SafetensorError) as error:
         raise EngineError("adapter_load_failed", f"The stored adapter cannot be read: {error}", name=name) from error
-    return assemble(pairs, config, digest, name, kinds, places, dtype)
+    return assemble(pairs, config, digest, name, kinds, places)
 
 
 Pairs = dict[str, dict[str, torch.Tensor]]  # module path -> {"A": (r, in), "B": (out, r)}
@@ -79,9 +78,9 @@ def collect(file: Path, places: dict[str, tuple[str, int, int]]) -> Pairs:
 
 def assemble(
     pairs: Pairs, config: dict[str, Any], digest: str, name: str, kinds: dict[str, Kind],
-    places: dict[str, tuple[str, int, int]], dtype: torch.dtype,
+    places: dict[str, tuple[str, int, int]],
 ) -> AdapterWeights:  # fmt: skip
-    """Stack pairs by kind: within a group the members' rows follow one another, each with its own output columns."""
+    """Check every pair against its place in the model and stack them by kind."""
     plan: dict[str, dict[int, list[tuple[int, str]]]] = {}
     for path, pair in pairs.items():
         if set(pair) != {"A", "B"}:
@@ -99,22 +98,28 @@ def assemble(
     made: dict[str, AdapterRows] = {}
     top_rank = 0
     for key, layers in plan.items():
-        kind_ = kinds[key]
-        rows = max(sum(pairs[path]["A"].shape[0] for _, path in members) for members in layers.values())
-        a_all = torch.zeros(kind_.layers, rows, kind_.inputs, dtype=torch.float32)
-        b_all = torch.zeros(kind_.layers, rows, kind_.outputs, dtype=torch.float32)
-        offsets = [sum(kind_.outs[:index]) for index in range(len(kind_.outs))]
-        for layer, members in layers.items():
-            row = 0
-            for index, path in sorted(members):
-                a, b = pairs[path]["A"], pairs[path]["B"]
-                rank = a.shape[0]
-                top_rank = max(top_rank, rank)
-                columns = slice(offsets[index], offsets[index] + kind_.outs[index])
-                a_all[layer, row : row + rank] = a
-                b_all[layer, row : row + rank, columns] = b.float().t() * scaling(config, path, rank)
-                row += rank
-        if not (torch.isfinite(a_all).all() and torch.isfinite(b_all).all()):
-            raise EngineError("weights_nonfinite", "The adapter holds values that are not finite numbers.")
-        made[key] = AdapterRows(a_all.to(dtype), b_all.to(dtype))
+        made[key] = stack(kinds[key], layers, pairs, config)
+        top_rank = max(top_rank, *made[key].ranks)
     return AdapterWeights(digest, name, top_rank, made)
+
+
+def stack(
+    kind: Kind, layers: dict[int, list[tuple[int, str]]], pairs: Pairs, config: dict[str, Any]
+) -> AdapterRows:  # fmt: skip
+    """One kind's matrices over all layers; `layers` lists (member, module path) by layer."""
+    ranks = [0] * len(kind.outs)
+    for members in layers.values():
+        for index, path in members:
+            ranks[index] = max(ranks[index], pairs[path]["A"].shape[0])
+    starts = [sum(ranks[:index]) for index in range(len(ranks))]
+    a_all = torch.zeros(kind.layers, sum(ranks), kind.inputs)
+    b_all = [torch.zeros(kind.layers, rank, out) for rank, out in zip(ranks, kind.outs, strict=True)]
+    for layer, members in layers.items():
+        for index, path in members:
+            a, b = pairs[path]["A"], pairs[path]["B"]
+            rank = a.shape[0]
+            a_all[layer, starts[index] : starts[index] + rank] = a
+            b_all[index][layer, :rank] = b.float().t() * scaling(config, path, rank)
+    if not all(bool(torch.isfinite(tensor).all()) for tensor in (a_all, *b_all)):
+        raise EngineError("weights_nonfinite", "The adapter holds values that are not finite numbers.")
+    return AdapterRows(tuple(ranks), a_all, b_all)

@@ -16,8 +16,10 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from .lora import ONEDNN, Kind, LoraBank, linear_pointwise
+from .lora import Kind, LoraBank
 
+ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+linear_pointwise: Any = torch.ops.mkldnn._linear_pointwise if ONEDNN else None
 PACK_ROWS = 16  # the batch size that packed weights are laid out for; measured flat from 1 to 64
 
 

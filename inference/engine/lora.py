@@ -1,29 +1,19 @@
-"""The LoRA bank's tensors: every adapter in use, stacked, applied by three operations a layer whatever the mix.
+"""What a LoRA bank holds: kinds of linear layers, and one adapter's matrices by kind.
 
-For a group of linear layers that share their input x (T, in) the base gives y (T, out). Let A (R, in) be the stacked
-A matrices of the adapters in use and B (R, out) their B matrices, already multiplied by the adapter's scaling. Then
+Groups of linear layers that share their input and have the same names and shapes, such as q/k/v of every layer, form a
+kind. For such a group the base gives y (T, out) from x (T, in), and a row's adapter adds
 
-    y += ((x Aᵀ) where M else 0) B
+    y[columns of member m] += scaling · (x Aₘᵀ) Bₘ        (Hu et al. 2021, eq. 3)
 
-where the mask M (T, R) holds where row t's sequence uses the adapter that column r belongs to. Rows of the base itself
-have an empty mask, so each row gets exactly its own adapter's update (Hu et al. 2021, eq. 3). The mask selects and
-does not multiply: an adapter whose products overflow must not reach other rows as infinity times zero.
-
-Groups with the same names and shapes, such as q/k/v of every layer, form a kind. A kind's matrices of all layers lie in
-one tensor, so an adapter enters or leaves the working set by two copies a kind.
+Two banks apply it: `segments.py` by a native kernel on a CPU, `stacked.py` by three tensor operations anywhere.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Protocol
 
-import torch
 from torch import Tensor
-
-from .bank import RowRanges
-
-PAUSE = 4  # steps that an adapter may sit out before it gives up its rows in the working set
 
 
 @dataclass
@@ -41,165 +31,79 @@ class Kind:
     def outputs(self) -> int:
         return sum(self.outs)
 
+    @property
+    def columns(self) -> list[slice]:
+        """Each member's columns of y."""
+        ends = [sum(self.outs[: index + 1]) for index in range(len(self.outs))]
+        return [slice(end - out, end) for end, out in zip(ends, self.outs, strict=True)]
+
 
 @dataclass
 class AdapterRows:
-    """One adapter's stacked matrices of one kind: a (layers, rows, in), b (layers, rows, out), scaling in b."""
+    """One adapter's matrices of one kind.
 
+    `a` is (layers, sum of ranks, in), member after member; `b[m]` is (layers, ranks[m], outs[m]) with the scaling in
+    it. A layer of smaller rank ends in zeros; a member that the adapter leaves alone has rank 0.
+    """
+
+    ranks: tuple[int, ...]
     a: Tensor
-    b: Tensor
+    b: list[Tensor]
+
+    @property
+    def bytes(self) -> int:
+        return self.a.nbytes + sum(part.nbytes for part in self.b)
 
 
 @dataclass
 class AdapterWeights:
-    """A loaded adapter, ready for the bank."""
+    """A loaded adapter. `packed` is what its bank made of `kinds`, which is empty from then on."""
 
     digest: str
     name: str
     rank: int
     kinds: dict[str, AdapterRows]
+    packed: dict[str, Packed] | None = None
 
     @property
     def bytes(self) -> int:
-        return sum(rows.a.nbytes + rows.b.nbytes for rows in self.kinds.values())
+        parts = self.packed if self.packed is not None else self.kinds
+        return sum(rows.bytes for rows in parts.values())
 
 
-@dataclass
-class WorkingSet:
-    """Matrices of one kind for the adapters in use: a (layers, capacity, in), b (layers, capacity, out)."""
-
-    a: Tensor
-    b: Tensor
-    ranges: RowRanges = field(default_factory=RowRanges)
-    needed: dict[str, int] = field(default_factory=dict)  # digest -> last step that used it
-    step: int = 0
+class Packed(Protocol):
+    """One adapter's matrices of one kind in a bank's own form."""
 
     @property
-    def capacity(self) -> int:
-        return self.a.shape[1]
+    def bytes(self) -> int: ...
 
 
-class LoraBank:
-    """Resident adapters, and the working set of those that sequences use now."""
+class LoraBank(Protocol):
+    """Resident adapters, applied to the rows of a step. All calls but `pack` come from the engine's thread."""
 
-    def __init__(self, kinds: dict[str, Kind], device: torch.device, dtype: torch.dtype) -> None:
-        self.kinds = kinds
-        self.device = device
-        self.dtype = dtype
-        self.resident: dict[str, AdapterWeights] = {}
-        self.sets: dict[str, WorkingSet] = {}
-        self.masks: dict[str, Tensor] = {}  # of the step under way: kind -> (rows, high), true where to blank
+    kinds: dict[str, Kind]
+    resident: dict[str, AdapterWeights]
+
+    def pack(self, weights: AdapterWeights) -> AdapterWeights:
+        """Bring a read adapter into the bank's form; runs beside the steps and touches no shared state."""
+        ...
 
     def add(self, weights: AdapterWeights) -> None:
-        """Keep a loaded adapter. The same digest twice keeps the first."""
-        self.resident.setdefault(weights.digest, weights)
+        """Keep a packed adapter. The same digest twice keeps the first."""
+        ...
 
     def remove(self, digest: str) -> None:
         """Forget an adapter and return its memory. It must not be part of the step under way."""
-        self.resident.pop(digest, None)
-        for working in self.sets.values():
-            if digest in working.ranges.ranges:
-                self._leave(working, digest)
+        ...
 
     @property
-    def bytes(self) -> int:
-        working = sum(w.a.nbytes + w.b.nbytes for w in self.sets.values())
-        return working + sum(weights.bytes for weights in self.resident.values())
+    def bytes(self) -> int: ...
 
     def prepare(self, rows: list[str | None], logit_rows: list[int]) -> None:
-        """Set the masks of a step. `rows` names each token row's adapter (None: the base); `logit_rows` are the rows
-        that the output layer sees."""
-        wanted = {digest for digest in rows if digest is not None}
-        self.masks = {}
-        if not wanted:
-            return
-        for key, kind in self.kinds.items():
-            users = [digest for digest in wanted if key in self.resident[digest].kinds]
-            if users:
-                working = self._enter(kind, users)
-                self.masks[key] = self._mask(working, rows, logit_rows if kind.on_logits else None)
-
-    def _mask(self, working: WorkingSet, rows: list[str | None], subset: list[int] | None) -> Tensor:
-        chosen = rows if subset is None else [rows[index] for index in subset]
-        ranges = working.ranges.ranges
-        order = list(ranges)
-        table = torch.ones(len(order) + 1, working.ranges.high, dtype=torch.bool)
-        for index, digest in enumerate(order):
-            start, stop = ranges[digest]
-            table[index, start:stop] = False
-        number = {digest: index for index, digest in enumerate(order)}
-        chosen_rows = torch.tensor([number.get(digest, len(order)) if digest else len(order) for digest in chosen])
-        return table[chosen_rows].to(self.device)
-
-    def _enter(self, kind: Kind, users: list[str]) -> WorkingSet:
-        working = self.sets.get(kind.key)
-        if working is None:
-            working = self.sets[kind.key] = self._allocate(kind, 0)
-        sizes = {digest: self.resident[digest].kinds[kind.key].a.shape[1] for digest in users}
-        self._make_dense(working, sizes)
-        for digest in users:
-            if digest in working.ranges.ranges:
-                continue
-            rows = self.resident[digest].kinds[kind.key]
-            start, stop = working.ranges.place(digest, rows.a.shape[1])
-            if stop > working.capacity:
-                working = self._grow(kind, working, stop)
-            working.a[:, start:stop] = rows.a
-            working.b[:, start:stop] = rows.b
-        return working
-
-    def _make_dense(self, working: WorkingSet, sizes: dict[str, int]) -> None:
-        """Every row up to the highest range costs time in every step, so adapters that were not needed for a few steps
-        leave once they are a quarter or more, and the rest closes up. An adapter that pauses for a step stays."""
-        working.step += 1
-        for digest in sizes:
-            working.needed[digest] = working.step
-        needed = sum(sizes.values())
-        if working.ranges.high <= 1.25 * needed:
-            return
-        stale = [d for d in working.ranges.ranges if working.step - working.needed.get(d, 0) > PAUSE]
-        for digest in stale:
-            self._leave(working, digest)
-        if stale and working.ranges.high > 1.25 * working.ranges.used:
-            for digest in list(working.ranges.ranges):
-                self._leave(working, digest)  # placed anew, side by side, by the caller
-
-    def _leave(self, working: WorkingSet, digest: str) -> None:
-        # Blanked columns meet these rows as 0 · b, so nothing stale may lie here.
-        working.needed.pop(digest, None)
-        start, stop = working.ranges.free(digest)
-        working.a[:, start:stop] = 0
-        working.b[:, start:stop] = 0
-
-    def _allocate(self, kind: Kind, capacity: int) -> WorkingSet:
-        capacity = max(32, 1 << (capacity - 1).bit_length()) if capacity else 32
-        a = torch.zeros(kind.layers, capacity, kind.inputs, device=self.device, dtype=self.dtype)
-        b = torch.zeros(kind.layers, capacity, kind.outputs, device=self.device, dtype=self.dtype)
-        return WorkingSet(a, b)
-
-    def _grow(self, kind: Kind, old: WorkingSet, capacity: int) -> WorkingSet:
-        new = self._allocate(kind, capacity)
-        new.a[:, : old.capacity] = old.a
-        new.b[:, : old.capacity] = old.b
-        new.ranges, new.needed, new.step = old.ranges, old.needed, old.step
-        self.sets[kind.key] = new
-        return new
+        """Begin a step. `rows` names each token row's adapter (None: the base); `logit_rows` are the rows that the
+        output layer sees."""
+        ...
 
     def apply(self, kind: str, layer: int, x: Tensor, y: Tensor) -> Tensor:
         """Add the update of a group's adapters to y (rows, out) in place; x is (rows, in)."""
-        mask = self.masks.get(kind)
-        if mask is None:
-            return y
-        working = self.sets[kind]
-        high = mask.shape[1]
-        a, b = working.a[layer, :high], working.b[layer, :high]
-        if x.shape[0] > 1 and x.device.type == "cpu" and x.dtype == torch.float32 and ONEDNN:
-            # oneDNN's small products beat BLAS several times over between 2 and 64 rows; both are exact fp32.
-            hidden = linear_pointwise(x, a, None, "none", [], "").masked_fill_(mask, 0)
-            return linear_pointwise.binary(hidden, y, b.t(), None, "add")
-        hidden = torch.mm(x, a.t()).masked_fill_(mask, 0)
-        return torch.addmm(y, hidden, b, out=y)
-
-
-ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-linear_pointwise: Any = torch.ops.mkldnn._linear_pointwise if ONEDNN else None
+        ...

@@ -26,13 +26,16 @@ from .config import EngineConfig
 from .constrain import Constraints
 from .errors import EngineError
 from .locks import DeviceLock
-from .lora import AdapterWeights, LoraBank
+from .lora import AdapterWeights, Kind, LoraBank
+from .native.library import lora_apply
 from .proof import Prober, probe_tokens
 from .protocol import AdapterSpec, BaseSpec
 from .rows import BaseInfo, Choice, Progress, ProofResult, StepResult
 from .sampler import Ask, Sampled, generator, sample
 from .scheduler import Chunk
+from .segments import SegmentBank
 from .sequence import Sequence
+from .stacked import StackedBank
 
 AttentionInterface.register(NAME, attention_function)
 
@@ -133,7 +136,7 @@ class Runner:
         gc.collect()
         embeddings: Any = model.get_input_embeddings()
         dtype: torch.dtype = embeddings.weight.dtype
-        self.bank = LoraBank(kinds, self.torch_device, dtype)
+        self.bank = self._make_bank(kinds, dtype)
         context = min(self.config.max_context, loader.positions(Path(spec["path"])))
         per_token = KVCache.bytes_per_token(shapes.shapes, dtype)
         free = max(0, self.free_bytes() - self.config.adapter_bytes)
@@ -149,6 +152,13 @@ class Runner:
             plan.kv_bytes,
         )  # fmt: skip
         return self.info
+
+    def _make_bank(self, kinds: dict[str, Kind], dtype: torch.dtype) -> LoraBank:
+        if self.config.native and self.torch_device.type == "cpu" and dtype == torch.float32:
+            kernel = lora_apply(str(Path(self.config.run_dir) / "native") if self.config.run_dir else "")
+            if kernel is not None:
+                return SegmentBank(kinds, kernel)
+        return StackedBank(kinds, self.torch_device, dtype)
 
     def _own_logits(self, model: PreTrainedModel, tokens: list[int]) -> Tensor:
         """Logits (tokens, vocabulary) of the model as Transformers runs it, before anything is replaced."""
@@ -228,12 +238,9 @@ class Runner:
         if bank is None:
             raise EngineError("adapter_load_failed", "The base was unloaded meanwhile.")
         with torch.inference_mode():
-            weights = adapter_file.read(
-                Path(spec["path"]), spec["digest"], spec["name"], bank.kinds, self.places, bank.dtype
+            return bank.pack(
+                adapter_file.read(Path(spec["path"]), spec["digest"], spec["name"], bank.kinds, self.places)
             )
-            for rows in weights.kinds.values():
-                rows.a, rows.b = rows.a.to(self.torch_device), rows.b.to(self.torch_device)
-        return weights
 
     def add_adapter(self, loaded: Any) -> None:
         if self.bank is not None:

@@ -35,15 +35,17 @@ def run(driver: Driver, family: Family, jobs: list[tuple[str, str | None, str]])
     return taken
 
 
+@pytest.mark.parametrize("native", [True, False], ids=["native", "tensors"])
 @pytest.mark.parametrize("name", sorted(tiny.FAMILIES))
-def test_greedy_equals_peft_alone_and_mixed(name: str, family: Callable[[str], Family]) -> None:
+def test_greedy_equals_peft_alone_and_mixed(name: str, native: bool, family: Callable[[str], Family]) -> None:
     made = family(name)
-    driver = Driver(Runner(EngineConfig(device="cpu", max_context=128)), EngineConfig(prefill_chunk=7, user_limit=99))
+    config = EngineConfig(device="cpu", max_context=128, native=native)
+    driver = Driver(Runner(config), EngineConfig(prefill_chunk=7, user_limit=99))
     names = [None, *made.adapters]
     jobs = [(f"{who}-{i}", who, prompt) for i, prompt in enumerate(PROMPTS) for who in names]
     mixed = run(driver, made, jobs)
     tok = tiny.tokenizer()
-    alone = Driver(Runner(EngineConfig(device="cpu", max_context=128)))
+    alone = Driver(Runner(config))
     for request_id, who, prompt in jobs[: len(names) * 2]:
         folder = made.adapters[who] if who else None
         expected = tiny.reference(made.base, folder, tok(prompt)["input_ids"], COUNT)

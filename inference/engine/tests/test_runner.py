@@ -23,6 +23,7 @@ from safetensors.torch import load_file, save_file
 from inference.engine.attention import DecodeRows, PromptRows
 from inference.engine.config import EngineConfig
 from inference.engine.runner import Runner
+from inference.engine.segments import SegmentBank
 
 from . import tiny
 from .conftest import Family
@@ -102,14 +103,21 @@ def test_an_adapter_of_other_shapes_is_refused_by_name(llama: Family, tmp_path: 
     assert d.ended("gone")["code"] == "adapter_load_failed"  # type: ignore[index]
 
 
+def nothing_left(bank: Any) -> bool:
+    if isinstance(bank, SegmentBank):
+        return not bank.plans
+    return all(not w.ranges.ranges and not w.a.any() for w in bank.sets.values())
+
+
 class BankMachine(RuleBasedStateMachine):
     """Any sequence of loads, uses, failures and removals leaves the base's logits bit-identical."""
 
     family: Family
+    native = True
 
     @initialize()
     def load(self) -> None:
-        self.d = driver()
+        self.d = driver(native=self.native)
         self.d.send("load", id="load", base=base("t", self.family.base))
         self.d.until(lambda: self.d.ended("load"))
         self.before = base_logits(self.d.runner)
@@ -148,11 +156,12 @@ class BankMachine(RuleBasedStateMachine):
             resident = self.d.engine.residency.adapters
             assert set(self.d.runner.bank.resident) == set(resident)
             if not resident:
-                assert all(not w.ranges.ranges and not w.a.any() for w in self.d.runner.bank.sets.values())
+                assert nothing_left(self.d.runner.bank)
 
 
-def test_base_is_immutable(llama: Family) -> None:
-    BankMachine.family = llama
+@pytest.mark.parametrize("native", [True, False])
+def test_base_is_immutable(llama: Family, native: bool) -> None:
+    BankMachine.family, BankMachine.native = llama, native
     few = settings(max_examples=8, stateful_step_count=8, deadline=None, suppress_health_check=list(HealthCheck))
     run_state_machine_as_test(BankMachine, settings=few)
 

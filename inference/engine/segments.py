@@ -1,0 +1,127 @@
+"""The LoRA bank of the native kernel: each row's update by its own adapter's matrices alone, where they lie.
+
+Nothing is stacked or copied when the mix of a batch changes, rows of the base are not touched, and a step reads each
+adapter in use once. For fp32 on a CPU; `native/segments.c` says how.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .lora import AdapterRows, AdapterWeights, Kind
+from .native.library import TILE, LoraApply
+
+
+@dataclass
+class PackedRows:
+    """`a` (layers, sum of ranks, in); `b` (layers, floats) in tiles, member after member, as segments.c wants them."""
+
+    ranks: tuple[int, ...]
+    a: Tensor
+    b: Tensor
+
+    @property
+    def bytes(self) -> int:
+        return self.a.nbytes + self.b.nbytes
+
+
+@dataclass
+class Plan:
+    """The kernel's description of a step for one kind; both tensors are int64 and live as long as the step."""
+
+    words: Tensor
+    rows: Tensor
+    scratch: int  # floats
+
+
+class SegmentBank:
+    """See `lora.LoraBank`."""
+
+    def __init__(self, kinds: dict[str, Kind], kernel: LoraApply) -> None:
+        self.kinds = kinds
+        self.kernel = kernel
+        self.resident: dict[str, AdapterWeights] = {}
+        self.plans: dict[str, Plan] = {}
+        self.scratch = torch.empty(0)
+        self.threads = torch.get_num_threads()
+        self._planned: tuple[list[str | None], list[int]] | None = None
+
+    def pack(self, weights: AdapterWeights) -> AdapterWeights:
+        packed = {key: tiled(rows) for key, rows in weights.kinds.items()}
+        return AdapterWeights(weights.digest, weights.name, weights.rank, {}, dict(packed))
+
+    def add(self, weights: AdapterWeights) -> None:
+        self.resident.setdefault(weights.digest, weights)
+
+    def remove(self, digest: str) -> None:
+        self.resident.pop(digest, None)
+        self.plans, self._planned = {}, None  # they hold addresses of what has just been freed
+
+    @property
+    def bytes(self) -> int:
+        return self.scratch.nbytes + sum(weights.bytes for weights in self.resident.values())
+
+    def prepare(self, rows: list[str | None], logit_rows: list[int]) -> None:
+        if self._planned == (rows, logit_rows):
+            return  # the same sequences decode on, as in most steps
+        self._planned = (list(rows), list(logit_rows))
+        every, of_logits = by_adapter(rows), by_adapter([rows[index] for index in logit_rows])
+        self.plans = {}
+        for key, kind in self.kinds.items():
+            plan = self._plan(kind, of_logits if kind.on_logits else every)
+            if plan is not None:
+                self.plans[key] = plan
+        needed = max((plan.scratch for plan in self.plans.values()), default=0)
+        if needed > self.scratch.numel():
+            self.scratch = torch.empty(needed)
+
+    def _plan(self, kind: Kind, users: dict[str, list[int]]) -> Plan | None:
+        words: list[int] = []
+        rows: list[int] = []
+        segments = scratch = 0
+        for digest, mine in users.items():
+            packed = (self.resident[digest].packed or {}).get(kind.key)
+            if not isinstance(packed, PackedRows):
+                continue  # the adapter leaves this kind alone
+            a, b = packed.a, packed.b
+            words += [a.data_ptr(), a.stride(0), b.data_ptr(), b.stride(0), len(rows), len(mine), *packed.ranks]
+            rows += mine
+            segments += 1
+            scratch += len(mine) * a.shape[1]
+        if not segments:
+            return None
+        return Plan(torch.tensor([segments, len(kind.outs), *kind.outs, *words]), torch.tensor(rows), scratch)
+
+    def apply(self, kind: str, layer: int, x: Tensor, y: Tensor) -> Tensor:
+        plan = self.plans.get(kind)
+        if plan is None:
+            return y
+        if x.stride(1) != 1:
+            x = x.contiguous()
+        self.kernel(
+            plan.words.data_ptr(), plan.rows.data_ptr(), layer, x.data_ptr(), x.stride(0), x.shape[1],
+            y.data_ptr(), y.stride(0), self.scratch.data_ptr(), self.threads,
+        )  # fmt: skip
+        return y
+
+
+def by_adapter(rows: list[str | None]) -> dict[str, list[int]]:
+    found: dict[str, list[int]] = {}
+    for index, digest in enumerate(rows):
+        if digest is not None:
+            found.setdefault(digest, []).append(index)
+    return found
+
+
+def tiled(rows: AdapterRows) -> PackedRows:
+    """B's columns in tiles of TILE, each tile's rows together, so that a thread reads memory in one run."""
+    parts = []
+    for part in rows.b:
+        layers, rank, outputs = part.shape
+        tiles = -(-outputs // TILE)
+        padded = torch.nn.functional.pad(part, (0, tiles * TILE - outputs))
+        parts.append(padded.view(layers, rank, tiles, TILE).transpose(1, 2).reshape(layers, -1))
+    return PackedRows(rows.ranks, rows.a.float().contiguous(), torch.cat(parts, dim=1).float().contiguous())

@@ -1,0 +1,162 @@
+"""Both LoRA banks against the formula, on shapes and mixes that a model of the tests would not show."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from inference.engine.config import EngineConfig
+from inference.engine.lora import AdapterRows, AdapterWeights, Kind, LoraBank
+from inference.engine.native import library
+from inference.engine.runner import Runner
+from inference.engine.segments import SegmentBank
+from inference.engine.stacked import StackedBank
+
+LAYERS = 2
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def kernel() -> Any:
+    found = library.lora_apply("")
+    assert found is not None, "these tests need a C compiler (Debian package build-essential)"
+    return found
+
+
+def weights(name: str, kind: Kind, ranks: list[int]) -> AdapterWeights:
+    rows = AdapterRows(
+        tuple(ranks),
+        torch.randn(LAYERS, sum(ranks), kind.inputs),
+        [torch.randn(LAYERS, rank, out) for rank, out in zip(ranks, kind.outs, strict=True)],
+    )
+    return AdapterWeights(name, name, max(ranks), {kind.key: rows})
+
+
+def expected(kind: Kind, adapters: dict[str, AdapterRows], rows: list[str | None], x: Any, y: Any, layer: int) -> Any:
+    out = y.clone().double()
+    for index, digest in enumerate(rows):
+        if digest is None:
+            continue
+        mine, start = adapters[digest], 0
+        for columns, rank, b in zip(kind.columns, mine.ranks, mine.b, strict=True):
+            a = mine.a[layer, start : start + rank].double()
+            out[index, columns] += (x[index].double() @ a.t()) @ b[layer].double()
+            start += rank
+    return out
+
+
+def check(bank: LoraBank, kind: Kind, ranks: dict[str, list[int]], rows: list[str | None]) -> None:
+    made = {name: weights(name, kind, own) for name, own in ranks.items()}
+    plain = {name: item.kinds[kind.key] for name, item in made.items()}
+    for item in made.values():
+        bank.add(bank.pack(item))
+    for layer in range(LAYERS):
+        x, y = torch.randn(len(rows), kind.inputs), torch.randn(len(rows), kind.outputs)
+        wanted = expected(kind, plain, rows, x, y, layer)
+        bank.prepare(rows, [len(rows) - 1])
+        got = bank.apply(kind.key, layer, x, y.clone())
+        assert torch.allclose(got.double(), wanted, rtol=1e-4, atol=1e-4 * float(wanted.abs().max()))
+        base = [index for index, name in enumerate(rows) if name is None]
+        assert torch.equal(got[base], y[base])
+    for name in made:
+        bank.remove(name)
+
+
+SHAPES = st.tuples(st.integers(1, 70), st.lists(st.integers(1, 150), min_size=1, max_size=3))
+RANKS = {"a": 1, "b": 5, "c": 8, "d": 33}
+
+
+@settings(max_examples=60, deadline=None)
+@given(shape=SHAPES, rows=st.lists(st.sampled_from([None, *RANKS]), min_size=1, max_size=23), skip=st.booleans())
+def test_each_row_gets_its_own_adapters_update(
+    kernel: Any, shape: tuple[int, list[int]], rows: list[str | None], skip: bool
+) -> None:
+    inputs, outs = shape
+    kind = Kind("k", tuple(f"m{i}" for i in range(len(outs))), inputs, tuple(outs), layers=LAYERS)
+    ranks = {name: [0 if skip and m == 1 else rank + m for m in range(len(outs))] for name, rank in RANKS.items()}
+    check(SegmentBank({"k": kind}, kernel), kind, ranks, rows)
+    check(StackedBank({"k": kind}, CPU, torch.float32), kind, ranks, rows)
+
+
+def test_more_threads_than_work_give_the_same(kernel: Any) -> None:
+    kind = Kind("k", ("m",), 64, (64,), layers=LAYERS)
+    bank = SegmentBank({"k": kind}, kernel)
+    bank.threads = 7
+    check(bank, kind, {"a": [3]}, ["a", None, "a"])
+
+
+def test_a_freed_adapters_memory_is_not_read_again(kernel: Any) -> None:
+    kind = Kind("k", ("m",), 32, (32,), layers=LAYERS)
+    bank = SegmentBank({"k": kind}, kernel)
+    first, second = weights("a", kind, [4]), weights("a", kind, [4])
+    x, y = torch.randn(2, 32), torch.zeros(2, 32)
+    results = []
+    for made in (first, second):
+        plain = made.kinds["k"]
+        bank.add(bank.pack(made))
+        bank.prepare(["a", "a"], [1])
+        results.append(bank.apply("k", 0, x, y.clone()))
+        assert torch.allclose(results[-1].double(), expected(kind, {"a": plain}, ["a", "a"], x, y, 0), atol=1e-3)
+        bank.remove("a")
+    assert not torch.allclose(results[0], results[1])
+
+
+def test_the_bytes_of_an_adapter_come_back(kernel: Any) -> None:
+    kind = Kind("k", ("m",), 64, (64,), layers=LAYERS)
+    bank = SegmentBank({"k": kind}, kernel)
+    made = bank.pack(weights("a", kind, [4]))
+    bank.add(made)
+    assert bank.bytes == made.bytes == LAYERS * 4 * (64 + 64) * 4
+    bank.remove("a")
+    assert bank.bytes == 0
+
+
+def test_the_library_is_built_once_and_kept(tmp_path: Path) -> None:
+    library.lora_apply.cache_clear()
+    folder = tmp_path / "native"
+    assert library.lora_apply(str(folder)) is not None
+    (built,) = folder.iterdir()
+    before = built.stat().st_mtime_ns
+    library.lora_apply.cache_clear()
+    assert library.lora_apply(str(folder)) is not None
+    assert [p.stat().st_mtime_ns for p in folder.iterdir()] == [before]
+
+
+@pytest.mark.parametrize("compiler", ["/nowhere/cc", "false", "cc -no-such-flag"])
+def test_without_a_working_compiler_tensor_operations_serve(
+    compiler: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("CC", compiler)
+    library.lora_apply.cache_clear()
+    try:
+        runner = Runner(EngineConfig(device="cpu", run_dir=str(tmp_path)))
+        assert isinstance(runner._make_bank({}, torch.float32), StackedBank)
+        assert "tensor operations" in caplog.text
+        assert not list((tmp_path / "native").glob("*"))
+    finally:
+        library.lora_apply.cache_clear()
+
+
+def test_a_build_that_is_cut_off_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def cut_off(compiler: str, part: Path, flags: tuple[str, ...]) -> None:
+        part.write_bytes(b"half")
+        raise subprocess.TimeoutExpired("cc", 1)
+
+    monkeypatch.setattr(library, "compile_to", cut_off)
+    library.lora_apply.cache_clear()
+    assert library.lora_apply(str(tmp_path / "native")) is None
+    assert not list((tmp_path / "native").iterdir())
+    library.lora_apply.cache_clear()
+
+
+def test_only_fp32_on_a_cpu_takes_the_kernel(kernel: Any) -> None:
+    runner = Runner(EngineConfig(device="cpu"))
+    assert isinstance(runner._make_bank({}, torch.float32), SegmentBank)
+    assert isinstance(runner._make_bank({}, torch.bfloat16), StackedBank)
+    assert isinstance(Runner(EngineConfig(device="cpu", native=False))._make_bank({}, torch.float32), StackedBank)
