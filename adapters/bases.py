@@ -12,6 +12,7 @@ from typing import Any
 from django.conf import settings
 from django.utils import timezone
 
+from . import judging
 from .failures import Refused
 from .formats.config import clean
 from .formats.files import open_below, parse_json, read_exactly, read_small
@@ -105,7 +106,7 @@ def refresh() -> str:
         key = text_hash(folder.path)
         seen.add(key)
         row = rows.get(key)
-        if row is not None and row.signature == folder.signature and not row.missing:
+        if row is not None and row.signature == folder.signature and not row.missing and not _outdated(row):
             continue
         if row is None:
             row = BaseModel(path_hash=key, path=folder.path, slug=_free_slug(folder.name))
@@ -115,6 +116,11 @@ def refresh() -> str:
     if gone:
         BaseModel.objects.filter(pk__in=gone).update(missing=True, updated_at=timezone.now())
     return fingerprint()
+
+
+def _outdated(row: BaseModel) -> bool:
+    """A refusal that does not hold any more: another release of Transformers may know the architecture."""
+    return row.problem_code == judging.CODE and not judging.known_refusal(row)
 
 
 def fingerprint() -> str:
@@ -145,6 +151,8 @@ def _inspect(row: BaseModel, folder: Folder) -> None:
         row.has_chat_template = _has_chat_template(folder.path, names)
         if not any(names.issuperset(group) for group in TOKENIZERS):
             raise Refused("base_tokenizer_missing")
+        if reason := judging.known_refusal(row):
+            raise Refused(judging.CODE, reason=reason)
     except Refused as refused:
         row.problem_code, row.problem_details = refused.code, refused.details
     except OSError as error:

@@ -368,6 +368,12 @@ _CATALOGUE = [
         _("The base model is stored in a quantised form (%(method)s) that is not served."),
         _("Use the unquantised model; it is quantised here when it is loaded."),
     ),
+    Failure(
+        "base_unsupported",
+        "base",
+        _("The engine cannot serve this base model exactly: %(reason)s."),
+        _("Use a model of a supported architecture (see docs/engine.md), or a newer release that knows this one."),
+    ),
     # Effect, store
     Failure(
         "no_effect",

@@ -15,7 +15,7 @@ from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
 
-from . import store
+from . import judging, store
 from .adoption import Imported
 from .bases import Matcher, refresh
 from .facts import store_facts
@@ -88,6 +88,7 @@ def scan(
         Scan.objects.filter(pk=row.pk).update(
             state=ScanState.DONE, finished_at=timezone.now(), stage="", notes=run.notes(), **summary.as_dict()
         )
+    judging.start()
     return summary
 
 

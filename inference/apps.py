@@ -12,11 +12,12 @@ class InferenceConfig(AppConfig):
 
     def ready(self) -> None:
         """Listen to the registry. Starts nothing: without a manager there is nothing to release."""
-        from adapters import drain
+        from adapters import drain, judging
         from adapters.signals import adapter_released
 
         adapter_released.connect(release, dispatch_uid="inference.release")
         drain.register(drain_adapter)
+        judging.register(judge_base)
 
 
 def release(sender: Any, digest: str, **kwargs: Any) -> None:
@@ -25,6 +26,13 @@ def release(sender: Any, digest: str, **kwargs: Any) -> None:
     manager = current_manager()
     if manager is not None:
         manager.release(digest)
+
+
+def judge_base(folder: str) -> str:
+    """Hook of `adapters.judging`: why the engine cannot serve the base in `folder`; "" where it can."""
+    from .judging import judge
+
+    return judge(folder)
 
 
 def drain_adapter(digest: str, timeout: float) -> bool:

@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 REPLY_PATIENCE = 5.0  # seconds for a reply that needs no model
 ENGINE_SETTINGS = (
     "RUNNER DEVICE PRECISION THREADS MAX_BATCH MAX_CONTEXT PREFILL_CHUNK KV_BYTES ADAPTER_BYTES "
-    "MAX_GPU_MEMORY QUEUE_LIMIT USER_LIMIT IDLE_UNLOAD"
+    "MAX_GPU_MEMORY NATIVE QUEUE_LIMIT USER_LIMIT IDLE_UNLOAD"
 ).split()
 
 
@@ -84,8 +84,8 @@ class ModelManager:
     """Requests in, streams of events out (`inference/engine/protocol.py` lists the events)."""
 
     def __init__(self, options: WorkerOptions, limit: int = 512) -> None:
-        self._proofs = ThreadPoolExecutor(1, thread_name_prefix="proofs")
-        self.backend = LocalBackend(options, limit, self._on_proof)
+        self._verdicts = ThreadPoolExecutor(1, thread_name_prefix="verdicts")
+        self.backend = LocalBackend(options, limit, self._on_verdict)
 
     # Asking
 
@@ -196,7 +196,7 @@ class ModelManager:
     def close(self, timeout: float = 8.0) -> None:
         """End the worker in order. Safe to repeat; later requests hear `shutting_down`."""
         self.backend.close(timeout)
-        self._proofs.shutdown(wait=True)
+        self._verdicts.shutdown(wait=True)
 
     # Inside
 
@@ -226,20 +226,24 @@ class ModelManager:
         data: dict[str, Any] = event["data"]
         return data
 
-    def _on_proof(self, event: dict[str, Any]) -> None:
+    def _on_verdict(self, event: dict[str, Any]) -> None:
         """On the engine's I/O thread: hand the database work to a thread of its own."""
-        self._proofs.submit(write_proof, event)
+        self._verdicts.submit(write_verdict, event)
 
 
-def write_proof(event: Mapping[str, Any]) -> None:
+def write_verdict(event: Mapping[str, Any]) -> None:
     from django.db import connection
 
+    from adapters.judging import record_refusal
     from adapters.proofs import record_proof
 
     try:
-        record_proof(event["digest"], event["ok"], event["code"], event["message"], event["kl"], event["changed"])
-    except Exception:  # noqa: BLE001  (a database that is away must not end the thread that writes proofs)
-        logger.exception("the proof of %s could not be written", event["digest"])
+        if event["type"] == "refusal":
+            record_refusal(event["key"], event["reason"])
+        else:
+            record_proof(event["digest"], event["ok"], event["code"], event["message"], event["kl"], event["changed"])
+    except Exception:  # noqa: BLE001  (a database that is away must not end the thread that writes verdicts)
+        logger.exception("the engine's verdict on %s could not be written", event.get("digest") or event.get("key"))
     finally:
         connection.close()  # own threads close their connections
 

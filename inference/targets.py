@@ -36,19 +36,26 @@ def base_spec(base: BaseModel) -> BaseSpec:
     return {"key": base.key, "path": base.path, "name": base.name}
 
 
-def of_base(base: BaseModel) -> Target:
-    """Raises EngineError `base_missing` where its folder is gone or unfit."""
+def check_base(base: BaseModel) -> None:
+    if base.refusal and not base.usable:
+        raise EngineError("base_unsupported", detail={"reason": base.refusal})
     if not base.usable:
         raise EngineError("base_missing", detail={"name": base.name})
+
+
+def of_base(base: BaseModel) -> Target:
+    """Raises EngineError `base_missing` where its folder is gone or unfit, `base_unsupported`."""
+    check_base(base)
     return Target(base.slug, base.name, base_spec(base))
 
 
 def of_adapter(adapter: LoraAdapter) -> Target:
-    """Raises EngineError `adapter_inactive` or `base_missing`."""
+    """Raises EngineError `adapter_inactive`, `base_missing` or `base_unsupported`."""
     if adapter.status != Status.ACTIVE or not adapter.digest:
         raise EngineError("adapter_inactive", detail={"name": adapter.name})
-    if adapter.base is None or not adapter.base.usable:
+    if adapter.base is None:
         raise EngineError("base_missing", detail={"name": adapter.name})
+    check_base(adapter.base)
     spec: AdapterSpec = {
         "digest": adapter.digest,
         "path": str(adapter.store_path),

@@ -99,6 +99,8 @@ PORT = env_int("PORT", 8000, 1, 65535)
 SCAN_INTERVAL = env_int("SCAN_INTERVAL", 0, 0, 86_400)  # seconds between automatic scans; 0: only on request
 SCAN_SETTLE_SECONDS = env_float("SCAN_SETTLE_SECONDS", 3.0, 0.0, 3600.0)
 
+CHECK_BASES = env_bool("CHECK_BASES", True)  # whether the engine can serve a new base, asked in a child process
+
 # Inference ------------------------------------------------------------------------------------------------------
 
 INFERENCE_BACKEND = env_choice("INFERENCE_BACKEND", "local", ("local",))
@@ -115,6 +117,7 @@ ENGINE_ADAPTER_BYTES = env_int("ENGINE_ADAPTER_BYTES", 512 * 2**20, 2**20, 2**50
 ENGINE_MAX_GPU_MEMORY = env_str("ENGINE_MAX_GPU_MEMORY", "")  # for example 5.5GiB; empty: by the card's size
 ENGINE_QUEUE_LIMIT = env_int("ENGINE_QUEUE_LIMIT", 256, 1, 100_000)
 ENGINE_USER_LIMIT = env_int("ENGINE_USER_LIMIT", 16, 1, 100_000)  # running and waiting requests of one user
+ENGINE_NATIVE = env_bool("ENGINE_NATIVE", True)  # adapters by the kernel that is compiled on this machine
 ENGINE_IDLE_UNLOAD = env_int("ENGINE_IDLE_UNLOAD", 0, 0, 604_800)  # seconds; 0: never
 ENGINE_START_TIMEOUT = env_int("ENGINE_START_TIMEOUT", 120, 1, 3600)
 ENGINE_HEARTBEAT_TIMEOUT = env_int("ENGINE_HEARTBEAT_TIMEOUT", 20, 2, 3600)  # silence after which it is killed

@@ -16,6 +16,7 @@ APPS = {"accounts", "adapters", "inference", "loraportal", "demo", "benchmarks",
 HEAVY = {"torch", "transformers", "peft", "accelerate", "bitsandbytes"}
 RUNNER = "inference.engine.runner"
 WORKER = "inference.engine.worker"
+PROGRAMS = {"adapters.conversion_child", "inference.engine.judge"}  # child processes; nobody imports them
 
 
 def sources(*folders: str) -> Iterator[Path]:
@@ -121,8 +122,7 @@ def test_only_the_runner_and_its_own_modules_import_torch() -> None:
         for path in sources("accounts", "adapters", "inference", "loraportal")
         if any(name.partition(".")[0] in HEAVY for name in imports(path, top_level_only=True))
     }
-    # Converting a pickle needs torch's reader; it happens in a confined child process that the web never imports.
-    heavy.discard("adapters.conversion_child")
+    heavy -= PROGRAMS
     if not heavy:
         pytest.fail("no module imports torch at module level: the engine's runner has moved, follow it here")
     assert RUNNER in heavy
@@ -131,7 +131,7 @@ def test_only_the_runner_and_its_own_modules_import_torch() -> None:
         *(
             reachable(module_name(path), without=RUNNER)
             for path in sources("inference/engine")
-            if module_name(path) not in reachable(RUNNER)
+            if module_name(path) not in reachable(RUNNER) | PROGRAMS
         )
     )
     assert not heavy & others, "these are the runner's own, nobody else imports them"

@@ -29,6 +29,8 @@ class BaseModel(models.Model):
     memory_bf16 = models.BigIntegerField(_("memory in bf16"), default=0, help_text=_("Bytes, estimated."))
     memory_nf4 = models.BigIntegerField(_("memory in NF4"), default=0, help_text=_("Bytes, estimated."))
 
+    judged_for = models.CharField(max_length=64, blank=True, default="", editable=False)  # see judging.py
+    refusal = models.CharField(_("refusal"), max_length=300, blank=True, default="")
     problem_code = models.CharField(_("problem"), max_length=64, blank=True, default="")
     problem_details = models.JSONField(default=dict, blank=True)
     missing = models.BooleanField(_("missing"), default=False)

@@ -54,11 +54,11 @@ class LocalBackend:
         self,
         options: WorkerOptions,
         limit: int = 512,
-        on_proof: Callable[[dict[str, Any]], None] | None = None,
+        on_verdict: Callable[[dict[str, Any]], None] | None = None,
     ) -> None:
         self.options = options
         self.limit = limit
-        self.on_proof = on_proof
+        self.on_verdict = on_verdict
         self.restarts = 0
         self.device = ""
         self.last_status: dict[str, Any] | None = None
@@ -383,9 +383,9 @@ class LocalBackend:
         elif kind == "heartbeat":
             self.last_status = event.get("status") or {}
             self._residents.seen(self.last_status)
-        elif kind == "proof":
-            if self.on_proof is not None:
-                self.on_proof(event)
+        elif kind in {"proof", "refusal"}:
+            if self.on_verdict is not None:
+                self.on_verdict(event)
         elif event.get("id") in self._entries:
             if kind == "done":
                 worker.completed += 1

@@ -275,6 +275,8 @@ class Engine:
         return ids + [job.id for job in self.jobs if job.base["key"] == spec["key"]]
 
     def base_failed(self, spec: BaseSpec, error: EngineError) -> None:
+        if error.code == "base_unsupported":
+            self.send({"type": "refusal", "key": spec["key"], "reason": str(error.detail.get("reason", ""))})
         for sequence in [s for s in self.queue if s.base_key == spec["key"]]:
             self.fail(sequence, error)
         for job in [j for j in self.jobs if j.base["key"] == spec["key"]]:

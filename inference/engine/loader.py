@@ -15,6 +15,9 @@ from transformers.utils import logging as hf_logging
 from .errors import EngineError
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "nf4": torch.bfloat16}
+# Rotary embeddings that change with the longest sequence of a batch: beyond their original length, one conversation
+# would change the answers of another, so none may go there.
+SWITCHING_ROPE = {"longrope", "dynamic"}
 NF4_BYTES = 0.53  # a weight in NF4 with double quantisation (Dettmers et al. 2023): 4 bits and 0.127 of constants
 
 
@@ -45,7 +48,10 @@ def positions(folder: Path) -> int:
     except (OSError, ValueError) as error:
         raise EngineError("base_load_failed", f"config.json of {folder.name} cannot be read.") from error
     text = config.get("text_config") or config
+    rope = text.get("rope_parameters") or text.get("rope_scaling") or {}
     value = text.get("max_position_embeddings") or text.get("n_positions")
+    if isinstance(rope, dict) and (rope.get("rope_type") or rope.get("type")) in SWITCHING_ROPE:
+        value = text.get("original_max_position_embeddings") or rope.get("original_max_position_embeddings") or value
     return value if isinstance(value, int) and value > 0 else 10**9
 
 

@@ -235,7 +235,15 @@ class Heartbeat(TypedDict):
     status: dict[str, Any]  # what `status` replies
 
 
-Event = Ready | Queued | Loading | Token | Done | Failed | Reply | AdapterProof | Heartbeat
+class BaseRefusal(TypedDict):
+    """A base that turned out at its load not to be servable exactly."""
+
+    type: Literal["refusal"]
+    key: str
+    reason: str
+
+
+Event = Ready | Queued | Loading | Token | Done | Failed | Reply | AdapterProof | BaseRefusal | Heartbeat
 
 # `status` data: {"state": "empty|loading|ready|unloading", "base": name or None, "base_key", "precision", "device",
 #  "pinned", "adapters": [{"digest", "name", "rank", "bytes", "in_use"}], "running": n, "waiting": n,

@@ -3,25 +3,16 @@
 from __future__ import annotations
 
 import gc
-import inspect
 import os
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AttentionInterface, PreTrainedModel
+from transformers import PreTrainedModel
 
 from . import adapter_file, linear, loader, memory, prompts
-from .attention import (
-    NAME,
-    DecodeRows,
-    KVCache,
-    PromptRows,
-    ShapeProbe,
-    StepAttention,
-    attention_function,
-)  # fmt: skip
+from .attention import DecodeRows, KVCache, PromptRows, StepAttention
 from .config import EngineConfig
 from .constrain import Constraints
 from .errors import EngineError
@@ -36,8 +27,7 @@ from .scheduler import Chunk
 from .segments import SegmentBank
 from .sequence import Sequence
 from .stacked import StackedBank
-
-AttentionInterface.register(NAME, attention_function)
+from .support import check_interface, refused, trace_layers
 
 RESERVE = 512 * 2**20  # bytes kept free for activations and the tokenizer
 PROBE_LIMIT = 40  # tokens of the probe that proves exactness and effect
@@ -111,26 +101,12 @@ class Runner:
     def _take_in(
         self, spec: BaseSpec, model: PreTrainedModel, tokenizer: Any, precision: str, size: int, progress: Progress
     ) -> BaseInfo:
-        text_config = model.config.get_text_config()
-        parameters = inspect.signature(model.forward).parameters
-        if "logits_to_keep" not in parameters or not getattr(model, "_supports_attention_backend", False):
-            reason = f"{type(model).__name__} does not use Transformers' attention interface"
-            raise EngineError("base_unsupported", f"{spec['name']} cannot be served: {reason}.", reason=reason)
+        check_interface(model, spec["name"])
         probe, first = probe_tokens(tokenizer, PROBE_LIMIT)
         reference = self._own_logits(model, probe)
-        model.set_attn_implementation(NAME)
-        shapes = ShapeProbe()
-        ids = torch.tensor([probe[:PROBE]], device=self.torch_device)
-        wanted = torch.tensor([len(probe[:PROBE]) - 1], device=self.torch_device)
-        positions = torch.arange(ids.shape[1], device=self.torch_device)[None]
-        seen = linear.trace(
-            model, lambda: model(ids, position_ids=positions, use_cache=False, logits_to_keep=wanted, step=shapes)
-        )
-        if len(shapes.shapes) != text_config.num_hidden_layers or shapes.calls != len(shapes.shapes):
-            reason = "not every layer is attention over keys and values"
-            raise EngineError("base_unsupported", f"{spec['name']} cannot be served: {reason}.", reason=reason)
+        seen, shapes = trace_layers(model, spec["name"], probe[:PROBE])
         kinds, self.places = linear.install(
-            model, seen, ids.shape[1], 1, lambda: self.bank, lambda done: progress("packing", done)
+            model, seen, len(probe[:PROBE]), 1, lambda: self.bank, lambda done: progress("packing", done)
         )
         del seen
         gc.collect()
@@ -138,12 +114,12 @@ class Runner:
         dtype: torch.dtype = embeddings.weight.dtype
         self.bank = self._make_bank(kinds, dtype)
         context = min(self.config.max_context, loader.positions(Path(spec["path"])))
-        per_token = KVCache.bytes_per_token(shapes.shapes, dtype)
+        per_token = KVCache.bytes_per_token(shapes, dtype)
         free = max(0, self.free_bytes() - self.config.adapter_bytes)
         if self.torch_device.type == "cpu":
             free //= 2  # the rest of the machine lives here too
         plan = memory.plan_kv(per_token, context, self.config.max_batch, free, self.config.kv_bytes, RESERVE)
-        self.cache = KVCache(shapes.shapes, plan.slots + 1, plan.context, self.torch_device, dtype)
+        self.cache = KVCache(shapes, plan.slots + 1, plan.context, self.torch_device, dtype)
         self.constraints = Constraints(tokenizer, reference.shape[-1])
         self.prober = Prober(probe, first, reference[first:], NO_EFFECT[precision])
         self._check_exact(spec, probe, reference, TOLERANCE[precision])
@@ -180,8 +156,7 @@ class Runner:
         ours = torch.cat([chunk, last]).float()
         gap = float((ours - reference[half:]).abs().max()) / max(1e-9, float(reference.abs().max()))
         if not gap <= tolerance:
-            reason = f"its logits differ by {gap:.1e} when computed by slots"
-            raise EngineError("base_unsupported", f"{spec['name']} cannot be served exactly: {reason}.", reason=reason)
+            raise refused(spec["name"], f"its logits differ by {gap:.1e} when computed by slots")
 
     def _eos(self, model: PreTrainedModel, tokenizer: Any) -> frozenset[int]:
         ids: set[int] = set()

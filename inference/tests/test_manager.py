@@ -27,7 +27,7 @@ PIRATE: Any = {"digest": "d" * 64, "path": "/store/d", "name": "pirate"}
 def proofs(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """What the manager would write to the registry."""
     seen: list[dict[str, Any]] = []
-    monkeypatch.setattr("inference.manager.write_proof", seen.append)
+    monkeypatch.setattr("inference.manager.write_verdict", seen.append)
     return seen
 
 

@@ -7,8 +7,8 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 from django.utils.translation import gettext as _
 
-from adapters import services
-from adapters.models import LoraAdapter
+from adapters import judging, services
+from adapters.models import BaseModel, LoraAdapter
 
 
 class Command(BaseCommand):
@@ -25,6 +25,7 @@ class Command(BaseCommand):
             raise CommandError(_("A scan is running already.")) from None
         except ValueError as error:
             raise CommandError(str(error)) from None
+        judging.wait()
         if options["json"]:
             self.stdout.write(json.dumps(summary.as_dict()))
             return
@@ -32,5 +33,7 @@ class Command(BaseCommand):
             _("Found %(found)d (%(new)d new, %(changed)d changed), %(missing)d missing, %(incomplete)d incomplete.")
             % summary.as_dict()
         )
+        for base in BaseModel.objects.filter(missing=False).exclude(problem_code="").order_by("name"):
+            self.stdout.write(f"  {base.name}: {base.problem_code}: {base.problem_message}")
         for adapter in LoraAdapter.objects.failed().filter(missing=False).order_by("path")[:50]:
             self.stdout.write(f"  {adapter.path_label}: {adapter.failure_code}: {adapter.failure_message}")

@@ -1,0 +1,57 @@
+"""The engine's look at a base's structure, as the registry asks for it: a child process over config.json alone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from adapters.models import BaseModel
+from inference import judging
+from inference.errors import EngineError, api_error
+from inference.targets import find
+
+TINY = {"vocab_size": 64, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+
+
+def write(folder: Path, **config: object) -> str:
+    (folder / "config.json").write_text(json.dumps(config))
+    return str(folder)
+
+
+def test_a_decoder_with_attention_passes(tmp_path: Path) -> None:
+    assert judging.judge(write(tmp_path, model_type="llama", architectures=["LlamaForCausalLM"], **TINY)) == ""
+
+
+def test_a_state_space_model_is_refused_by_name(tmp_path: Path) -> None:
+    reason = judging.judge(write(tmp_path, model_type="mamba", architectures=["MambaForCausalLM"], **TINY))
+    assert "MambaForCausalLM" in reason
+
+
+def test_a_child_without_a_verdict_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(judging.sys, "executable", "false")
+    with pytest.raises(OSError, match="status 1"):
+        judging.judge(str(tmp_path))
+
+
+def test_a_child_that_takes_too_long_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(judging, "TIMEOUT", 0.01)
+    with pytest.raises(TimeoutError):
+        judging.judge(str(tmp_path))
+
+
+@pytest.mark.django_db
+def test_asking_a_refused_base_says_why() -> None:
+    BaseModel.objects.create(
+        name="m",
+        slug="m",
+        path="/m",
+        path_hash="1",
+        problem_code="base_unsupported",
+        refusal="its attention uses sinks",
+    )
+    with pytest.raises(EngineError) as caught:
+        find("m")
+    answer = api_error(caught.value)
+    assert answer.status == 422 and answer.code == "base_unsupported" and "sinks" in answer.message
