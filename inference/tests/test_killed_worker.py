@@ -1,0 +1,79 @@
+"""kill -9 of the worker at every stage of a load and an answer: told at once, and the next request is answered."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from inference.backends.process import WorkerOptions
+from inference.engine.config import EngineConfig
+from inference.errors import EngineError
+from inference.manager import ModelManager, Request
+from tests.fixtures.models import TinyAdapter, write_tiny_adapter
+
+pytestmark = pytest.mark.slow
+PROJECT = Path(__file__).resolve().parents[2]
+TOLD_WITHIN = 60.0  # seconds, a start and a load of the worker included; the death itself is told in milliseconds
+
+
+@pytest.fixture
+def killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModelManager]:
+    monkeypatch.setattr("inference.manager.write_verdict", lambda event: None)
+    (tmp_path / "run").mkdir()
+    config = {"runner": "inference.tests.dying_runner:DyingRunner", "device": "cpu", "run_dir": str(tmp_path / "run")}
+    EngineConfig(**config)  # a name that is not one of its fields would be ignored by the worker
+    options = WorkerOptions(config=config, log_path=tmp_path / "engine.log", folder=PROJECT, command=(
+        sys.executable, "-m", "inference.engine.worker"))  # fmt: skip
+    manager = ModelManager(options, 64)
+    yield manager
+    manager.close()
+
+
+async def test_killed_at_every_stage(killed: ModelManager, tiny_base_model: Path, tmp_path: Path) -> None:
+    folder = write_tiny_adapter(tmp_path / "adapter", TinyAdapter(seed=3))
+    base: Any = {"key": "b" * 64, "path": str(tiny_base_model), "name": "tiny"}
+    other: Any = {"key": "c" * 64, "path": str(tiny_base_model), "name": "other"}
+    order = tmp_path / "run" / "die-at"
+
+    def ask(base: Any = base, digest: str = "d") -> Request:
+        spec: Any = {"digest": digest * 64, "path": str(folder), "name": "adapter"}
+        return Request(user="u", base=base, adapter=spec, prompt="hello there", params={
+            "temperature": 0.0, "max_tokens": 12, "ignore_eos": True})  # fmt: skip
+
+    async def run(request: Request) -> str:
+        return (await asyncio.wait_for(killed.run(request), TOLD_WITHIN)).text
+
+    expected = await run(ask())
+    pids = {killed.backend.snapshot()["pid"]}
+    for number, stage in enumerate(("read", "add", "proof", "prefill", "decode")):
+        order.write_text(stage)
+        with pytest.raises(EngineError) as caught:
+            await run(ask(digest=str(number)))  # a digest that the bank does not hold, so that it is read and proven
+        assert caught.value.code == "engine_crashed", stage
+        assert not order.exists(), f"it died at {stage}"
+        assert await run(ask()) == expected, stage
+        pids.add(killed.backend.snapshot()["pid"])
+    for stage in ("unload", "weights", "packing", "loaded"):
+        order.write_text(stage)
+        with pytest.raises(EngineError) as caught:
+            await run(ask(other))
+        assert caught.value.code == "engine_crashed", stage
+        assert not order.exists(), f"it died at {stage}"
+        assert await run(ask()) == expected, stage
+        pids.add(killed.backend.snapshot()["pid"])
+    assert len(pids) == 10, "a new worker each time"
+
+
+async def test_killed_while_it_starts(killed: ModelManager, tiny_base_model: Path, tmp_path: Path) -> None:
+    order = tmp_path / "run" / "die-at"
+    order.write_text("start")
+    base: Any = {"key": "b" * 64, "path": str(tiny_base_model), "name": "tiny"}
+    request = Request(user="u", base=base, prompt="hello", params={"max_tokens": 3, "ignore_eos": True})
+    answer = await asyncio.wait_for(killed.run(request), TOLD_WITHIN)
+    assert not order.exists(), "it died"
+    assert answer.usage["completion_tokens"] == 3, "a request that waits for the start outlives a failed one"
