@@ -25,7 +25,11 @@ TOLD_WITHIN = 60.0  # seconds, a start and a load of the worker included; the de
 def killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModelManager]:
     monkeypatch.setattr("inference.manager.write_verdict", lambda event: None)
     (tmp_path / "run").mkdir()
-    config = {"runner": "inference.tests.dying_runner:DyingRunner", "device": "cpu", "run_dir": str(tmp_path / "run")}
+    config: dict[str, Any] = {
+        "runner": "inference.tests.dying_runner:DyingRunner",
+        "device": "cpu",
+        "run_dir": str(tmp_path / "run"),
+    }
     EngineConfig(**config)  # a name that is not one of its fields would be ignored by the worker
     options = WorkerOptions(config=config, log_path=tmp_path / "engine.log", folder=PROJECT, command=(
         sys.executable, "-m", "inference.engine.worker"))  # fmt: skip
