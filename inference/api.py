@@ -109,6 +109,32 @@ class StatusView(APIView):
         return Response(await get_manager().status())
 
 
+class LoadView(APIView):
+    """Load a base model (or an adapter with its base) before anybody asks, and keep it loaded or no longer.
+
+    Waits for the load, which the status shows meanwhile; a client that leaves does not stop it.
+    """
+
+    permission_classes = [IsAuthenticated, IsOperator]
+
+    async def post(self, request: ApiRequest) -> Response:
+        data = json_object(request)
+        name = params.text(data.get("model"), "model", 200)
+        pin = data.get("pin")
+        unknown = next((key for key in data if key not in ("model", "pin")), None)
+        if unknown is not None:
+            raise params.refuse(str(unknown)[:64], "unknown_parameter", _("There is no parameter named %(param)s."))
+        if pin is not None and not isinstance(pin, bool):
+            raise params.refuse("pin", "invalid_type", _("%(param)s must be true or false."))
+        try:
+            target = await resolve(name)
+            manager = get_manager()
+            await manager.load_now(target.base, [target.adapter] if target.adapter else [], pin)
+            return Response(await manager.status())
+        except EngineError as error:
+            raise api_error(error, name=name) from None
+
+
 class UnloadView(APIView):
     """Free the base model after what runs has ended."""
 

@@ -138,8 +138,11 @@ class ModelManager:
 
     # Operating
 
-    async def load(self, base: BaseSpec, adapters: list[AdapterSpec] | None = None, pin: bool = False) -> Stream:
-        """Make a base and adapters resident: `loading` events, then `reply` or `error`."""
+    async def load(self, base: BaseSpec, adapters: list[AdapterSpec] | None = None, pin: bool | None = None) -> Stream:
+        """Make a base and adapters resident: `loading` events, then `reply` or `error`.
+
+        `pin` keeps the base until it is unloaded or unpinned; None leaves that as it is.
+        """
         command = {
             "type": "load",
             "id": secrets.token_hex(8),
@@ -148,6 +151,13 @@ class ModelManager:
             "pin": pin,
         }
         return self._submit(command)
+
+    async def load_now(self, base: BaseSpec, adapters: list[AdapterSpec], pin: bool | None) -> None:
+        """Load and wait for the end. Raises EngineError; the load goes on where the waiting task is cancelled."""
+        stream = await self.load(base, adapters, pin)
+        event = await stream.final()
+        if event["type"] == "error":
+            raise EngineError.from_event(event)
 
     async def unload(self) -> int:
         """Free the base after what runs has ended. Returns the bytes freed; 0 where nothing was loaded."""

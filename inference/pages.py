@@ -86,4 +86,7 @@ def monitoring(request: HttpRequest) -> HttpResponse:
     since = timezone.now().date() - timedelta(days=USAGE_DAYS - 1)
     sums = {name: Sum(name) for name in ("requests", "prompt_tokens", "completion_tokens", "cached_tokens")}
     usage = UsageDay.objects.filter(day__gte=since).values("model").annotate(**sums).order_by("-requests", "model")
-    return render(request, "inference/monitoring.html", {"usage": list(usage[:100]), "usage_days": USAGE_DAYS})
+    bases = [base for base in BaseModel.objects.order_by("name") if base.usable]
+    return render(
+        request, "inference/monitoring.html", {"bases": bases, "usage": list(usage[:100]), "usage_days": USAGE_DAYS}
+    )

@@ -17,6 +17,7 @@ urlpatterns = [
     *both("api/lora/models/<int:pk>/test", api.TestView.as_view(), "api_lora_test"),
     *both("api/inference/count", api.CountView.as_view(), "api_inference_count"),
     *both("api/inference/status", api.StatusView.as_view(), "api_inference_status"),
+    *both("api/inference/load", api.LoadView.as_view(), "api_inference_load"),
     *both("api/inference/unload", api.UnloadView.as_view(), "api_inference_unload"),
     *both("readyz", observing.readyz, "readyz"),
     *both("metrics", observing.MetricsView.as_view(), "metrics"),

@@ -78,6 +78,7 @@ ROUTES: dict[str, dict[str, str]] = {
     "api/lora/scan": {"GET": OPERATE, "POST": OPERATE},
     "api/inference/count": {"POST": INFER},
     "api/inference/status": {"GET": OPERATE},
+    "api/inference/load": {"POST": OPERATE},
     "api/inference/unload": {"POST": OPERATE},
     "api/usage": {"GET": SIGNED},
     "v1/models": {"GET": INFER},

@@ -38,7 +38,7 @@ class LoadJob:
     id: str
     base: BaseSpec
     adapters: list[AdapterSpec]
-    pin: bool
+    pin: bool | None  # None: leave it as it is
 
 
 @dataclass
@@ -139,9 +139,7 @@ class Engine:
         elif kind == "status":
             self.reply(command["id"], self.status())
         elif kind == "load":
-            self.jobs.append(
-                LoadJob(command["id"], command["base"], command.get("adapters", []), bool(command.get("pin")))
-            )
+            self.jobs.append(LoadJob(command["id"], command["base"], command.get("adapters", []), command.get("pin")))
         elif kind == "unload":
             self.pinned = False
             self.unloads.append(command["id"])
@@ -337,14 +335,16 @@ class Engine:
                 continue
             if all(self.loader.ready(spec["digest"]) for spec in job.adapters):
                 self.jobs.remove(job)
-                if job.pin:
-                    self.pin()
+                if job.pin is not None:
+                    self.pin(job.pin)
                 self.reply(job.id, self.status())
 
-    def pin(self) -> None:
-        """Keep the loaded base; whoever waits for another is told so."""
+    def pin(self, keep: bool) -> None:
+        """Keep the loaded base, or no longer; whoever waits for another while it is kept is told so."""
         assert self.info is not None  # noqa: S101  (for the type checker)
-        self.pinned = True
+        self.pinned = keep
+        if not keep:
+            return
         for sequence in [s for s in self.queue if s.base_key != self.info.key]:
             self.fail(sequence, self.pinned_error())
 

@@ -92,7 +92,8 @@ class Worker:
 
     def load(self, command: dict[str, Any]) -> None:
         self.hold(command)
-        self.pinned = command.get("pin", False)
+        if command.get("pin") is not None:
+            self.pinned = command["pin"]
         self.reply(command, self.state())
 
     def status(self, command: dict[str, Any]) -> None:

@@ -107,6 +107,7 @@ def test_who_may(
     assert post(api(), registry.pirate.pk, body).status_code == 401
     assert post(browser_of(owner), registry.pirate.pk, body).status_code == 403  # no CSRF token
     assert post(api(operator, "operate"), registry.pirate.pk, body).status_code == 403  # no scope for it
+    assert api(owner, "infer").post("/api/inference/load", {"model": "tiny"}).status_code == 403
     for path, call in (("status", "get"), ("unload", "post")):
         url = f"/api/inference/{path}"
         assert getattr(api(), call)(url).status_code == 401
@@ -130,3 +131,37 @@ def test_status_and_unload(
     assert [item["name"] for item in status["engine"]["adapters"]] == ["pirate"]
     assert client.post("/api/inference/unload").json() == {"freed_bytes": 1000}
     assert client.get("/api/inference/status").json()["engine"]["base"] is None
+
+
+def test_load_before_anybody_asks_and_keep(
+    api: Callable[..., Any], operator: User, registry: SimpleNamespace, manager: ModelManager
+) -> None:
+    client = api(operator, "infer", "operate")
+
+    def load(**body: Any) -> Any:
+        return client.post("/api/inference/load", body, format="json")
+
+    engine = load(model="pirate").json()["engine"]
+    assert (engine["base"], engine["pinned"]) == ("tiny", False)
+    assert [item["name"] for item in engine["adapters"]] == ["pirate"]
+    assert load(model="tiny", pin=True).json()["engine"]["pinned"] is True
+    assert load(model="tiny").json()["engine"]["pinned"] is True, "left as it is"
+    assert load(model="tiny", pin=False).json()["engine"]["pinned"] is False
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "param"),
+    [
+        ({}, 400, "model"),
+        ({"model": "nobody"}, 404, None),
+        ({"model": "idle"}, 409, None),
+        ({"model": "tiny", "pin": "yes"}, 400, "pin"),
+        ({"model": "tiny", "keep": True}, 400, "keep"),
+    ],
+)
+def test_loads_that_are_refused(
+    api: Callable[..., Any], operator: User, registry: SimpleNamespace, manager: ModelManager,
+    body: dict[str, Any], status: int, param: str | None,
+) -> None:  # fmt: skip
+    answer = api(operator, "operate").post("/api/inference/load", body, format="json")
+    assert (answer.status_code, answer.json()["error"]["param"]) == (status, param)

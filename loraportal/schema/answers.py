@@ -97,6 +97,15 @@ class Count(Serializer):
     context_length = s.IntegerField(help_text="Tokens that prompt and answer may have together.")
 
 
+class LoadRequest(Serializer):
+    model = s.CharField(help_text="An active adapter's slug, or a base model's.")
+    pin = s.BooleanField(
+        required=False,
+        allow_null=True,
+        help_text="true keeps the base model until it is unloaded; false no longer; absent leaves it as it is.",
+    )
+
+
 class Freed(Serializer):
     freed_bytes = s.IntegerField()
 

@@ -196,6 +196,17 @@ describe(
     get=call(answers.Status, "What the engine holds and does", 401, 403, operation_id="engine_status"),
 )
 describe(
+    "inference.api.LoadView",
+    post=call(
+        answers.Status,
+        "Load a model before anybody asks, and keep it loaded or no longer",
+        *ASKING,
+        operation_id="load",
+        body=answers.LoadRequest,
+        examples=example({"model": "pirate", "pin": True}),
+    ),
+)
+describe(
     "inference.api.UnloadView",
     post=call(answers.Freed, "Free the base model", 401, 403, 503, operation_id="unload"),
 )

@@ -20,11 +20,15 @@ const STATES = {
 };
 
 const root = $("[data-monitoring]");
+const loading = $("[data-load]"); // absent where there is no base model
+const model = $("#load-model");
+const pin = $("[data-pin]");
 const unload = $("[data-unload]");
 const points = [];
 let last = null;
 const began = performance.now();
 let drawn = false;
+let loaded = null; // slug of the loaded base
 
 const put = (name, value) => ($(`[data-value="${name}"]`).textContent = value);
 
@@ -56,10 +60,17 @@ function show(status) {
   put("in_flight", fill(gettext("%(n)s not answered yet"), { n: worker.in_flight ?? 0 }));
   put("restarts", number(worker.restarts ?? 0));
   put("tokens", fill(gettext("%(n)s since it started"), { n: number(engine?.tokens ?? 0) }));
-  unload.disabled = !engine?.base;
+  if (loading) showBase(engine);
   showSpeed(engine);
   showMemory(engine);
   showBank(engine?.adapters ?? []);
+}
+
+function showBase(engine) {
+  unload.disabled = pin.disabled = !engine?.base;
+  pin.setAttribute("aria-pressed", String(Boolean(engine?.pinned)));
+  pin.classList.toggle("btn-primary", Boolean(engine?.pinned));
+  loaded = [...model.options].find((option) => option.dataset.key === engine?.base_key)?.value ?? null;
 }
 
 function showSpeed(engine) {
@@ -126,17 +137,41 @@ async function look() {
   setTimeout(look, EVERY_MS);
 }
 
-unload.addEventListener("click", async () => {
-  busy(unload, true);
+/** Do something with the engine, and show what it came to. */
+async function operate(button, work) {
+  busy(button, true);
   try {
-    const { freed_bytes: freed } = await post("/api/inference/unload");
-    toast("good", gettext("The base model is unloaded"), fill(gettext("%(size)s freed"), { size: bytes(freed) }));
+    await work();
   } catch (error) {
     failed(error);
-  } finally {
-    busy(unload, false);
   }
+  busy(button, false);
+  await get(root.dataset.url).then(show, () => {}); // what is wrong, the next look says
+}
+
+loading?.addEventListener("submit", (event) => {
+  event.preventDefault();
+  const name = model.selectedOptions[0].textContent;
+  operate($('[type="submit"]', loading), async () => {
+    await post("/api/inference/load", { model: model.value });
+    toast("good", fill(gettext("%(name)s is loaded"), { name }));
+  });
 });
+
+pin?.addEventListener("click", () => {
+  const keep = pin.getAttribute("aria-pressed") !== "true";
+  operate(pin, async () => {
+    await post("/api/inference/load", { model: loaded ?? model.value, pin: keep });
+    toast("good", keep ? gettext("The base model is kept loaded") : gettext("The base model may be unloaded again"));
+  });
+});
+
+unload?.addEventListener("click", () =>
+  operate(unload, async () => {
+    const { freed_bytes: freed } = await post("/api/inference/unload");
+    toast("good", gettext("The base model is unloaded"), fill(gettext("%(size)s freed"), { size: bytes(freed) }));
+  }),
+);
 
 look();
 document.documentElement.dataset.ready = "true";

@@ -306,6 +306,17 @@ def test_pin_keeps_a_base_and_unload_frees_it() -> None:
     d.finish("then")
 
 
+def test_a_pin_can_be_taken_back_and_a_load_without_one_leaves_it() -> None:
+    d = driver()
+    for number, (pin, expected) in enumerate([(True, True), (None, True), (False, False)]):
+        d.send("load", id=f"l{number}", base=BASE, pin=pin)
+        d.until(lambda: d.ended(f"l{number}"))  # noqa: B023
+        assert d.engine.status()["pinned"] is expected
+    d.generate("other", base("other"), max_tokens=3)
+    d.finish("other")
+    assert d.ended("other")["type"] == "done"  # type: ignore[index]
+
+
 def test_a_base_that_fails_ends_its_requests_and_the_next_is_served() -> None:
     d = driver()
     d.generate("bad", base("broken"))
