@@ -117,6 +117,7 @@ ENGINE_ADAPTER_BYTES = env_int("ENGINE_ADAPTER_BYTES", 512 * 2**20, 2**20, 2**50
 ENGINE_MAX_GPU_MEMORY = env_str("ENGINE_MAX_GPU_MEMORY", "")  # for example 5.5GiB; empty: by the card's size
 ENGINE_QUEUE_LIMIT = env_int("ENGINE_QUEUE_LIMIT", 256, 1, 100_000)
 ENGINE_USER_LIMIT = env_int("ENGINE_USER_LIMIT", 16, 1, 100_000)  # running and waiting requests of one user
+ENGINE_CUDA_GRAPHS = env_bool("ENGINE_CUDA_GRAPHS", True)  # replay decoding steps on a card
 ENGINE_NATIVE = env_bool("ENGINE_NATIVE", True)  # adapters by the kernel that is compiled on this machine
 ENGINE_IDLE_UNLOAD = env_int("ENGINE_IDLE_UNLOAD", 0, 0, 604_800)  # seconds; 0: never
 ENGINE_START_TIMEOUT = env_int("ENGINE_START_TIMEOUT", 120, 1, 3600)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy
 import torch
@@ -232,6 +232,17 @@ class ShapeProbe:
         return result.view(1, heads, rows, -1).transpose(1, 2)
 
 
+class Attention(Protocol):
+    """The attention of a step, handed to the model as the keyword `step`."""
+
+    def attend(
+        self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float | None, window: int | None,
+        softcap: float | None,
+    ) -> Tensor:  # fmt: skip
+        """query (1, heads, rows, size), key and value (1, kv heads, rows, size) -> (1, rows, heads, value size)."""
+        ...
+
+
 def attention_function(
     module: torch.nn.Module,
     query: Tensor,
@@ -241,7 +252,7 @@ def attention_function(
     scaling: float | None = None,
     sliding_window: int | None = None,
     softcap: float | None = None,
-    step: StepAttention | ShapeProbe | None = None,
+    step: Attention | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """Transformers' attention interface. Raises EngineError for mathematics that it does not know."""

@@ -25,6 +25,7 @@ class EngineConfig:
     user_limit: int = 16  # waiting and running requests of one user
     idle_unload: int = 0  # seconds without work until the base is freed; 0: never
     base_patience: float = 20.0  # longest that a request for another base waits while the loaded one is busy
+    cuda_graphs: bool = True  # replay decoding steps on a card
     native: bool = True  # apply adapters by the native kernel where it serves
     run_dir: str = ""  # for lock files and the built kernel; "": the system's temporary folder
     log_level: str = "INFO"

@@ -16,6 +16,7 @@ from .attention import DecodeRows, KVCache, PromptRows, StepAttention
 from .config import EngineConfig
 from .constrain import Constraints
 from .errors import EngineError
+from .graphs import DecodeGraphs, SlotAttention
 from .locks import DeviceLock
 from .lora import AdapterWeights, Kind, LoraBank
 from .native.library import lora_apply
@@ -58,6 +59,8 @@ class Runner:
         self.decoder: Any = None  # a tokenizer of its own: `encode` runs on another thread
         self.constraints: Constraints | None = None
         self.lock: DeviceLock | None = None
+        self.fixed = self.torch_device.type == "cuda" and config.cuda_graphs  # decode on fixed buffers
+        self.graphs: DecodeGraphs | None = None
 
     # Base ------------------------------------------------------------------------------------------------------
 
@@ -87,6 +90,7 @@ class Runner:
         except (OSError, ValueError, KeyError) as error:
             raise EngineError("base_load_failed", f"The weights of {spec['name']} cannot be read.") from error
         self.lock = self._take_device()
+        self._cap_device()
         memory.check_base(spec["name"], needed, precision, self.free_bytes(), RESERVE)
         try:
             tokenizer = self.decoder = loader.load_tokenizer(folder)
@@ -123,6 +127,9 @@ class Runner:
         self.constraints = Constraints(tokenizer, reference.shape[-1])
         self.prober = Prober(probe, first, reference[first:], NO_EFFECT[precision])
         self._check_exact(spec, probe, reference, TOLERANCE[precision])
+        if self.fixed and isinstance(self.bank, StackedBank):
+            self.graphs = DecodeGraphs(self._fixed_forward, self.cache, self.bank, self.torch_device)
+            self.tolerance = TOLERANCE[precision]
         self.info = BaseInfo(
             spec["key"], spec["name"], precision, plan.context, plan.slots, self._eos(model, tokenizer), size,
             plan.kv_bytes,
@@ -169,6 +176,7 @@ class Runner:
         """Free base, adapters and cache. Returns the bytes that their tensors held."""
         freed = self.memory()["base"] + self.memory()["kv"] + self.memory()["adapters"]
         self.model = self.bank = self.cache = self.prober = self.info = self.decoder = self.constraints = None
+        self.graphs = None
         self.places = {}
         self.proving = None
         gc.collect()
@@ -183,6 +191,13 @@ class Runner:
         if self.torch_device.type != "cuda":
             return None
         return DeviceLock(self.device)
+
+    def _cap_device(self) -> None:
+        """Let the allocator fail at the limit rather than take what the desktop or another program needs."""
+        if self.torch_device.type == "cuda":
+            total = torch.cuda.get_device_properties(self.torch_device).total_memory
+            limit = memory.gpu_limit(total, self.config.max_gpu_memory)
+            torch.cuda.set_per_process_memory_fraction(min(1.0, limit / total), self.torch_device)
 
     # Text ------------------------------------------------------------------------------------------------------
 
@@ -324,6 +339,28 @@ class Runner:
         logit_rows: list[int],
     ) -> Tensor:  # fmt: skip
         """Logits (len(logit_rows), vocabulary)."""
+
+        def ordinary() -> Tensor:
+            return self._ordinary_forward(tokens, decode, prompt_rows, adapters, list(range(len(tokens))))
+
+        if self.graphs is not None and not prompt_rows:
+            logits = self.graphs.run(tokens, decode, adapters, ordinary, self.tolerance)
+            if logits is not None:
+                return logits[logit_rows]
+        return self._ordinary_forward(tokens, decode, prompt_rows, adapters, logit_rows)
+
+    def _fixed_forward(self, ids: Tensor, step: SlotAttention) -> Tensor:
+        assert self.model is not None  # noqa: S101  (for the type checker)
+        every = torch.arange(step.rows, device=self.torch_device)
+        output = self.model(
+            ids, position_ids=step.positions[None], use_cache=False, logits_to_keep=every, step=step
+        )  # fmt: skip
+        return output.logits[0]
+
+    def _ordinary_forward(
+        self, tokens: list[int], decode: DecodeRows, prompt_rows: list[PromptRows], adapters: list[str | None],
+        logit_rows: list[int],
+    ) -> Tensor:  # fmt: skip
         assert self.model is not None and self.cache is not None and self.bank is not None  # noqa: S101
         device = self.torch_device
         step = StepAttention(self.cache, decode, prompt_rows, device)

@@ -50,6 +50,7 @@ class StackedBank:
         self.resident: dict[str, AdapterWeights] = {}
         self.sets: dict[str, WorkingSet] = {}
         self.masks: dict[str, Tensor] = {}  # of the step under way: kind -> (rows, high), true where to blank
+        self.version = 0  # changes whenever a working set moves to other memory
 
     def pack(self, weights: AdapterWeights) -> AdapterWeights:
         for rows in weights.kinds.values():
@@ -71,7 +72,8 @@ class StackedBank:
         working = sum(w.a.nbytes + w.b.nbytes for w in self.sets.values())
         return working + sum(weights.bytes for weights in self.resident.values())
 
-    def prepare(self, rows: list[str | None], logit_rows: list[int]) -> None:
+    def prepare(self, rows: list[str | None], logit_rows: list[int], whole: bool = False) -> None:
+        """See `LoraBank`. With `whole` the masks span the working sets' capacity, which changes seldom."""
         wanted = {digest for digest in rows if digest is not None}
         self.masks = {}
         if not wanted:
@@ -80,13 +82,15 @@ class StackedBank:
             users = [digest for digest in wanted if key in self.resident[digest].kinds]
             if users:
                 working = self._enter(kind, users)
-                self.masks[key] = self._mask(working, rows, logit_rows if kind.on_logits else None)
+                self.masks[key] = self._mask(working, rows, logit_rows if kind.on_logits else None, whole)
 
-    def _mask(self, working: WorkingSet, rows: list[str | None], subset: list[int] | None) -> Tensor:
+    def _mask(
+        self, working: WorkingSet, rows: list[str | None], subset: list[int] | None, whole: bool
+    ) -> Tensor:  # fmt: skip
         chosen = rows if subset is None else [rows[index] for index in subset]
         ranges = working.ranges.ranges
         order = list(ranges)
-        table = torch.ones(len(order) + 1, working.ranges.high, dtype=torch.bool)
+        table = torch.ones(len(order) + 1, working.capacity if whole else working.ranges.high, dtype=torch.bool)
         for index, digest in enumerate(order):
             start, stop = ranges[digest]
             table[index, start:stop] = False
@@ -140,6 +144,7 @@ class StackedBank:
         working.b[:, start:stop] = 0
 
     def _allocate(self, kind: Kind, capacity: int) -> WorkingSet:
+        self.version += 1
         capacity = max(32, 1 << (capacity - 1).bit_length()) if capacity else 32
         a = torch.zeros(kind.layers, capacity, kind.inputs, device=self.device, dtype=self.dtype)
         b = torch.zeros(kind.layers, capacity, kind.outputs, device=self.device, dtype=self.dtype)
