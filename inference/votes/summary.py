@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,10 +60,10 @@ def standings(votes: VoteQuerySet) -> list[Standing]:
     return sorted((_standing(row) for row in rows), key=lambda one: (-one.low, -one.share, one.model, one.digest))
 
 
-def _standing(row: dict[str, Any]) -> Standing:
+def _standing(row: Mapping[str, Any]) -> Standing:
     low, high = wilson(row["wins"], row["votes"])
-    row["name"] = row.pop("label")
-    return Standing(**row, share=row["wins"] / row["votes"], low=low, high=high)
+    facts = {"name" if key == "label" else key: value for key, value in row.items()}
+    return Standing(**facts, share=row["wins"] / row["votes"], low=low, high=high)
 
 
 def wilson(wins: int, votes: int) -> tuple[float, float]:

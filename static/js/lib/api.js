@@ -11,7 +11,12 @@ export class ApiError extends Error {
   }
 }
 
-export const csrfToken = () => document.querySelector('meta[name="csrf-token"]').content;
+/** The cookie knows the newest token: signing in again in another tab changes it. */
+export function csrfToken() {
+  const { content, dataset } = document.querySelector('meta[name="csrf-token"]');
+  const cookie = document.cookie.split("; ").find((pair) => pair.startsWith(`${dataset.cookie}=`));
+  return cookie?.slice(dataset.cookie.length + 1) || content;
+}
 
 const PLAIN = {
   0: () => gettext("The server cannot be reached. Is it still running?"),
