@@ -216,7 +216,7 @@ function start() {
   function showBlind() {
     const hidden = columns.some((column) => column.blind);
     $("[data-export=csv]").disabled = hidden;
-    $("[data-export=csv]").title = hidden ? gettext("It holds the names: choose first.") : "";
+    $("[data-export=csv]").title = hidden ? gettext("It holds the names, which are shown once you have chosen.") : "";
   }
 
   function showCount() {

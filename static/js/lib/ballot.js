@@ -2,6 +2,7 @@
 import { request } from "./api.js";
 import { el, icon } from "./dom.js";
 import { fill, gettext, ngettext } from "./i18n.js";
+import { toast } from "./toast.js";
 
 const URL_OF = (run) => `/api/compare/votes/${run}`;
 
@@ -55,8 +56,14 @@ export class Ballot {
         failed.set(run, { vote, error });
       }
     }
-    if (!this.#waiting.size) this.#say(stored ? "saved" : "");
-    else this.#say("failed", [...failed.values()].at(-1).error.message);
+    if (this.#waiting.size) {
+      const { message } = [...failed.values()].at(-1).error;
+      this.#say("failed", message);
+      toast("bad", gettext("Your choice is not saved"), message);
+    } else {
+      this.#say(stored ? "saved" : "");
+      if (stored) toast("good", gettext("Your choice is saved"));
+    }
     return !this.#waiting.size;
   }
 
