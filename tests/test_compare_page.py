@@ -181,6 +181,9 @@ def test_tokens_are_coloured_and_the_text_is_the_same(ready: Portal, sign_in: Ca
     assert first.last.evaluate("one => one === document.activeElement")
     assert first.last.get_attribute("aria-describedby") == tip.get_attribute("id")
     assert "%" in tip.inner_text()
+    page.evaluate("scrollTo(0, 0)")  # as moving the focus may do
+    page.evaluate("new Promise(requestAnimationFrame)")
+    assert tip.is_visible()
     page.keyboard.press("Escape")
     assert not tip.is_visible()
 

@@ -51,6 +51,7 @@ export async function request(method, url, body) {
     code: `http_${response.status}`,
     message: PLAIN[response.status]?.() ?? gettext("The server answered with an error."),
   };
+  if (response.status === 401) error.message = PLAIN[401](); // the API's own words are about credentials
   throw new ApiError(error, response.status);
 }
 

@@ -84,7 +84,8 @@ export class TokenColours {
       else if (!this.#shown?.matches(":focus")) this.#close();
     });
     root.addEventListener("keydown", (event) => this.#move(event));
-    addEventListener("scroll", () => this.#close(), { passive: true });
+    // Moving the focus scrolls the page; the pointer's token is no longer under it then.
+    addEventListener("scroll", () => (this.#shown?.matches(":focus") ? this.#place() : this.#close()), { passive: true });
   }
 
   /** Show `text` in `output`, a span a segment. */
@@ -122,7 +123,11 @@ export class TokenColours {
     token.setAttribute("aria-describedby", this.tip.id);
     this.tip.replaceChildren(...explain(this.#segments.get(token)));
     this.tip.hidden = false;
-    const box = token.getClientRects()[0];
+    this.#place();
+  }
+
+  #place() {
+    const box = this.#shown.getClientRects()[0];
     const { width, height } = this.tip.getBoundingClientRect();
     const below = box.bottom + 6 + height < innerHeight;
     this.tip.style.left = `${Math.max(8, Math.min(box.left, document.documentElement.clientWidth - width - 8))}px`;
