@@ -163,6 +163,9 @@ class Camera:
         self.page.get_by_test_id("reference").select_option("smollm2-135m-instruct")
         self.page.evaluate("scrollTo(0, 0)")
         self.shoot("compare", full=True)
+        self.page.get_by_test_id("vote").nth(1).click()
+        self.page.locator("[data-ballot-state][data-state=saved]").wait_for()
+        self.shoot("votes", "/compare/votes", full=True)
 
     def chat(self) -> None:
         self.page.goto("/chat?model=pirate")

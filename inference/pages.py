@@ -19,6 +19,7 @@ from adapters.models import BaseModel, LoraAdapter
 
 from .frames import MAX_TARGETS
 from .models import UsageDay
+from .votes.models import Vote
 
 USAGE_DAYS = 30
 MOST_TARGETS = 1000  # in a select; the address can still name any other
@@ -73,6 +74,7 @@ def compare(request: HttpRequest) -> HttpResponse:
             **choice,
             "chosen": list(dict.fromkeys(wanted))[:MAX_TARGETS] or first,
             "most": MAX_TARGETS,
+            "votes": Vote.objects.of(request.user).count(),
             "max_tokens_limit": settings.MAX_TOKENS_LIMIT,
             "max_prompt_chars": settings.MAX_PROMPT_CHARS,
         },

@@ -10,5 +10,6 @@ def site(request: HttpRequest) -> dict[str, object]:
     return {
         "inference_backend": settings.INFERENCE_BACKEND,
         "debug": settings.DEBUG,
+        "csrf_cookie": settings.CSRF_COOKIE_NAME,
         "theme": theme if theme in ("light", "dark") else "",  # "": what the reader's system prefers
     }

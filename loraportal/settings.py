@@ -198,6 +198,7 @@ INSTALLED_APPS = [
     "adapters",
     "inference",
     "inference.chat",
+    "inference.votes",
 ]
 
 # Every middleware here is async-capable, so that a client that leaves cancels its async view.

@@ -27,6 +27,7 @@ urlpatterns = [
     path("", include("adapters.urls")),
     path("", include("inference.urls")),
     path("", include("inference.chat.urls")),
+    path("", include("inference.votes.urls")),
 ]
 
 if settings.DEBUG:

@@ -6,10 +6,12 @@ are not there for others: unknown and forbidden are both 404.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, get_args, get_type_hints
+from uuid import uuid4
 
 import pytest
 from channels.db import database_sync_to_async
@@ -30,6 +32,7 @@ from inference.consumers import GenerateConsumer
 from inference.ledger import ledger
 from inference.manager import ModelManager
 from inference.tests.conftest import make_manager, manager, registry  # noqa: F401  (fixtures)
+from inference.votes.models import Verdict, Vote
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -59,6 +62,8 @@ ROUTES: dict[str, dict[str, str]] = {
     "test": {"GET": PAGE},
     "monitoring": {"GET": OPERATOR_PAGE},
     "compare": {"GET": PAGE},
+    "compare/votes": {"GET": PAGE},
+    "compare/votes/<uuid:run>/delete": {"POST": OWN_PAGE},
     "assistants": {"GET": PAGE},
     "assistants/new": {"GET": PAGE, "POST": PAGE},
     "assistants/<int:pk>": {"GET": OWN_PAGE, "POST": OWN_PAGE},
@@ -90,6 +95,12 @@ ROUTES: dict[str, dict[str, str]] = {
     "api/chat/conversations/<int:pk>": {"GET": OWN, "PATCH": OWN, "DELETE": OWN},
     "api/chat/conversations/<int:pk>/export.json": {"GET": OWN},
     "api/chat/conversations/<int:pk>/export.md": {"GET": OWN},
+    "api/compare/votes": {"GET": INFER},
+    # The id of a comparison is its client's: whoever sends a vote on it makes one of their own.
+    "api/compare/votes/<uuid:run>": {"GET": OWN, "PUT": INFER, "DELETE": OWN},
+    "api/compare/votes/export.jsonl": {"GET": INFER},
+    "api/compare/votes/export.csv": {"GET": INFER},
+    "api/compare/summary": {"GET": INFER},
 }
 FRAMES = {"generate": INFER, "stop": OWN, "ack": OWN}
 CHAT_FRAMES = {"ask": OWN, "again": OWN, "continue": OWN, "follow": OWN, "stop": OWN}
@@ -154,6 +165,7 @@ def patterns(entries: list[Any], before: str = "") -> Iterator[tuple[str, URLPat
             yield route, entry
 
 
+OBJECT = re.compile("<int:pk>|<uuid:run>")
 SERVED = dict(patterns(get_resolver().url_patterns))
 
 
@@ -204,6 +216,9 @@ def address(world: SimpleNamespace, route: str) -> str:
                 name=name, slug=name, path_hash=name, base=world.registry.base, status=Status.ACTIVE, digest="d" * 64
             ).pk
         route = route.replace("<int:pk>", str(pk))
+    if "<uuid:run>" in route:
+        vote = Vote.objects.create(user=owner, run=uuid4(), verdict=Verdict.TIE, prompt=name, size=2)
+        route = route.replace("<uuid:run>", str(vote.run))
     return "/" + route.replace("<str:model>", "pirate")
 
 
@@ -237,13 +252,14 @@ def test_every_change_by_a_session_needs_the_csrf_token(world: SimpleNamespace, 
             assert response.status_code == 403, method
 
 
-@pytest.mark.parametrize("route", sorted(route for route in SERVED if "<int:pk>" in route))
+@pytest.mark.parametrize("route", sorted(route for route in SERVED if OBJECT.search(route)))
 def test_unknown_and_forbidden_look_alike(world: SimpleNamespace, route: str) -> None:
     for method, rule in classified(route).items():
         if rule in (OWN, OWN_PAGE):
             client = client_of(world, Actor("outsider"))
             forbidden = call(client, method, address(world, route))
-            unknown = call(client, method, "/" + route.replace("<int:pk>", "999999"))
+            nothing = route.replace("<int:pk>", "999999").replace("<uuid:run>", str(uuid4()))
+            unknown = call(client, method, "/" + nothing)
             assert (forbidden.status_code, unknown.status_code) == (404, 404)
             if route.startswith("api/"):
                 assert forbidden.content == unknown.content

@@ -12,7 +12,8 @@ from .fixtures.portal import Portal
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 GRAVE = {"serious", "critical"}
-PAGES = ["/models", "/test", "/compare", "/chat", "/assistants", "/monitoring", "/tokens", "/account", "/nothing-here"]
+PAGES = ["/models", "/test", "/compare", "/compare/votes", "/chat", "/assistants", "/monitoring", "/tokens", "/account"]
+PAGES += ["/nothing-here"]
 
 
 def grave(page: Any) -> list[str]:

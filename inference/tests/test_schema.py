@@ -37,7 +37,11 @@ def test_description_is_valid_and_whole(tmp_path: Path) -> None:
     call_command("spectacular", "--validate", "--fail-on-warn", "--file", str(file))
     described = {line[2:-1] for line in file.read_text().splitlines() if line.startswith("  /")}
     served = {
-        "/" + str(entry.pattern).replace("<int:pk>", "{id}").replace("<str:model>", "{model}")
+        "/"
+        + str(entry.pattern)
+        .replace("<int:pk>", "{id}")
+        .replace("<str:model>", "{model}")
+        .replace("<uuid:run>", "{run}")
         for include in get_resolver().url_patterns
         for entry in getattr(include, "url_patterns", [include])
     }

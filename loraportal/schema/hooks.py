@@ -10,6 +10,7 @@ HEADINGS = {
     "/api/inference": "Engine",
     "/api/usage": "Use",
     "/api/chat": "Conversations",
+    "/api/compare": "Votes",
     "/v1": "OpenAI-compatible",
 }
 

@@ -62,3 +62,9 @@ def compact(value: float | int | None) -> str:
 def percent(value: float | None) -> str:
     """A share 0..1 in per cent."""
     return "" if value is None else f"{value * 100:.0f}%"
+
+
+@register.filter
+def svg_share(value: float) -> str:
+    """A share 0..1 as a coordinate of a picture that is 100 wide; the point is a point in every language."""
+    return f"{value * 100:.2f}"

@@ -1,14 +1,18 @@
 // The comparison page: one generate frame with several targets, a column each.
+import { Ballot, newRun } from "./lib/ballot.js";
+import { copyText } from "./lib/clipboard.js";
 import { Column } from "./lib/column.js";
+import { firstDivergence } from "./lib/diff.js";
 import { $, $$, data, el, icon } from "./lib/dom.js";
-import { fill, gettext } from "./lib/i18n.js";
+import { fill, gettext, ngettext, number } from "./lib/i18n.js";
 import { fieldOf, Parameters } from "./lib/params.js";
 import { csvCell, saveAs } from "./lib/save.js";
 import { GenerateSocket } from "./lib/socket.js";
 import { toast } from "./lib/toast.js";
+import { TokenColours } from "./lib/tokens.js";
 
-const VOTES = "votes";
-const MOST_VOTES = 500;
+const ALTERNATIVES = 5; // to each token, where probabilities are asked for
+const CSV_HEAD = ["model", "digest", "prompt", "answer", "completion_tokens", "ttft_s", "total_s", "tokens_per_second", "finish_reason"];
 const form = $("[data-compare]");
 if (form) start();
 
@@ -19,11 +23,14 @@ function start() {
   const reference = $("[data-reference]");
   const { prompt, system } = form.elements;
   const names = new Map([...add.options].filter((option) => option.value).map((option) => [option.value, option.textContent]));
+  const colours = new TokenColours($("[data-results]"));
+  const ballot = new Ballot($("[data-ballot-state]"), (vote) => counted.add(vote.run) && showCount());
+  const counted = new Set();
   let chosen = data("chosen");
-  let columns = new Map();
+  let columns = [];
   let handle = null;
-  let open = 0;
-  let asked = null;
+  let asked = null; // what the columns answer: {run, prompt, system, params, blind}
+  let view = "differences";
 
   // Which models ---------------------------------------------------------------------------------------------------
 
@@ -42,6 +49,13 @@ function start() {
     $('[data-error="targets"]').hidden = true;
   }
 
+  function removeChip(slug) {
+    const at = chosen.indexOf(slug);
+    chosen = chosen.filter((other) => other !== slug);
+    showChips();
+    ($$(".chip-remove")[Math.min(at, chosen.length - 1)] ?? add).focus();
+  }
+
   add.addEventListener("change", () => {
     if (add.value) chosen.push(add.value);
     add.value = "";
@@ -51,7 +65,7 @@ function start() {
   // Answers --------------------------------------------------------------------------------------------------------
 
   function send() {
-    if (open) return;
+    if (handle) return;
     parameters.clearAll();
     if (!chosen.length) return say("targets", gettext("Choose at least one model."));
     if (!prompt.value.trim()) return parameters.error("prompt", gettext("Write something first."));
@@ -61,41 +75,77 @@ function start() {
     if (system.value.trim()) messages.unshift({ role: "system", content: system.value });
     const blind = $("[data-blind]").checked && chosen.length > 1;
     const order = blind ? shuffled(chosen) : chosen;
-    columns = new Map(order.map((slug, index) => [slug, new Column(slug, names.get(slug), blind ? String.fromCharCode(65 + index) : null)]));
-    $("[data-columns]").replaceChildren(...[...columns.values()].map((column) => column.element));
+    const before = columnOf(reference.value)?.slug;
+    asked = { run: newRun(), prompt: prompt.value, system: system.value, params, blind };
+    columns = order.map((slug, index) => new Column(slug, names.get(slug), blind ? String.fromCharCode(65 + index) : null));
+    $("[data-columns]").replaceChildren(...columns.map((column) => column.element));
     $("[data-results]").hidden = false;
-    showReference(order, blind);
-    asked = { prompt: prompt.value, system: system.value, params };
-    open = order.length;
+    showReference(blind ? "" : before);
     working(true);
-    handle = socket.generate(
-      { targets: order, messages, params },
-      {
-        queued: (frame) => columns.get(frame.target).queued(frame),
-        loading: (frame) => columns.get(frame.target).loading(frame),
-        token: (frame) => columns.get(frame.target).token(frame),
-        done: (frame) => ended(columns.get(frame.target).finish(frame)),
-        error(frame) {
-          columns.get(frame.target).fail(frame);
-          const field = fieldOf(frame.param);
-          if (field) parameters.error(field, frame.message);
-          ended();
-        },
+    const wanted = $("[data-logprobs]").checked ? { ...params, logprobs: ALTERNATIVES } : params;
+    handle = socket.generate({ targets: order, messages, params: wanted }, handlers());
+  }
+
+  function handlers() {
+    const bySlug = new Map(columns.map((column) => [column.slug, column]));
+    const open = new Set(columns);
+    const begun = new Set();
+    const begin = (column) => {
+      begun.add(column);
+      if (begun.size < columns.length) return;
+      for (const other of columns) open.has(other) ? other.release() : other.settle();
+    };
+    const end = (column) => {
+      open.delete(column);
+      begin(column);
+      if (!column.held) column.settle();
+      if (open.size === 0) ended();
+      show();
+    };
+    return {
+      queued: (frame) => bySlug.get(frame.target).queued(frame),
+      loading: (frame) => bySlug.get(frame.target).loading(frame),
+      token(frame) {
+        const column = bySlug.get(frame.target);
+        if (!begun.has(column)) begin(column);
+        column.token(frame);
       },
-    );
+      done(frame) {
+        const column = bySlug.get(frame.target);
+        column.finish(frame);
+        end(column);
+      },
+      error(frame) {
+        const column = bySlug.get(frame.target);
+        column.fail(frame);
+        const field = fieldOf(frame.param);
+        if (field) parameters.error(field, frame.message);
+        end(column);
+      },
+    };
   }
 
   function ended() {
-    open -= 1;
-    markAll();
-    if (open) return;
     handle = null;
+    const judgeable = columns.filter((column) => column.judgeable);
+    if (judgeable.length < 2) reveal();
+    else for (const column of judgeable) column.vote.disabled = false;
+    view = columns.some((column) => column.tokens.length) ? "probabilities" : "differences";
     working(false);
   }
 
   function working(on) {
     $("[data-stop]").hidden = !on;
     $("[data-send]").disabled = on;
+    $("[data-columns]").setAttribute("aria-busy", String(on));
+    $("[data-verdicts]").hidden = on || columns.filter((column) => column.judgeable).length < 2;
+    $("[data-views]").hidden = on || !columns.some((column) => column.tokens.length);
+    if (on) {
+      view = "differences";
+      for (const button of $$("[data-verdict]")) button.setAttribute("aria-pressed", "false");
+    }
+    showBlind();
+    show();
   }
 
   function say(name, message) {
@@ -104,58 +154,97 @@ function start() {
     line.hidden = false;
   }
 
-  function showReference(order, blind) {
-    const before = reference.value;
-    const options = order.map((slug) => el("option", { value: slug }, blind ? columns.get(slug).label : names.get(slug)));
+  // Differences and probabilities ----------------------------------------------------------------------------------
+
+  const columnOf = (key) => columns.find((column) => column.key === key);
+
+  function showReference(slug) {
+    const options = columns.map((column) => el("option", { value: column.key }, column.label ?? column.name));
     reference.replaceChildren(el("option", { value: "" }, gettext("nothing")), ...options);
-    reference.value = order.includes(before) && !blind ? before : "";
+    reference.value = columns.some((column) => column.key === slug) ? slug : "";
   }
 
-  function markAll() {
-    const to = columns.get(reference.value);
-    for (const column of columns.values()) column.mark(to?.final === undefined ? null : to);
-  }
-
-  // Choices and export -----------------------------------------------------------------------------------------------
-
-  const votes = () => JSON.parse(localStorage.getItem(VOTES) ?? "[]");
-
-  function vote(slug) {
-    const best = columns.get(slug);
-    for (const column of columns.values()) {
-      column.reveal();
-      column.chosen(column === best);
+  function show() {
+    const coloured = view === "probabilities";
+    for (const button of $$("[data-view]")) button.setAttribute("aria-pressed", String(button.dataset.view === view));
+    $("[data-token-legend]").hidden = !coloured;
+    const whole = columns.filter((column) => column.final !== undefined && column.text);
+    const parting = whole.length > 1 ? firstDivergence(...whole.map((column) => column.text)) : null;
+    showAgreement(parting, whole.length);
+    const to = columnOf(reference.value);
+    for (const column of columns) {
+      if (coloured && column.tokens.length) column.colour(colours);
+      else column.mark(to?.final === undefined ? null : to, parting);
     }
-    for (const option of reference.options) if (option.value) option.textContent = names.get(option.value);
-    const side = (column) => ({ model: column.slug, digest: column.done?.digest ?? null, text: column.text });
-    const pairs = [...columns.values()].filter((column) => column !== best && column.done).map((column) => ({ ...asked, chosen: side(best), rejected: side(column) }));
-    const kept = votes().filter((pair) => pair.run !== asked.run);
-    asked.run ??= Date.now();
-    const all = [...kept, ...pairs.map((pair) => ({ ...pair, run: asked.run }))].slice(-MOST_VOTES);
-    localStorage.setItem(VOTES, JSON.stringify(all));
-    showVotes();
-    toast("good", fill(gettext("%(name)s is your choice"), { name: best.name }), gettext("Kept in this browser; export it as preference pairs."));
   }
 
-  function showVotes() {
-    $("[data-votes]").textContent = votes().length || "";
+  function showAgreement(parting, count) {
+    const line = $("[data-agreement]");
+    const n = parting - 1;
+    if (parting === null) line.textContent = "";
+    else if (parting === 0) line.textContent = fill(gettext("All %(count)s answers are the same, word by word."), { count });
+    else if (n === 0) line.textContent = fill(gettext("The %(count)s answers differ from the first word."), { count });
+    else line.textContent = fill(ngettext("All %(count)s answers agree in their first word, then they part.", "All %(count)s answers agree up to word %(n)s, then they part.", n), { count, n: number(n) });
   }
 
-  function exportAs(kind) {
-    if (kind === "jsonl") {
-      const lines = votes().map(({ run, ...pair }) => JSON.stringify(pair));
-      if (!lines.length) return toast("info", gettext("Choose the best answer of a comparison first."));
-      return saveAs("preferences.jsonl", `${lines.join("\n")}\n`, "application/x-ndjson");
-    }
-    const head = ["model", "digest", "prompt", "answer", "completion_tokens", "ttft_s", "total_s", "tokens_per_second", "finish_reason"];
-    const rows = [...columns.values()].map((column) => {
+  function setView(wanted) {
+    view = wanted;
+    show();
+  }
+
+  // Choices and export ---------------------------------------------------------------------------------------------
+
+  function vote(verdict, key = null) {
+    const judged = columns.filter((column) => column.judgeable);
+    const candidates = judged.map(({ slug: model, name, done, text, key: own }) => ({ model, name, digest: done.digest, text, chosen: own === key }));
+    for (const column of columns) column.chosen(column.key === key);
+    for (const button of $$("[data-verdict]")) button.setAttribute("aria-pressed", String(button.dataset.verdict === verdict));
+    reveal();
+    const { run, first, ...facts } = asked;
+    const choice = `${verdict} ${key}`;
+    asked.first ??= choice; // any other one was made with the names in sight
+    const same = asked.first === choice;
+    ballot.cast(run, { ...facts, blind: asked.blind && same, verdict, candidates }, asked.blind && !same);
+  }
+
+  function reveal() {
+    for (const column of columns) column.reveal();
+    for (const option of reference.options) if (option.value) option.textContent = columnOf(option.value).name;
+    showBlind();
+  }
+
+  function showBlind() {
+    const hidden = columns.some((column) => column.blind);
+    $("[data-export=csv]").disabled = hidden;
+    $("[data-export=csv]").title = hidden ? gettext("It holds the names, which are shown once you have chosen.") : "";
+  }
+
+  function showCount() {
+    const stored = Number(form.dataset.votes) + counted.size;
+    $(".count[data-votes]").textContent = stored || "";
+  }
+
+  async function exportPairs(event) {
+    event.preventDefault();
+    await ballot.save();
+    if (!Number(form.dataset.votes) && !counted.size) return toast("info", gettext("Choose the best answer of a comparison first."));
+    location.assign($("[data-pairs]").href);
+  }
+
+  function exportTable() {
+    const rows = columns.map((column) => {
       const { digest, usage, timings, finish_reason } = column.done ?? {};
       return [column.slug, digest, asked.prompt, column.text, usage?.completion_tokens, timings?.ttft, timings?.total, timings?.tokens_per_second, finish_reason];
     });
-    saveAs("comparison.csv", `\ufeff${[head, ...rows].map((row) => row.map(csvCell).join(",")).join("\r\n")}\r\n`, "text/csv");
+    saveAs("comparison.csv", `\ufeff${[CSV_HEAD, ...rows].map((row) => row.map(csvCell).join(",")).join("\r\n")}\r\n`, "text/csv");
   }
 
-  // Events -----------------------------------------------------------------------------------------------------------
+  // Events ---------------------------------------------------------------------------------------------------------
+
+  async function copyLink() {
+    if (await copyText(location.href)) toast("good", gettext("Link copied"));
+    else toast("bad", gettext("The browser does not let this page copy."));
+  }
 
   form.addEventListener("submit", (event) => {
     event.preventDefault();
@@ -170,22 +259,24 @@ function start() {
   form.addEventListener("click", (event) => {
     const button = event.target.closest("button");
     if (!button) return;
-    if ("remove" in button.dataset) {
-      chosen = chosen.filter((slug) => slug !== button.dataset.remove);
-      showChips();
-    } else if ("vote" in button.dataset) vote(button.dataset.vote);
-    else if ("export" in button.dataset) exportAs(button.dataset.export);
+    const { remove, vote: key, verdict, view: wanted } = button.dataset;
+    if (remove !== undefined) removeChip(remove);
+    else if (key !== undefined) vote("best", key);
+    else if (verdict) vote(verdict);
+    else if (wanted) setView(wanted);
+    else if ("export" in button.dataset) exportTable();
     else if ("stop" in button.dataset) handle?.stop();
-    else if ("permalink" in button.dataset) navigator.clipboard?.writeText(location.href).then(() => toast("good", gettext("Link copied")));
+    else if ("permalink" in button.dataset) copyLink();
     else if ("toggleParameters" in button.dataset) {
       const hidden = $("[data-parameters]").classList.toggle("max-lg:hidden");
       button.setAttribute("aria-expanded", String(!hidden));
     }
   });
-  reference.addEventListener("change", markAll);
+  reference.addEventListener("change", () => setView("differences"));
+  $("[data-pairs]").addEventListener("click", exportPairs);
   if ($$("[data-mod]").length === 0) prompt.title = gettext("Ctrl+Enter sends");
   showChips();
-  showVotes();
+  showCount();
   document.documentElement.dataset.ready = "true";
 }
 

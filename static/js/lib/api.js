@@ -11,7 +11,12 @@ export class ApiError extends Error {
   }
 }
 
-export const csrfToken = () => document.querySelector('meta[name="csrf-token"]').content;
+/** The cookie knows the newest token: signing in again in another tab changes it. */
+export function csrfToken() {
+  const { content, dataset } = document.querySelector('meta[name="csrf-token"]');
+  const cookie = document.cookie.split("; ").find((pair) => pair.startsWith(`${dataset.cookie}=`));
+  return cookie?.slice(dataset.cookie.length + 1) || content;
+}
 
 const PLAIN = {
   0: () => gettext("The server cannot be reached. Is it still running?"),
@@ -46,6 +51,7 @@ export async function request(method, url, body) {
     code: `http_${response.status}`,
     message: PLAIN[response.status]?.() ?? gettext("The server answered with an error."),
   };
+  if (response.status === 401) error.message = PLAIN[401](); // the API's own words are about credentials
   throw new ApiError(error, response.status);
 }
 

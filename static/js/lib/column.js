@@ -1,26 +1,34 @@
-// One model's answer on the comparison page.
-import { compareWords, firstDivergence } from "./diff.js";
+// One model's answer on the comparison page. While it is blind, nothing in it says whose the answer is.
+import { compareWords, firstDivergence, wordStart } from "./diff.js";
 import { el, icon } from "./dom.js";
 import { fill, gettext, number, seconds } from "./i18n.js";
 import { endingSentence, loadingSentence, queuedSentence } from "./progress.js";
 import { TextStream } from "./stream.js";
 
 export class Column {
+  #early = []; // pieces that came while the answer was held back
+  #error = null;
+
   constructor(slug, name, label) {
     this.slug = slug;
     this.name = name;
     this.label = label; // shown instead of the name while blind
+    this.key = label ?? slug; // what the page's elements know it by
+    this.blind = label !== null;
+    this.held = this.blind;
     this.done = null;
+    this.tokens = [];
     this.title = el("h3", { className: "min-w-0 flex-1 truncate" }, label ?? name);
     this.state = el("p", { className: "state text-xs", role: "status" });
-    this.output = el("div", { className: "answer min-h-24 text-base" });
+    this.output = el("div", { className: "answer min-h-24 text-base", role: "group", "aria-label": gettext("Answer") });
     this.output.dataset.testid = "compare-output";
     this.output.dataset.live = "true";
-    this.part = el("p", { className: "px-4 pb-2 text-xs text-ink-3", hidden: true });
-    this.vote = el("button", { type: "button", className: "btn btn-sm", disabled: true, dataset: { vote: slug, testid: "vote" } }, icon("thumbs-up"), gettext("Best"));
-    this.stats = el("p", { className: "text-xs text-ink-3 tabular-nums" });
+    this.part = el("p", { className: "px-4 pb-2 text-xs text-ink-2", hidden: true, dataset: { testid: "parts" } });
+    this.vote = el("button", { type: "button", className: "btn btn-sm", disabled: true, dataset: { vote: this.key, testid: "vote" } }, icon("thumbs-up"), gettext("Best"));
+    this.vote.setAttribute("aria-pressed", "false");
+    this.stats = el("p", { className: "min-h-4 text-xs text-ink-3 tabular-nums" });
     const foot = el("div", { className: "card-foot mt-auto justify-between" }, this.stats, this.vote);
-    const head = el("div", { className: "card-head" }, this.title, this.state);
+    const head = el("div", { className: "card-head is-fixed" }, this.title, this.state);
     this.element = el("article", { className: "card flex min-w-0 flex-col", dataset: { slug: label ? "" : slug, testid: "compare-column" } }, head, this.output, this.part, foot);
     this.stream = new TextStream(this.output);
   }
@@ -29,42 +37,70 @@ export class Column {
     return this.final ?? this.stream.text;
   }
 
+  /** Whether it can be voted on: it is whole, and who answered is known. */
+  get judgeable() {
+    return Boolean(this.done?.digest);
+  }
+
   queued(frame) {
-    this.#say(queuedSentence(frame));
+    this.#say(this.blind ? gettext("Waiting…") : queuedSentence(frame));
   }
 
   loading(frame) {
-    this.#say(loadingSentence(frame));
+    this.#say(this.blind ? gettext("Waiting…") : loadingSentence(frame));
   }
 
   token(frame) {
+    if (frame.logprobs) this.tokens.push(...frame.logprobs);
+    if (this.held) return this.#early.push(frame.text);
     if (this.state.textContent) this.#say("");
     this.stream.push(frame.text);
   }
 
+  /** Let go what was held back so that no model would be known by its start. */
+  release() {
+    this.held = false;
+    if (!this.#early.length) return;
+    this.#say("");
+    this.stream.push(this.#early.join(""));
+    this.#early = [];
+  }
+
   finish(frame) {
-    this.#end();
+    if (frame.logprobs) this.tokens.push(...frame.logprobs);
     this.done = frame;
-    this.vote.disabled = false;
-    const parts = [];
-    if (frame.timings) parts.push(seconds(frame.timings.total), fill(gettext("%(n)s tok/s"), { n: number(frame.timings.tokens_per_second, 1) }));
-    if (frame.usage) parts.push(fill(gettext("%(n)s tokens"), { n: number(frame.usage.completion_tokens) }));
-    this.stats.textContent = parts.join(" · ");
-    this.stats.title = fill(gettext("Ended by %(reason)s"), { reason: endingSentence(frame) });
   }
 
   fail(frame) {
-    this.#end();
-    const note = el("div", { className: "note note-bad m-4 mt-0", role: "alert" }, icon("circle-exclamation"));
-    note.append(el("p", { className: "min-w-0 break-words" }, el("code", { className: "code mr-1.5" }, frame.code), frame.message));
-    this.part.before(note);
+    this.#error = frame;
   }
 
-  #end() {
+  /** After `finish` or `fail`, and once it is not held back: the whole text, the numbers, the error. */
+  settle() {
+    this.release();
     this.stream.flush();
     this.final = this.stream.text;
     this.output.dataset.live = "false";
     this.#say("");
+    this.#tell();
+  }
+
+  #tell() {
+    this.element.querySelector(".note")?.remove();
+    if (this.#error) {
+      const note = el("div", { className: "note note-bad m-4 mt-0", role: "alert", dataset: { testid: "column-error" } }, icon("circle-exclamation"));
+      const { code, message } = this.#error;
+      const words = this.blind ? [gettext("No answer. The reason is told with the names.")] : [el("code", { className: "code mr-1.5" }, code), message];
+      note.append(el("p", { className: "min-w-0 break-words" }, ...words));
+      this.part.before(note);
+    }
+    if (!this.done || this.blind) return;
+    const { timings, usage } = this.done;
+    const parts = [];
+    if (timings) parts.push(seconds(timings.total), fill(gettext("%(n)s tok/s"), { n: number(timings.tokens_per_second, 1) }));
+    if (usage) parts.push(fill(gettext("%(n)s tokens"), { n: number(usage.completion_tokens) }));
+    this.stats.textContent = parts.join(" · ");
+    this.stats.title = fill(gettext("Ended by %(reason)s"), { reason: endingSentence(this.done) });
   }
 
   #say(text) {
@@ -72,8 +108,11 @@ export class Column {
   }
 
   reveal() {
+    if (!this.blind) return;
+    this.blind = false;
     this.title.textContent = this.name;
     this.element.dataset.slug = this.slug;
+    this.#tell();
   }
 
   chosen(on) {
@@ -81,14 +120,34 @@ export class Column {
     this.vote.classList.toggle("btn-primary", on);
   }
 
-  /** Mark what differs from `reference`, another column or null. */
-  mark(reference) {
-    if (this.final === undefined) return;
-    const pairs = reference && reference !== this ? compareWords(reference.text, this.text) : null;
-    this.part.hidden = !pairs;
-    if (!pairs) return this.output.replaceChildren(this.text);
-    this.output.replaceChildren(...pairs.map(([word, same]) => (same || !word.trim() ? word : el("mark", { className: "differs" }, word))));
-    const at = firstDivergence(reference.text, this.text);
-    this.part.textContent = at ? fill(gettext("Parts at word %(n)s"), { n: number(at) }) : gettext("The same, word by word");
+  /** Colour the tokens by `colours`. */
+  colour(colours) {
+    this.part.hidden = true;
+    colours.draw(this.output, this.text, this.tokens);
   }
+
+  /** Mark what differs from `reference`, another column; without one, where the answers part (`parting`, a word). */
+  mark(reference, parting) {
+    if (this.final === undefined) return;
+    const text = this.text;
+    this.part.hidden = !reference || reference === this;
+    if (!this.part.hidden) {
+      const at = firstDivergence(reference.text, text);
+      this.part.textContent = at ? fill(gettext("Parts at word %(n)s"), { n: number(at) }) : gettext("The same, word by word");
+      const parts = compareWords(reference.text, text);
+      if (!parts) this.part.append(` · ${gettext("too long to mark every word")}`);
+      return this.output.replaceChildren(...(parts ?? [{ kind: "same", text }]).map(partElement));
+    }
+    const cut = !reference && parting > 1 ? wordStart(text, parting) : 0;
+    if (!cut) return this.output.replaceChildren(text);
+    const here = el("span", { className: "parting", role: "img", "aria-label": gettext("The answers part here"), title: gettext("The answers part here") });
+    this.output.replaceChildren(text.slice(0, cut), here, text.slice(cut));
+  }
+}
+
+function partElement({ kind, text }) {
+  if (kind === "same" || (kind === "new" && !text.trim())) return text;
+  if (kind === "new") return el("mark", { className: "differs" }, text);
+  const words = fill(gettext("Missing here: %(words)s"), { words: text.trim() });
+  return el("span", { className: "gap-mark", role: "img", "aria-label": words, title: words });
 }

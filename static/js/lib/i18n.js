@@ -16,6 +16,10 @@ const locale = document.documentElement.lang || "en";
 export const number = (value, digits = 0) =>
   new Intl.NumberFormat(locale, { maximumFractionDigits: digits, minimumFractionDigits: digits }).format(value);
 
+/** A share 0..1 in per cent. */
+export const percent = (share, digits = 0) =>
+  new Intl.NumberFormat(locale, { style: "percent", maximumFractionDigits: digits }).format(share);
+
 /** Seconds for people: 0.48 s, 12.3 s, 2 min 5 s. */
 export function seconds(value) {
   if (value < 10) return fill(gettext("%(n)s s"), { n: number(value, 2) });

@@ -1,0 +1,3 @@
+from inference.tests.conftest import registry
+
+__all__ = ["registry"]
