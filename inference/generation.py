@@ -25,8 +25,8 @@ logger = logging.getLogger(__name__)
 
 SendFrame = Callable[[Mapping[str, Any]], Awaitable[None]]
 CARRIED = {
-    "queued": ("position", "reason", "detail"),
-    "loading": ("stage", "progress", "name"),
+    "queued": ("position", "reason", "detail", "expected"),
+    "loading": ("stage", "progress", "name", "expected"),
     "token": ("text", "index", "logprobs"),
     "done": ("finish_reason", "usage", "timings", "digest", "stop", "logprobs"),
 }

@@ -182,7 +182,7 @@ class ChatConsumer(AsyncWebsocketConsumer):
                 news.clear()
                 if run.progress is not None and run.progress != progress:
                     progress = run.progress
-                    await self.tell("progress", message=run.message_id, **progress)
+                    await self.tell("progress", message=run.message_id, **run.progress_now())
                 if len(run.text) > sent:
                     text, sent = run.text[sent:], len(run.text)
                     await self.tell("text", message=run.message_id, text=text)

@@ -51,6 +51,7 @@ class Run:
         self.continues = bool(prompt) and prompt[-1]["role"] == "assistant"
         self.text = prompt[-1]["content"] if self.continues else ""
         self.progress: dict[str, Any] | None = None
+        self.progress_at = 0.0
         self.state: str = State.RUNNING
         self.digest = ""
         self.info: dict[str, Any] = {}
@@ -81,6 +82,15 @@ class Run:
             if not self._readers and not self.ended:
                 loop = asyncio.get_running_loop()
                 self._abandoned = loop.call_later(GRACE, lambda: loop.create_task(self.stop()))
+
+    def progress_now(self) -> dict[str, Any]:
+        """`progress` for somebody who hears it now: what was expected then has come nearer."""
+        now = dict(self.progress or {})
+        if "expected" in now:
+            now["expected"] -= round(time.monotonic() - self.progress_at)
+            if now["expected"] < 1:
+                del now["expected"]
+        return now
 
     async def stop(self) -> None:
         self._stopped = True
@@ -156,6 +166,7 @@ class Run:
             self.state = State.STOPPED if event["finish_reason"] == "cancelled" else State.DONE
         else:
             self.progress = {key: value for key, value in event.items() if key not in ("id", "type")} | {"kind": kind}
+            self.progress_at = time.monotonic()
         self._tell()
         if time.monotonic() - self._saved > SAVE_EVERY:
             self._saved = time.monotonic()

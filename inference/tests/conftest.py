@@ -20,7 +20,7 @@ def make_manager(tmp_path: Path) -> Iterator[Callable[..., ModelManager]]:
     """Managers over the fake worker; ended after the test."""
     made: list[ModelManager] = []
 
-    def make(limit: int = 64, heartbeat_timeout: float = 5.0, **config: Any) -> ModelManager:
+    def make(limit: int = 64, heartbeat_timeout: float = 5.0, history: bool = False, **config: Any) -> ModelManager:
         options = WorkerOptions(
             config=config,
             log_path=tmp_path / "engine.log",
@@ -29,7 +29,7 @@ def make_manager(tmp_path: Path) -> Iterator[Callable[..., ModelManager]]:
             start_timeout=20.0,
             heartbeat_timeout=heartbeat_timeout,
         )
-        made.append(ModelManager(options, limit))
+        made.append(ModelManager(options, limit, history))
         return made[-1]
 
     yield make

@@ -2,7 +2,7 @@
 import { compareWords, firstDivergence } from "./diff.js";
 import { el, icon } from "./dom.js";
 import { fill, gettext, number, seconds } from "./i18n.js";
-import { endingSentence, loadingSentence, queuedSentence } from "./progress.js";
+import { endingSentence, Waiting } from "./progress.js";
 import { TextStream } from "./stream.js";
 
 export class Column {
@@ -23,6 +23,7 @@ export class Column {
     const head = el("div", { className: "card-head" }, this.title, this.state);
     this.element = el("article", { className: "card flex min-w-0 flex-col", dataset: { slug: label ? "" : slug, testid: "compare-column" } }, head, this.output, this.part, foot);
     this.stream = new TextStream(this.output);
+    this.waiting = new Waiting((sentence) => this.#say(sentence));
   }
 
   get text() {
@@ -30,15 +31,16 @@ export class Column {
   }
 
   queued(frame) {
-    this.#say(queuedSentence(frame));
+    this.waiting.say("queued", frame);
   }
 
   loading(frame) {
-    this.#say(loadingSentence(frame));
+    this.waiting.say("loading", frame);
   }
 
   token(frame) {
     if (this.state.textContent) this.#say("");
+    this.waiting.end();
     this.stream.push(frame.text);
   }
 
@@ -64,6 +66,7 @@ export class Column {
     this.stream.flush();
     this.final = this.stream.text;
     this.output.dataset.live = "false";
+    this.waiting.end();
     this.#say("");
   }
 

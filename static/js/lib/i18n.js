@@ -16,6 +16,13 @@ const locale = document.documentElement.lang || "en";
 export const number = (value, digits = 0) =>
   new Intl.NumberFormat(locale, { maximumFractionDigits: digits, minimumFractionDigits: digits }).format(value);
 
+/** A guess of seconds for people, no more exact than a guess is: about 20 s, about 3 min. */
+export function about(value) {
+  if (value < 4) return gettext("a few seconds");
+  if (value < 57.5) return fill(gettext("about %(n)s s"), { n: 5 * Math.round(value / 5) });
+  return fill(gettext("about %(n)s min"), { n: Math.round(value / 60) });
+}
+
 /** Seconds for people: 0.48 s, 12.3 s, 2 min 5 s. */
 export function seconds(value) {
   if (value < 10) return fill(gettext("%(n)s s"), { n: number(value, 2) });
