@@ -11,8 +11,8 @@ export class Column {
     this.name = name;
     this.label = label; // shown instead of the name while blind
     this.done = null;
-    this.title = el("h3", { className: "min-w-0 flex-1 truncate" }, label ?? name);
-    this.state = el("p", { className: "state text-xs", role: "status" });
+    this.title = el("h3", { className: "min-w-0 truncate" }, label ?? name);
+    this.state = el("p", { className: "state ml-auto text-xs", role: "status" });
     this.output = el("div", { className: "answer min-h-24 text-base" });
     this.output.dataset.testid = "compare-output";
     this.output.dataset.live = "true";
@@ -20,7 +20,7 @@ export class Column {
     this.vote = el("button", { type: "button", className: "btn btn-sm", disabled: true, dataset: { vote: slug, testid: "vote" } }, icon("thumbs-up"), gettext("Best"));
     this.stats = el("p", { className: "text-xs text-ink-3 tabular-nums" });
     const foot = el("div", { className: "card-foot mt-auto justify-between" }, this.stats, this.vote);
-    const head = el("div", { className: "card-head" }, this.title, this.state);
+    const head = el("div", { className: "card-head flex-wrap" }, this.title, this.state);
     this.element = el("article", { className: "card flex min-w-0 flex-col", dataset: { slug: label ? "" : slug, testid: "compare-column" } }, head, this.output, this.part, foot);
     this.stream = new TextStream(this.output);
     this.waiting = new Waiting((sentence) => this.#say(sentence));
