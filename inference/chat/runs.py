@@ -55,6 +55,7 @@ class Run:
         self.state: str = State.RUNNING
         self.digest = ""
         self.info: dict[str, Any] = {}
+        self.error: ApiError | None = None
         self.ended = False
         self._stream: Stream | None = None
         self._stopped = False
@@ -129,6 +130,7 @@ class Run:
 
     def _fail(self, error: ApiError) -> None:
         self.state = State.FAILED
+        self.error = error
         self.info["error"] = {"code": error.code, "message": error.message, "param": error.param}
 
     async def _answer(self) -> None:

@@ -10,6 +10,7 @@ HEADINGS = {
     "/api/inference": "Engine",
     "/api/usage": "Use",
     "/api/chat": "Conversations",
+    "/api/assistants": "Assistants",
     "/v1": "OpenAI-compatible",
 }
 
