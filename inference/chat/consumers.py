@@ -92,9 +92,12 @@ class ChatConsumer(AsyncWebsocketConsumer):
     async def handle(self, frame: Mapping[str, Any], frame_id: str | None) -> None:
         kind = frame.get("type")
         if kind == "stop":
-            run = running.get(await self.own(frame))
+            message_id = await self.own(frame)
+            run = running.get(message_id)
             if run is not None:
                 await run.stop()
+            else:
+                await database_sync_to_async(flows.ask_to_stop)(message_id)
         elif kind == "follow":
             self.follow(await self.own(frame))
         elif kind in BEGINNING:

@@ -24,12 +24,13 @@ from ..errors import EngineError, api_error
 from ..limits import admit
 from ..manager import Request, get_manager
 from ..targets import Target, resolve
-from .flows import save_end, save_progress
+from .flows import asked_to_stop, save_end, save_progress
 from .models import State
 
 logger = logging.getLogger(__name__)
 
 SAVE_EVERY = 3.0  # seconds
+LOOK_EVERY = 1.0  # seconds between looks for a stop that another process was asked for
 GRACE = 30.0  # seconds that an answer goes on without a reader
 SAVE_ATTEMPTS = 20
 
@@ -62,7 +63,6 @@ class Run:
         self._readers: set[asyncio.Event] = set()
         self._abandoned: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
-        self._saved = time.monotonic()
 
     def start(self) -> None:
         running[self.message_id] = self
@@ -108,6 +108,7 @@ class Run:
             event.set()
 
     async def _run(self) -> None:
+        keeping = asyncio.create_task(self._keep())
         try:
             with translation.override(self.language):
                 async with watched(self.grant, self._on_withdrawn):
@@ -126,6 +127,7 @@ class Run:
             with translation.override(self.language):
                 self._fail(api_error(EngineError("server_error")))
         finally:
+            keeping.cancel()
             await asyncio.shield(self._end())
 
     def _fail(self, error: ApiError) -> None:
@@ -170,10 +172,18 @@ class Run:
             self.progress = {key: value for key, value in event.items() if key not in ("id", "type")} | {"kind": kind}
             self.progress_at = time.monotonic()
         self._tell()
-        if time.monotonic() - self._saved > SAVE_EVERY:
-            self._saved = time.monotonic()
+
+    async def _keep(self) -> None:
+        """Beside the answer, also while it waits: show other processes that it lives, and hear a stop from them."""
+        saved = time.monotonic()
+        while True:
+            await asyncio.sleep(LOOK_EVERY)
             with contextlib.suppress(DatabaseError):  # tokens keep flowing; the end is saved in any case
-                await database_sync_to_async(save_progress)(self.message_id, self.text)
+                if time.monotonic() - saved >= SAVE_EVERY:
+                    await database_sync_to_async(save_progress)(self.message_id, self.text)
+                    saved = time.monotonic()
+                if not self._stopped and await database_sync_to_async(asked_to_stop)(self.message_id):
+                    await self.stop()
 
     async def _fit(self, target: Target) -> list[dict[str, str]]:
         """The prompt without the oldest turns that do not fit; how many these are is told, never silent."""
