@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from channels.db import database_sync_to_async
@@ -63,5 +64,5 @@ async def answer_of(assistant: Assistant, target: Target, message: str, grant: G
     request = Request(
         user=f"user:{grant.user_id}", base=target.base, adapter=target.adapter, messages=messages, params=params
     )
-    with await admit(grant, target.slug, target.digest, params) as ticket:
-        return await get_manager().run(request, ticket.add)
+    async with await admit(grant, target.slug, target.digest, params) as ticket:
+        return await get_manager().run(request, partial(ticket.end, 0))

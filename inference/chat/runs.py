@@ -146,7 +146,7 @@ class Run:
             params=self.params,
             continue_last=self.continues,
         )
-        with await admit(self.grant, target.slug, target.digest, self.params) as ticket:
+        async with await admit(self.grant, target.slug, target.digest, self.params) as ticket:
             async with await get_manager().generate(request) as stream:
                 self._stream = stream
                 try:
@@ -155,7 +155,7 @@ class Run:
                     async for event in stream:
                         await self._take(event)
                 finally:
-                    ticket.add(stream.usage)
+                    ticket.end(0, stream.usage)
 
     async def _take(self, event: Mapping[str, Any]) -> None:
         kind = event["type"]
