@@ -5,12 +5,13 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from .fixtures.people import PASSWORD
-from .fixtures.portal import Portal
+from .fixtures.portal import Portal, make_old
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 ANSWER_MS = 120_000  # the engine starts and loads its model on the first question
@@ -115,6 +116,32 @@ def test_changes_made_elsewhere_appear_by_themselves(ready: Portal, sign_in: Cal
     verb, after = ("deactivate", "discovered") if before == "active" else ("activate", "active")
     assert ready.api("POST", f"/api/lora/models/{id_of(ready, 'second')}/{verb}").status == 200
     page.locator(f'[data-testid="model-row"][data-slug="second"][data-status="{after}"]').wait_for()
+
+
+def test_checkpoints_come_when_their_run_is_unfolded(
+    ready: Portal, sign_in: Callable[..., Any], tiny_adapter: Callable[..., Path]
+) -> None:
+    run = ready.var_dir / "adapters" / "voyage"
+    for folder in (run, run / "checkpoint-5", run / "checkpoint-10"):
+        tiny_adapter(folder, seed=9)
+    make_old(run)
+    assert ready.api("POST", "/api/lora/scan").json()["new"] == 3
+    page = sign_in(ready)
+    page.locator("html[data-ready]").wait_for()
+    rows = page.locator("[data-parent]")
+    assert rows.count() == 0
+    unfold = page.get_by_test_id("unfold")
+    unfold.press("Enter")
+    rows.nth(1).wait_for()
+    assert [row.get_attribute("data-name") for row in rows.all()] == ["voyage/checkpoint-5", "voyage/checkpoint-10"]
+    assert unfold.get_attribute("aria-expanded") == "true"
+    assert page.evaluate("document.activeElement.dataset.testid") == "unfold"
+    page.reload()
+    rows.nth(1).wait_for()
+    page.locator("html[data-ready]").wait_for()
+    unfold.click()
+    rows.first.wait_for(state="detached")
+    page.wait_for_url("**/models")
 
 
 def test_language_and_theme_are_remembered(ready: Portal, sign_in: Callable[..., Any]) -> None:
