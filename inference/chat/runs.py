@@ -189,10 +189,14 @@ class Run:
         """The prompt without the oldest turns that do not fit; how many these are is told, never silent."""
         system = [turn for turn in self.prompt[:1] if turn["role"] == "system"]
         turns = self.prompt[len(system) :]
+        if len(turns) <= 1:
+            return self.prompt
+        if get_manager().backend.state != "ready":  # counting starts it, and says nothing meanwhile
+            await self._take({"type": "loading", "stage": "starting", "progress": 0.0, "name": target.base["name"]})
         room = self.params.get("max_tokens", 256)
         tokens, context = await get_manager().count_tokens(target.base, self.prompt)
         limit = min(context, settings.ENGINE_MAX_CONTEXT) - room
-        if tokens <= limit or len(turns) <= 1:
+        if tokens <= limit:
             return self.prompt
         starts = [index for index, turn in enumerate(turns) if turn["role"] == "user" and index]
         low, high = 0, len(starts) - 1

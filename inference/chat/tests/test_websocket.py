@@ -87,6 +87,20 @@ async def test_an_answer_streams_and_is_kept(conversation: Conversation, connect
     assert (conversation.title, conversation.leaf_id) == ("ahoy there", row.pk)
 
 
+async def test_what_waits_says_for_how_long(
+    conversation: Conversation, connect: Callable[..., Any], manager: ModelManager
+) -> None:
+    for _time in range(3):
+        manager.expectations.remember("start", "", 60.0)
+        manager.expectations.remember("base", "b" * 64, 40.0)
+        manager.expectations.remember("adapter", "b" * 64, 20.0)
+    client = await connect()
+    await ask(client, conversation, "ahoy")
+    told = await client.last("progress")
+    assert (told["kind"], told["stage"], told["expected"]) == ("loading", "starting", 120)
+    await client.until("done")
+
+
 async def test_a_reload_follows_on_without_losing_or_doubling(
     conversation: Conversation, connect: Callable[..., Any]
 ) -> None:
@@ -129,6 +143,18 @@ async def test_the_branch_is_the_prompt(conversation: Conversation, connect: Cal
     await ask(client, conversation, "two", parent=answer, target="poet")
     done = await client.last("done")
     assert done["message"]["content"] == "poet says be brief one pirate says be brief one two "
+
+
+async def test_a_start_of_the_engine_is_told_before_anything_is_counted(
+    conversation: Conversation, connect: Callable[..., Any]
+) -> None:
+    question = await Message.objects.acreate(conversation=conversation, role="user", content="one")
+    parent = await Message.objects.acreate(conversation=conversation, parent=question, role="assistant", content="two")
+    client = await connect()
+    await ask(client, conversation, "three", parent=parent.pk)
+    told = await client.last("progress")
+    assert (told["stage"], told["name"]) == ("starting", "tiny")
+    assert (await client.last("done"))["message"]["content"] == "pirate says one two three "
 
 
 async def test_a_long_conversation_is_trimmed_and_says_so(
