@@ -81,22 +81,24 @@ class Captured:
 class DecodeGraphs:
     """Captures and replays decoding steps."""
 
-    def __init__(self, forward: Forward, cache: KVCache, bank: StackedBank, device: torch.device) -> None:
+    def __init__(
+        self, forward: Forward, cache: KVCache, bank: StackedBank, device: torch.device, tolerance: float
+    ) -> None:  # fmt: skip
         self.forward = forward
         self.cache = cache
         self.bank = bank
         self.device = device
+        self.tolerance = tolerance  # how far, relative to the largest logit, a new capture may differ
         self.captured: dict[Key, Captured] = {}
         self.pool = torch.cuda.graph_pool_handle() if device.type == "cuda" else None
         self.enabled = True
 
     def run(
-        self, tokens: list[int], decode: DecodeRows, adapters: list[str | None], ordinary: Callable[[], Tensor],
-        tolerance: float,
+        self, tokens: list[int], decode: DecodeRows, adapters: list[str | None], ordinary: Callable[[], Tensor]
     ) -> Tensor | None:  # fmt: skip
         """Logits (len(tokens), vocabulary) of a step that only decodes; None where the ordinary step must serve.
 
-        `ordinary` gives the same by the ordinary step, `tolerance` is how far (relative) a new capture may differ.
+        `ordinary` gives the same by the ordinary step; a new capture is held against it.
         """
         count = len(tokens)
         rows = next((size for size in ROWS if size >= count), None)
@@ -124,7 +126,7 @@ class DecodeGraphs:
             return None
         expected = ordinary()
         gap = float((logits - expected).abs().max()) / max(1e-9, float(expected.abs().max()))
-        if not gap <= tolerance:
+        if not gap <= self.tolerance:
             self._give_up(f"a captured step of {rows} rows differs by {gap:.1e}")
             return None
         self.captured[key] = made

@@ -128,8 +128,9 @@ class Runner:
         self.prober = Prober(probe, first, reference[first:], NO_EFFECT[precision])
         self._check_exact(spec, probe, reference, TOLERANCE[precision])
         if self.fixed and isinstance(self.bank, StackedBank):
-            self.graphs = DecodeGraphs(self._fixed_forward, self.cache, self.bank, self.torch_device)
-            self.tolerance = TOLERANCE[precision]
+            self.graphs = DecodeGraphs(
+                self._fixed_forward, self.cache, self.bank, self.torch_device, TOLERANCE[precision]
+            )
         self.info = BaseInfo(
             spec["key"], spec["name"], precision, plan.context, plan.slots, self._eos(model, tokenizer), size,
             plan.kv_bytes,
@@ -344,7 +345,7 @@ class Runner:
             return self._ordinary_forward(tokens, decode, prompt_rows, adapters, list(range(len(tokens))))
 
         if self.graphs is not None and not prompt_rows:
-            logits = self.graphs.run(tokens, decode, adapters, ordinary, self.tolerance)
+            logits = self.graphs.run(tokens, decode, adapters, ordinary)
             if logits is not None:
                 return logits[logit_rows]
         return self._ordinary_forward(tokens, decode, prompt_rows, adapters, logit_rows)

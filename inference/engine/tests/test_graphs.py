@@ -102,9 +102,7 @@ def test_padding_rows_touch_no_slot(llama: Family) -> None:
     with torch.inference_mode():
         for tensor in (*cache.keys.values(), *cache.values.values()):
             tensor.fill_(7.0)
-        d.runner.graphs.run(
-            [5, 6, 7], DecodeRows([1, 4, 5], [3, 9, 1]), [None] * 3, lambda: torch.zeros(1), float("inf")
-        )
+        d.runner.graphs.run([5, 6, 7], DecodeRows([1, 4, 5], [3, 9, 1]), [None] * 3, lambda: torch.zeros(1))
     written = {
         (slot, position)
         for tensor in cache.keys.values()
