@@ -8,7 +8,8 @@ from typing import Any
 from django.conf import settings
 from django.contrib.auth.decorators import login_required
 from django.core.paginator import Page, Paginator
-from django.db.models import Case, Count, IntegerField, Max, OuterRef, Q, Subquery, Value, When
+from django.db.models import Case, Count, F, IntegerField, Max, Q, Value, When, Window
+from django.db.models.functions import RowNumber
 from django.http import HttpRequest, HttpResponse, HttpResponseNotModified
 from django.shortcuts import get_object_or_404, render
 from django.utils.translation import get_language
@@ -22,6 +23,7 @@ from .models.adapter import AdapterQuerySet
 
 PAGE_SIZE = 50
 MOST_EVENTS = 50
+MOST_UNFOLD_CHARS = 1000
 ORDERINGS = {
     "name": ("name", "id"),
     "-name": ("-name", "-id"),
@@ -50,11 +52,14 @@ HEAD_ORDER = (
 @login_required
 @require_safe
 def models(request: HttpRequest) -> HttpResponse:
-    """The list of adapters. With the header `X-Fragment` only the list itself, or 304 where nothing changed."""
+    """The list of adapters, one row a training run; `?unfold=1,2` shows the checkpoints below these rows too.
+
+    With the header `X-Fragment` only the list itself, or 304 where nothing changed.
+    """
     visible = LoraAdapter.objects.visible_to(request.user)
     version = _version(request, visible)
     if request.headers.get("X-Fragment"):
-        if request.headers.get("If-None-Match") == version:
+        if request.headers.get("If-None-Match", "").removeprefix("W/") == version:  # weak once it was compressed
             return HttpResponseNotModified()
         response = render(request, "adapters/_list.html", _listing(request, visible))
     else:
@@ -115,8 +120,9 @@ def _listing(request: HttpRequest, visible: AdapterQuerySet) -> dict[str, Any]:
         found = _heads(found)
     found = found.select_related("base").prefetch_related("tags").order_by(*ORDERINGS[ordering or "-found"])
     page = Paginator(found, PAGE_SIZE).get_page(request.GET.get("page"))
+    unfolded = _unfolded(request)
     if grouped:
-        _attach_checkpoints(page, visible)
+        _attach_checkpoints(page, visible, unfolded)
     return {
         "page": page,
         "search": search,
@@ -143,21 +149,32 @@ def _filters(counts: dict[str, int]) -> list[tuple[str, str, int]]:
 
 def _heads(adapters: AdapterQuerySet) -> AdapterQuerySet:
     """One adapter of each training run; adapters that belong to no run stand for themselves."""
-    siblings = adapters.filter(group_hash=OuterRef("group_hash")).order_by(*HEAD_ORDER)
-    return adapters.filter(Q(group_hash="") | Q(pk=Subquery(siblings.values("pk")[:1])))
+    itself = Case(When(group_hash="", then=F("pk")), default=Value(0), output_field=IntegerField())
+    place = Window(RowNumber(), partition_by=[F("group_hash"), itself], order_by=HEAD_ORDER)
+    return adapters.filter(pk__in=adapters.annotate(place=place).filter(place=1).values("pk"))
 
 
-def _attach_checkpoints(page: Page[LoraAdapter], visible: AdapterQuerySet) -> None:
-    """Give each adapter of the page `checkpoints`: the other members of its run, in the order of training."""
-    runs: dict[str, list[LoraAdapter]] = {head.group_hash: [] for head in page if head.group_hash}
-    shown = [head.pk for head in page]
-    members = visible.filter(group_hash__in=runs).exclude(pk__in=shown).select_related("base")
-    for member in members.order_by("checkpoint", "name"):
-        runs[member.group_hash].append(member)
+def _unfolded(request: HttpRequest) -> set[int]:
+    """Ids of the rows whose checkpoints are shown."""
+    words = request.GET.get("unfold", "")[:MOST_UNFOLD_CHARS].split(",")
+    return {int(word) for word in words if word.isascii() and word.isdigit()}
+
+
+def _attach_checkpoints(page: Page[LoraAdapter], visible: AdapterQuerySet, unfolded: set[int]) -> None:
+    """Give each adapter of the page the number of the other members of its run, and how many of them are active;
+    those that are unfolded the members themselves (`checkpoints`), in the order of training."""
+    runs = {head.group_hash for head in page if head.group_hash}
+    others = visible.filter(group_hash__in=runs).exclude(pk__in=[head.pk for head in page]).order_by()
+    counted = others.values("group_hash").annotate(n=Count("pk"), active=Count("pk", filter=Q(status=Status.ACTIVE)))
+    counts = {row["group_hash"]: row for row in counted}
+    open_runs: dict[str, list[LoraAdapter]] = {head.group_hash: [] for head in page if head.pk in unfolded}
+    if open_runs:
+        members = others.filter(group_hash__in=open_runs).select_related("base").prefetch_related("tags")
+        for member in members.order_by("checkpoint", "name"):
+            open_runs[member.group_hash].append(member)
     for head in page:
-        others = runs.get(head.group_hash, [])
-        head.checkpoints = others  # type: ignore[attr-defined]
-        head.active_checkpoints = sum(other.status == Status.ACTIVE for other in others)  # type: ignore[attr-defined]
+        head.others = counts.get(head.group_hash)  # type: ignore[attr-defined]
+        head.checkpoints = open_runs.get(head.group_hash, [])  # type: ignore[attr-defined]
 
 
 def _version(request: HttpRequest, visible: AdapterQuerySet) -> str:

@@ -6,6 +6,7 @@ The views are async to the bottom: a client that leaves cancels its view, and wi
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from adrf.views import APIView
@@ -57,8 +58,8 @@ class TestView(APIView):
                 prompt=prompt,
                 params=sampling,
             )
-            with await admit(Grant.of_request(request), target.slug, target.digest, sampling) as ticket:
-                answer = await get_manager().run(asked, ticket.add)
+            async with await admit(Grant.of_request(request), target.slug, target.digest, sampling) as ticket:
+                answer = await get_manager().run(asked, partial(ticket.end, 0))
         except EngineError as error:
             raise api_error(error, raw_prompt=prompt is not None, name=name) from None
         return Response(answer_json(target, answer), headers=ticket.headers)

@@ -102,9 +102,9 @@ class GenerateConsumer(AsyncWebsocketConsumer):
             generation.ack(frame.index, frame.target)
 
     async def start(self, frame: Generate) -> None:
-        if frame.id in self.running:
+        if frame.id in self.running and self.running[frame.id].open:
             raise FrameError(api_error(EngineError("duplicate_id", param="id")), frame.id)
-        if sum(generation.size for generation in self.running.values()) + len(frame.targets) > MAX_RUNNING:
+        if sum(generation.open for generation in self.running.values()) + len(frame.targets) > MAX_RUNNING:
             raise FrameError(api_error(EngineError("too_many_generations")), frame.id)
         if await database_sync_to_async(withdrawn)([self.grant]):
             await self.end("revoked", UNAUTHENTICATED)
@@ -124,7 +124,8 @@ class GenerateConsumer(AsyncWebsocketConsumer):
         except Exception:  # noqa: BLE001  (nobody awaits this task: the log must know)
             logger.exception("a generation over the websocket failed")
         finally:
-            del self.running[generation.frame.id]
+            if self.running.get(generation.frame.id) is generation:
+                del self.running[generation.frame.id]
 
     def on_withdrawn(self) -> None:
         ending = self.end("revoked", UNAUTHENTICATED, list(self.running))

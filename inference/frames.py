@@ -50,12 +50,15 @@ class AckFrame(TypedDict):
 
 
 class QueuedFrame(TypedDict):
+    """`expected`: seconds until the answer is likely to begin, where enough was seen to say so (here and below)."""
+
     type: Literal["queued"]
     id: str
     target: str
     position: int
     reason: str
     detail: dict[str, Any]
+    expected: NotRequired[int]
 
 
 class LoadingFrame(TypedDict):
@@ -65,6 +68,7 @@ class LoadingFrame(TypedDict):
     stage: str
     progress: float
     name: str
+    expected: NotRequired[int]
 
 
 class TokenFrame(TypedDict):

@@ -13,11 +13,11 @@ from django.utils import translation
 from loraportal.api import ApiError
 
 from .access import Grant
-from .backends.sinks import Stream
+from .backends.sinks import Stream, is_final
 from .errors import EngineError, api_error
 from .flow_control import Credits, SlowReaderError
 from .frames import Generate, error_frame
-from .limits import admit
+from .limits import Ticket, admit
 from .manager import Request, get_manager
 from .targets import resolve
 
@@ -25,8 +25,8 @@ logger = logging.getLogger(__name__)
 
 SendFrame = Callable[[Mapping[str, Any]], Awaitable[None]]
 CARRIED = {
-    "queued": ("position", "reason", "detail"),
-    "loading": ("stage", "progress", "name"),
+    "queued": ("position", "reason", "detail", "expected"),
+    "loading": ("stage", "progress", "name", "expected"),
     "token": ("text", "index", "logprobs"),
     "done": ("finish_reason", "usage", "timings", "digest", "stop", "logprobs"),
 }
@@ -43,10 +43,7 @@ class Generation:
         self.credits = {target: Credits() for target in frame.targets}
         self.streams: dict[str, Stream] = {}
         self.stopped = False
-
-    @property
-    def size(self) -> int:
-        return len(self.frame.targets)
+        self.open = len(frame.targets)  # answers whose end is not told yet
 
     async def run(self) -> None:
         with translation.override(self.language):
@@ -90,15 +87,15 @@ class Generation:
             prompt=self.frame.prompt,
             params=self.frame.params,
         )
-        with await admit(self.grant, target.slug, target.digest, self.frame.params) as ticket:
+        async with await admit(self.grant, target.slug, target.digest, self.frame.params) as ticket:
             async with await get_manager().generate(request) as stream:
                 self.streams[name] = stream
                 try:
-                    await self.forward(name, stream)
+                    await self.forward(name, stream, ticket)
                 finally:
-                    ticket.add(stream.usage)
+                    ticket.end(0, stream.usage)
 
-    async def forward(self, name: str, stream: Stream) -> None:
+    async def forward(self, name: str, stream: Stream, ticket: Ticket) -> None:
         if self.stopped:
             await stream.cancel()
         async for event in stream:
@@ -106,6 +103,10 @@ class Generation:
                 raise EngineError.from_event(event)
             if event["type"] == "token":
                 await self.credits[name].take(event["index"], len(event["text"]))
+            if is_final(event):
+                ticket.end(0, stream.usage)
+                await ticket.freed()
+                self.open -= 1
             await self.send(self.to_frame(name, event))
 
     def to_frame(self, target: str, event: Mapping[str, Any]) -> dict[str, Any]:
@@ -114,4 +115,5 @@ class Generation:
         return {"type": kind, "id": self.frame.id, "target": target, **carried}
 
     async def fail(self, target: str, error: ApiError) -> None:
+        self.open -= 1
         await self.send(error_frame(error, self.frame.id, target))

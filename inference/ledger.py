@@ -13,6 +13,7 @@ import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -51,6 +52,11 @@ class Posting:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cached_tokens: int = 0
+    freed: Future[None] = field(default_factory=Future)  # done when its slots are free again, or lost
+
+    def tell_freed(self) -> None:
+        if not self.freed.done():
+            self.freed.set_result(None)
 
     @property
     def used(self) -> int:
@@ -79,6 +85,7 @@ class Ledger:
             self._queue.put_nowait(posting)
         except queue.Full:
             logger.error("the ledger is full: an entry is lost")
+            posting.tell_freed()
 
     @property
     def pending(self) -> bool:
@@ -121,7 +128,9 @@ class Ledger:
             finally:
                 if self._queue.empty():
                     connection.close()  # own threads close their connections
-                for _entry in batch:
+                for entry in batch:
+                    if entry is not None:
+                        entry.tell_freed()
                     self._queue.task_done()
             if None in batch:
                 return
@@ -141,6 +150,8 @@ class Ledger:
         for _attempt in range(ATTEMPTS):
             try:
                 release(postings)
+                for posting in postings:
+                    posting.tell_freed()
                 write(postings)
                 return
             except IntegrityError:  # an account was deleted meanwhile

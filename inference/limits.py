@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -31,6 +32,7 @@ MINUTE = timedelta(seconds=60)
 DEFAULT_TOKENS = 256  # what the engine takes for max_tokens where a request names none
 ATTEMPTS = 5
 SETTLING = 0.05  # seconds
+FREEING = 1.0  # seconds that the end of an answer waits for its slot to be free, should the database be away
 
 
 @dataclass(frozen=True)
@@ -66,23 +68,34 @@ def limits_of(grant: Grant) -> list[Limits]:
 
 @dataclass
 class Ticket:
-    """An admitted request. `add` what its answers used, then `close` it: slots go free, the rest is booked."""
+    """An admitted request of one or more answers; with the end of the last its slots go free, and its use is booked.
+
+    Whoever tells a client of an end first awaits `freed`, so that a client that knows may ask again at once. Leaving
+    the context does so.
+    """
 
     posting: Posting
-    parts: int = 1  # answers that are still to end
+    parts: int = 1
     headers: dict[str, str] = field(default_factory=dict)
+    slots: bool = True  # whether there are slots to give back
+    ended: set[int] = field(default_factory=set)
     closed: bool = False
 
-    def add(self, usage: dict[str, Any]) -> None:
+    def end(self, part: int, usage: Mapping[str, int]) -> None:
+        """One of the answers, numbered from 0, has ended and used this much. Safe to repeat."""
+        if part in self.ended:
+            return
+        self.ended.add(part)
         self.posting.prompt_tokens += usage["prompt_tokens"]
         self.posting.completion_tokens += usage["completion_tokens"]
         self.posting.cached_tokens += usage["cached_tokens"]
-
-    def part_done(self, _task: object = None) -> None:
-        """One of the answers has ended; the last one closes the ticket."""
-        self.parts -= 1
-        if self.parts == 0:
+        if len(self.ended) == self.parts:
             self.close()
+
+    async def freed(self) -> None:
+        """Wait until the slots of a closed ticket are free; not at all while other answers of it run."""
+        if self.closed and self.slots:
+            await asyncio.wait([asyncio.wrap_future(self.posting.freed)], timeout=FREEING)
 
     def close(self) -> None:
         """Hand the books to their own thread. Never blocks; safe to repeat."""
@@ -93,11 +106,13 @@ class Ticket:
     def __del__(self) -> None:
         self.close()
 
-    def __enter__(self) -> Ticket:
+    async def __aenter__(self) -> Ticket:
         return self
 
-    def __exit__(self, *_exception: object) -> None:
+    async def __aexit__(self, kind: type[BaseException] | None, *_exception: object) -> None:
         self.close()
+        if kind is not asyncio.CancelledError:
+            await self.freed()
 
 
 def book(grant: Grant, model: str, digest: str, generations: int, tokens: int) -> Ticket:
@@ -121,7 +136,8 @@ def book(grant: Grant, model: str, digest: str, generations: int, tokens: int) -
             if attempt == ATTEMPTS - 1:
                 raise
     ledger.hold(posting.holder)
-    return Ticket(posting, generations, tightest(states))
+    slots = any(limits.concurrent for limits in limits_of(grant))
+    return Ticket(posting, generations, tightest(states), slots)
 
 
 def take(limits: Limits, holder: str, generations: int, tokens: int, now: datetime) -> dict[str, Any]:

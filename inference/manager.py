@@ -11,6 +11,7 @@ import logging
 import os
 import secrets
 import threading
+import time
 import weakref
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -22,11 +23,15 @@ from django.conf import settings
 from .backends.local import LocalBackend
 from .backends.process import WorkerOptions
 from .backends.sinks import Stream
+from .engine.config import EngineConfig
 from .engine.protocol import AdapterSpec, BaseSpec, Params, Timings, Usage
 from .errors import EngineError
+from .expected import Expectations
+from .history import keep, recall
 
 logger = logging.getLogger(__name__)
 
+RECALL_PATIENCE = 1.0  # seconds that the first request waits for earlier load times
 REPLY_PATIENCE = 5.0  # seconds for a reply that needs no model
 ENGINE_SETTINGS = (
     "RUNNER DEVICE PRECISION THREADS MAX_BATCH MAX_CONTEXT PREFILL_CHUNK KV_BYTES ADAPTER_BYTES "
@@ -83,14 +88,18 @@ class Answer:
 class ModelManager:
     """Requests in, streams of events out (`inference/engine/protocol.py` lists the events)."""
 
-    def __init__(self, options: WorkerOptions, limit: int = 512) -> None:
-        self._verdicts = ThreadPoolExecutor(1, thread_name_prefix="verdicts")
+    def __init__(self, options: WorkerOptions, limit: int = 512, history: bool = False) -> None:
+        """`history`: keep load times in the database, and expect by those that are there."""
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="engine-writer")
         self.backend = LocalBackend(options, limit, self._on_verdict)
+        self.expectations = Expectations(EngineConfig.base_patience, self._on_load_time if history else None)
+        self._recalled = self._writer.submit(recall, self.expectations) if history else None
 
     # Asking
 
     async def generate(self, request: Request) -> Stream:
         """Start a request. Refusals come as `error` events; leaving the stream's context cancels it."""
+        await self._recall()
         request_id = secrets.token_hex(8)
         return self._submit(request.command(request_id), request.chars // 4)
 
@@ -105,6 +114,11 @@ class ModelManager:
         finally:
             if on_end is not None:
                 on_end(stream.usage)
+
+    async def _recall(self) -> None:
+        if self._recalled is not None:
+            await asyncio.wait([asyncio.wrap_future(self._recalled)], timeout=RECALL_PATIENCE)
+            self._recalled = None
 
     async def _collect(self, stream: Stream) -> Answer:
         text: list[str] = []
@@ -206,7 +220,7 @@ class ModelManager:
     def close(self, timeout: float = 8.0) -> None:
         """End the worker in order. Safe to repeat; later requests hear `shutting_down`."""
         self.backend.close(timeout)
-        self._verdicts.shutdown(wait=True)
+        self._writer.shutdown(wait=True)
 
     # Inside
 
@@ -215,12 +229,22 @@ class ModelManager:
         deliver = weakref.WeakMethod(stream.deliver)
 
         def sink(event: dict[str, Any]) -> bool:
+            expected = self.expectations.seen(event, self.backend.state == "ready", time.monotonic())
+            if expected is not None:
+                event["expected"] = expected
             alive = deliver()
-            return alive is not None and alive(event)
+            heard = alive is not None and alive(event)
+            if not heard:
+                self.expectations.gone(event["id"])
+            return heard
 
+        if command["type"] == "generate":
+            digest = (command["adapter"] or {}).get("digest", "")
+            self.expectations.asked(command["id"], command["base"]["key"], digest, time.monotonic())
         try:
             self.backend.submit(command, sink)
         except ValueError:
+            self.expectations.gone(stream.id)
             stream.deliver(EngineError("prompt_too_long", detail={"limit": settings.MAX_PROMPT_CHARS}).event(stream.id))
         return stream
 
@@ -238,7 +262,10 @@ class ModelManager:
 
     def _on_verdict(self, event: dict[str, Any]) -> None:
         """On the engine's I/O thread: hand the database work to a thread of its own."""
-        self._verdicts.submit(write_verdict, event)
+        self._writer.submit(write_verdict, event)
+
+    def _on_load_time(self, kind: str, key: str, seconds: float) -> None:
+        self._writer.submit(keep, kind, key, seconds)
 
 
 def write_verdict(event: Mapping[str, Any]) -> None:
@@ -288,7 +315,7 @@ def get_manager() -> ModelManager:
     with _lock:
         if _manager is None or _pid != os.getpid():
             limit = settings.ENGINE_QUEUE_LIMIT + settings.ENGINE_MAX_BATCH + 16
-            _manager, _pid = ModelManager(worker_options(), limit), os.getpid()
+            _manager, _pid = ModelManager(worker_options(), limit, history=True), os.getpid()
             atexit.register(close_manager, _pid)
         return _manager
 

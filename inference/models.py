@@ -66,3 +66,19 @@ class Slot(models.Model):
 
     def __str__(self) -> str:
         return f"{self.key} #{self.number}"
+
+
+class LoadTime(models.Model):
+    """Seconds that the engine's start, a base or an adapter on it took; the newest few of each, see `history.py`."""
+
+    kind = models.CharField(max_length=16)  # start, base or adapter
+    key = models.CharField(max_length=64, blank=True, default="")  # the base's
+    seconds = models.FloatField()
+
+    class Meta:
+        verbose_name = _("load time")
+        verbose_name_plural = _("load times")
+        indexes = [models.Index(fields=["kind", "key"], name="load_time_of")]
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.seconds:.1f} s"

@@ -6,4 +6,4 @@ class LoraPortalConfig(AppConfig):
 
     def ready(self) -> None:
         from . import checks, lookups  # noqa: F401  (they register themselves)
-        from .schema import calls, chat, security, votes  # noqa: F401  (registers the API's description)
+        from .schema import assistants, calls, chat, security, votes  # noqa: F401  (registers the API's description)

@@ -1,4 +1,4 @@
-"""Response headers that hold for every page."""
+"""What holds for every answer: headers, compression."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from inspect import iscoroutinefunction
 from asgiref.sync import markcoroutinefunction
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
+from django.middleware.gzip import GZipMiddleware
 
 # Nothing inline, nothing from elsewhere. `data:` images serve the icons that CSS carries.
 POLICY = (
@@ -38,3 +39,14 @@ class ContentSecurityPolicyMiddleware:
     def mark(self, response: HttpResponseBase) -> HttpResponseBase:
         response.headers.setdefault("Content-Security-Policy", POLICY)
         return response
+
+
+class CompressionMiddleware(GZipMiddleware):
+    """Gzip for whole answers. Streams go out as they are, each piece at once.
+
+    Lengths tell nothing of a page's secrets: Django pads each compressed answer by a random number of bytes, and the
+    CSRF token is masked anew each time.
+    """
+
+    def process_response(self, request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
+        return response if response.streaming else super().process_response(request, response)

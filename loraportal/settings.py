@@ -206,6 +206,7 @@ MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "loraportal.middleware.ContentSecurityPolicyMiddleware",
     "servestatic.middleware.ServeStaticMiddleware",
+    "loraportal.middleware.CompressionMiddleware",  # below the static files, which have compressed copies
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.locale.LocaleMiddleware",
     "django.middleware.common.CommonMiddleware",

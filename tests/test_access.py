@@ -90,6 +90,9 @@ ROUTES: dict[str, dict[str, str]] = {
     "v1/models/<str:model>": {"GET": INFER},
     "v1/chat/completions": {"POST": INFER},
     "v1/completions": {"POST": INFER},
+    "api/assistants": {"GET": INFER, "POST": INFER},
+    "api/assistants/<int:pk>": {"GET": OWN, "PATCH": OWN, "DELETE": OWN},  # shared ones: test_assistant_api
+    "api/assistants/<int:pk>/chat": {"POST": OWN},
     "api/chat/conversations": {"GET": INFER, "POST": INFER},
     "api/chat/import": {"POST": INFER},
     "api/chat/conversations/<int:pk>": {"GET": OWN, "PATCH": OWN, "DELETE": OWN},
@@ -207,7 +210,7 @@ def address(world: SimpleNamespace, route: str) -> str:
     if "<int:pk>" in route:
         if route.startswith("tokens/"):
             pk = issue_token(owner, name)[0].pk
-        elif route.startswith("assistants/"):
+        elif "assistants/" in route:
             pk = Assistant.objects.create(owner=owner, name=name, target="pirate").pk
         elif "chat/" in route:
             pk = Conversation.objects.create(user=owner, title=name).pk

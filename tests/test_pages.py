@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from .fixtures.people import PASSWORD
-from .fixtures.portal import Portal
+from .fixtures.portal import Portal, make_old, wait_for
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 ANSWER_MS = 120_000  # the engine starts and loads its model on the first question
@@ -84,6 +86,67 @@ def test_changes_made_elsewhere_appear_by_themselves(ready: Portal, sign_in: Cal
     verb, after = ("deactivate", "discovered") if before == "active" else ("activate", "active")
     assert ready.api("POST", f"/api/lora/models/{id_of(ready, 'second')}/{verb}").status == 200
     page.locator(f'[data-testid="model-row"][data-slug="second"][data-status="{after}"]').wait_for()
+
+
+@pytest.mark.parametrize(
+    ("locale", "twenty", "soon", "minutes"),
+    [("en-US", "about 20 s", "a few seconds", "about 3 min"), ("zh-CN", "还需约 20 秒", "还需几秒", "还需约 3 分钟")],
+)
+def test_what_waits_says_for_how_long(
+    ready: Portal, sign_in: Callable[..., Any], locale: str, twenty: str, soon: str, minutes: str
+) -> None:
+    page = sign_in(ready, locale=locale)
+    asked: list[tuple[Any, str]] = []
+    page.route_web_socket(
+        "**/ws/generate", lambda socket: socket.on_message(lambda text: asked.append((socket, json.loads(text)["id"])))
+    )
+    page.goto("/test?model=first")
+    page.get_by_test_id("prompt-input").fill("Hello")
+    page.get_by_test_id("send-button").click()
+    state = page.get_by_test_id("state")
+    page.locator("[data-running=true]").wait_for()
+    wait_for(lambda: page.evaluate("1") and asked)
+
+    def tell(**frame: Any) -> None:
+        socket, request = asked[0]
+        socket.send(json.dumps({"id": request, "target": "first", **frame}))
+
+    queued = {"type": "queued", "position": 2, "reason": "batch_full", "detail": {"running": 1}}
+    for seconds, words in ((20, twenty), (2, soon), (185, minutes)):
+        tell(**queued, expected=seconds)
+        state.filter(has_text=words).wait_for()
+    tell(**queued)
+    state.filter(has_not_text=minutes).wait_for()
+    tell(type="loading", stage="weights", progress=0.4, name="tiny", expected=21)
+    state.filter(has_text=twenty).wait_for()
+    tell(type="token", index=0, text="Hi")
+    state.filter(has_not_text=twenty).wait_for()
+
+
+def test_checkpoints_come_when_their_run_is_unfolded(
+    ready: Portal, sign_in: Callable[..., Any], tiny_adapter: Callable[..., Path]
+) -> None:
+    run = ready.var_dir / "adapters" / "voyage"
+    for folder in (run, run / "checkpoint-5", run / "checkpoint-10"):
+        tiny_adapter(folder, seed=9)
+    make_old(run)
+    assert ready.api("POST", "/api/lora/scan").json()["new"] == 3
+    page = sign_in(ready)
+    page.locator("html[data-ready]").wait_for()
+    rows = page.locator("[data-parent]")
+    assert rows.count() == 0
+    unfold = page.get_by_test_id("unfold")
+    unfold.press("Enter")
+    rows.nth(1).wait_for()
+    assert [row.get_attribute("data-name") for row in rows.all()] == ["voyage/checkpoint-5", "voyage/checkpoint-10"]
+    assert unfold.get_attribute("aria-expanded") == "true"
+    assert page.evaluate("document.activeElement.dataset.testid") == "unfold"
+    page.reload()
+    rows.nth(1).wait_for()
+    page.locator("html[data-ready]").wait_for()
+    unfold.click()
+    rows.first.wait_for(state="detached")
+    page.wait_for_url("**/models")
 
 
 def test_language_and_theme_are_remembered(ready: Portal, sign_in: Callable[..., Any]) -> None:

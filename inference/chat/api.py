@@ -19,6 +19,7 @@ from rest_framework.views import APIView
 from accounts.permissions import CanInfer
 from loraportal.api import ApiError, Pagination
 
+from .assistants import talk, visible
 from .markdown import markdown
 from .models import Conversation, ConversationQuerySet, Message
 from .present import conversation_json, import_json, whole_json
@@ -32,7 +33,8 @@ class ConversationBody(serializers.Serializer[Any]):
         max_length=settings.MAX_PROMPT_CHARS, required=False, allow_blank=True, trim_whitespace=False
     )
     target = serializers.CharField(max_length=128, required=False, allow_blank=True)
-    leaf = serializers.IntegerField(min_value=1, required=False)
+    leaf = serializers.IntegerField(min_value=1, required=False)  # of a change
+    assistant = serializers.IntegerField(min_value=1, required=False)  # of a beginning
 
 
 def own(request: Request, pk: int) -> Conversation:
@@ -69,8 +71,20 @@ class Conversations(APIView):
         body.is_valid(raise_exception=True)
         self.check_room(request)
         given = {key: value for key, value in body.validated_data.items() if key != "leaf"}
-        made = Conversation.objects.create(user=cast(User, request.user), **given)
-        return Response(conversation_json(made), status=201)
+        begun = self.begin(request, given.pop("assistant", None))
+        for name, value in given.items():
+            setattr(begun, name, value)
+        begun.save()
+        return Response(conversation_json(begun), status=201)
+
+    def begin(self, request: Request, assistant_id: int | None) -> Conversation:
+        """A conversation that is not saved yet. Raises ApiError 404."""
+        if assistant_id is None:
+            return Conversation(user=cast(User, request.user))
+        try:
+            return talk(visible(assistant_id, request.user.pk or 0), request.user)
+        except Http404:
+            raise ApiError("not_found", _("There is no such thing."), 404, "assistant") from None
 
     def check_room(self, request: Request) -> None:
         if Conversation.objects.of(request.user).count() >= MOST_CONVERSATIONS:
@@ -97,6 +111,7 @@ class ConversationView(APIView):
         body.is_valid(raise_exception=True)
         changes = dict(body.validated_data)
         leaf = changes.pop("leaf", None)
+        changes.pop("assistant", None)
         if leaf is not None:
             if not conversation.messages.filter(pk=leaf).exists():
                 raise ApiError("invalid", _("There is no such message."), 400, "leaf")

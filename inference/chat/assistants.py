@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from channels.db import database_sync_to_async
@@ -12,7 +13,7 @@ from ..engine.protocol import Params
 from ..errors import EngineError
 from ..limits import admit
 from ..manager import Answer, Request, get_manager
-from ..targets import find, resolve_adapter
+from ..targets import Target, find, resolve_adapter
 from .models import Assistant, Conversation
 
 
@@ -26,8 +27,8 @@ def problem_of(target: str) -> str:
 
 
 def talk(assistant: Assistant, user: Any) -> Conversation:
-    """A new conversation that begins with the assistant's settings."""
-    return Conversation.objects.create(
+    """A new conversation, not saved yet, that begins with the assistant's settings."""
+    return Conversation(
         user=user,
         assistant=assistant,
         system=assistant.system,
@@ -36,8 +37,9 @@ def talk(assistant: Assistant, user: Any) -> Conversation:
     )
 
 
-def _visible(assistant_id: int, user_id: int) -> Assistant:
-    found = Assistant.objects.visible_to(user_id).filter(pk=assistant_id).first()
+def visible(assistant_id: int, user_id: int) -> Assistant:
+    """Raises Http404."""
+    found = Assistant.objects.visible_to(user_id).select_related("owner").filter(pk=assistant_id).first()
     if found is None:
         raise Http404
     return found
@@ -49,8 +51,12 @@ async def chat_with_lora(assistant_id: int, lora_model_id: int, message: str, gr
     Counts as a request of `grant`'s account. Raises Http404 (no such assistant or adapter for this account),
     EngineError, ApiError (limits).
     """
-    assistant = await database_sync_to_async(_visible)(assistant_id, grant.user_id)
-    target = await resolve_adapter(lora_model_id)
+    assistant = await database_sync_to_async(visible)(assistant_id, grant.user_id)
+    return await answer_of(assistant, await resolve_adapter(lora_model_id), message, grant)
+
+
+async def answer_of(assistant: Assistant, target: Target, message: str, grant: Grant) -> Answer:
+    """What `target` answers under the assistant's settings. Raises EngineError, ApiError (limits)."""
     messages = [{"role": "user", "content": message}]
     if assistant.system.strip():
         messages.insert(0, {"role": "system", "content": assistant.system})
@@ -58,5 +64,5 @@ async def chat_with_lora(assistant_id: int, lora_model_id: int, message: str, gr
     request = Request(
         user=f"user:{grant.user_id}", base=target.base, adapter=target.adapter, messages=messages, params=params
     )
-    with await admit(grant, target.slug, target.digest, params) as ticket:
-        return await get_manager().run(request, ticket.add)
+    async with await admit(grant, target.slug, target.digest, params) as ticket:
+        return await get_manager().run(request, partial(ticket.end, 0))

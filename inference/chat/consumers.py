@@ -93,9 +93,12 @@ class ChatConsumer(AsyncWebsocketConsumer):
     async def handle(self, frame: Mapping[str, Any], frame_id: str | None) -> None:
         kind = frame.get("type")
         if kind == "stop":
-            run = running.get(await self.own(frame))
+            message_id = await self.own(frame)
+            run = running.get(message_id)
             if run is not None:
                 await run.stop()
+            else:
+                await database_sync_to_async(flows.ask_to_stop)(message_id)
         elif kind == "follow":
             self.follow(await self.own(frame))
         elif kind in BEGINNING:
@@ -186,7 +189,7 @@ class ChatConsumer(AsyncWebsocketConsumer):
                     await self.tell("trimmed", message=run.message_id, count=trimmed)
                 if run.progress is not None and run.progress != progress:
                     progress = run.progress
-                    await self.tell("progress", message=run.message_id, **progress)
+                    await self.tell("progress", message=run.message_id, **run.progress_now())
                 if len(run.text) > sent:
                     text, sent = run.text[sent:], len(run.text)
                     await self.tell("text", message=run.message_id, text=text)

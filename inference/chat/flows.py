@@ -102,6 +102,15 @@ def save_progress(message_id: int, content: str) -> None:
     running.update(content=content, updated_at=timezone.now())
 
 
+def ask_to_stop(message_id: int) -> None:
+    """Leave word for whichever process writes this answer; nothing once it has ended."""
+    Message.objects.filter(pk=message_id, state=State.RUNNING).update(stop_asked=True)
+
+
+def asked_to_stop(message_id: int) -> bool:
+    return Message.objects.filter(pk=message_id, stop_asked=True).exists()
+
+
 def save_end(message_id: int, content: str, state: str, digest: str, info: dict[str, Any]) -> None:
     Message.objects.filter(pk=message_id).update(
         content=content, state=state, digest=digest, info=info, updated_at=timezone.now()
@@ -111,4 +120,4 @@ def save_end(message_id: int, content: str, state: str, digest: str, info: dict[
 def reopen(message: Message) -> bool:
     """Continue an answer that has ended. False where somebody else does so already."""
     ended = Message.objects.filter(pk=message.pk, role="assistant").exclude(state=State.RUNNING)
-    return bool(ended.update(state=State.RUNNING, updated_at=timezone.now()))
+    return bool(ended.update(state=State.RUNNING, stop_asked=False, updated_at=timezone.now()))

@@ -96,6 +96,7 @@ class Message(models.Model):
     target = models.CharField(_("model"), max_length=128, blank=True, default="")
     target_name = models.CharField(_("model's name"), max_length=255, blank=True, default="")
     digest = models.CharField(_("digest"), max_length=64, blank=True, default="")
+    stop_asked = models.BooleanField(default=False)  # for the process that writes the answer
     # finish_reason, usage, timings, trimmed (earlier messages left out), error {code, message}
     info = models.JSONField(default=dict, blank=True)
     created_at = models.DateTimeField(_("made at"), default=timezone.now)

@@ -100,4 +100,6 @@ def delete_assistant(request: HttpRequest, pk: int) -> HttpResponse:
 @require_POST
 def talk_to_assistant(request: HttpRequest, pk: int) -> HttpResponse:
     assistant = get_object_or_404(Assistant.objects.visible_to(request.user.pk or 0), pk=pk)
-    return redirect("conversation", talk(assistant, request.user).pk)
+    conversation = talk(assistant, request.user)
+    conversation.save()
+    return redirect("conversation", conversation.pk)

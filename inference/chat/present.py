@@ -24,6 +24,7 @@ def conversation_json(conversation: Conversation) -> dict[str, Any]:
         "target": conversation.target,
         "params": conversation.params,
         "leaf": conversation.leaf_id,
+        "assistant": conversation.assistant_id,
         "created_at": conversation.created_at,
         "updated_at": conversation.updated_at,
     }

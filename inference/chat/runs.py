@@ -24,12 +24,13 @@ from ..errors import EngineError, api_error
 from ..limits import admit
 from ..manager import Request, get_manager
 from ..targets import Target, resolve
-from .flows import save_end, save_progress
+from .flows import asked_to_stop, save_end, save_progress
 from .models import State
 
 logger = logging.getLogger(__name__)
 
 SAVE_EVERY = 3.0  # seconds
+LOOK_EVERY = 1.0  # seconds between looks for a stop that another process was asked for
 GRACE = 30.0  # seconds that an answer goes on without a reader
 SAVE_ATTEMPTS = 20
 
@@ -51,16 +52,17 @@ class Run:
         self.continues = bool(prompt) and prompt[-1]["role"] == "assistant"
         self.text = prompt[-1]["content"] if self.continues else ""
         self.progress: dict[str, Any] | None = None
+        self.progress_at = 0.0
         self.state: str = State.RUNNING
         self.digest = ""
         self.info: dict[str, Any] = {}
+        self.error: ApiError | None = None
         self.ended = False
         self._stream: Stream | None = None
         self._stopped = False
         self._readers: set[asyncio.Event] = set()
         self._abandoned: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
-        self._saved = time.monotonic()
 
     def start(self) -> None:
         running[self.message_id] = self
@@ -82,6 +84,15 @@ class Run:
                 loop = asyncio.get_running_loop()
                 self._abandoned = loop.call_later(GRACE, lambda: loop.create_task(self.stop()))
 
+    def progress_now(self) -> dict[str, Any]:
+        """`progress` for somebody who hears it now: what was expected then has come nearer."""
+        now = dict(self.progress or {})
+        if "expected" in now:
+            now["expected"] -= round(time.monotonic() - self.progress_at)
+            if now["expected"] < 1:
+                del now["expected"]
+        return now
+
     async def stop(self) -> None:
         self._stopped = True
         if self._stream is not None:
@@ -97,6 +108,7 @@ class Run:
             event.set()
 
     async def _run(self) -> None:
+        keeping = asyncio.create_task(self._keep())
         try:
             with translation.override(self.language):
                 async with watched(self.grant, self._on_withdrawn):
@@ -115,10 +127,12 @@ class Run:
             with translation.override(self.language):
                 self._fail(api_error(EngineError("server_error")))
         finally:
+            keeping.cancel()
             await asyncio.shield(self._end())
 
     def _fail(self, error: ApiError) -> None:
         self.state = State.FAILED
+        self.error = error
         self.info["error"] = {"code": error.code, "message": error.message, "param": error.param}
 
     async def _answer(self) -> None:
@@ -132,7 +146,7 @@ class Run:
             params=self.params,
             continue_last=self.continues,
         )
-        with await admit(self.grant, target.slug, target.digest, self.params) as ticket:
+        async with await admit(self.grant, target.slug, target.digest, self.params) as ticket:
             async with await get_manager().generate(request) as stream:
                 self._stream = stream
                 try:
@@ -141,7 +155,7 @@ class Run:
                     async for event in stream:
                         await self._take(event)
                 finally:
-                    ticket.add(stream.usage)
+                    ticket.end(0, stream.usage)
 
     async def _take(self, event: Mapping[str, Any]) -> None:
         kind = event["type"]
@@ -156,20 +170,33 @@ class Run:
             self.state = State.STOPPED if event["finish_reason"] == "cancelled" else State.DONE
         else:
             self.progress = {key: value for key, value in event.items() if key not in ("id", "type")} | {"kind": kind}
+            self.progress_at = time.monotonic()
         self._tell()
-        if time.monotonic() - self._saved > SAVE_EVERY:
-            self._saved = time.monotonic()
+
+    async def _keep(self) -> None:
+        """Beside the answer, also while it waits: show other processes that it lives, and hear a stop from them."""
+        saved = time.monotonic()
+        while True:
+            await asyncio.sleep(LOOK_EVERY)
             with contextlib.suppress(DatabaseError):  # tokens keep flowing; the end is saved in any case
-                await database_sync_to_async(save_progress)(self.message_id, self.text)
+                if time.monotonic() - saved >= SAVE_EVERY:
+                    await database_sync_to_async(save_progress)(self.message_id, self.text)
+                    saved = time.monotonic()
+                if not self._stopped and await database_sync_to_async(asked_to_stop)(self.message_id):
+                    await self.stop()
 
     async def _fit(self, target: Target) -> list[dict[str, str]]:
         """The prompt without the oldest turns that do not fit; how many these are is told, never silent."""
         system = [turn for turn in self.prompt[:1] if turn["role"] == "system"]
         turns = self.prompt[len(system) :]
+        if len(turns) <= 1:
+            return self.prompt
+        if get_manager().backend.state != "ready":  # counting starts it, and says nothing meanwhile
+            await self._take({"type": "loading", "stage": "starting", "progress": 0.0, "name": target.base["name"]})
         room = self.params.get("max_tokens", 256)
         tokens, context = await get_manager().count_tokens(target.base, self.prompt)
         limit = min(context, settings.ENGINE_MAX_CONTEXT) - room
-        if tokens <= limit or len(turns) <= 1:
+        if tokens <= limit:
             return self.prompt
         starts = [index for index, turn in enumerate(turns) if turn["role"] == "user" and index]
         low, high = 0, len(starts) - 1

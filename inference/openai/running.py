@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from ..access import Grant, watcher
@@ -17,14 +18,15 @@ logger = logging.getLogger(__name__)
 
 Event = dict[str, Any]
 Item = tuple[int, Event]
+NOTHING = {"prompt_tokens": 0, "completion_tokens": 0, "cached_tokens": 0}
 AHEAD = 16  # events that wait for the reader beyond what the streams hold themselves
 
 
 class Run:
     """Events of all choices as they come: `(choice, event)`. Ends with the last choice, or raises EngineError.
 
-    Takes over `ticket`, which has one part for each request. `close` (or garbage) cancels what still runs. Access
-    that is withdrawn ends it with `revoked`.
+    Takes over `ticket`, which has one part for each request; its slots are free before the last end is told. `close`
+    (or garbage) cancels what still runs. Access that is withdrawn ends it with `revoked`.
     """
 
     def __init__(self, requests: Sequence[Request], grant: Grant, ticket: Ticket) -> None:
@@ -34,8 +36,8 @@ class Run:
             self._loop.create_task(pump(choice, request, self._queue, ticket))
             for choice, request in enumerate(requests)
         ]
-        for task in self._tasks:
-            task.add_done_callback(ticket.part_done)
+        for choice, task in enumerate(self._tasks):  # counted already, except where there was no stream
+            task.add_done_callback(partial(ended, ticket, choice))
         self._open = len(requests)
         self._peeked: list[Item] = []
         queue, tasks = self._queue, self._tasks
@@ -92,12 +94,19 @@ async def pump(choice: int, request: Request, queue: asyncio.Queue[Item], ticket
         async with await get_manager().generate(request) as stream:
             try:
                 async for event in stream:
+                    if is_final(event):
+                        ticket.end(choice, stream.usage)
+                        await ticket.freed()
                     await queue.put((choice, event))
             finally:
-                ticket.add(stream.usage)
+                ticket.end(choice, stream.usage)
     except Exception:  # noqa: BLE001  (whoever waits for this choice must hear)
         logger.exception("an answer failed")
         await queue.put((choice, EngineError("server_error").event("")))
+
+
+def ended(ticket: Ticket, choice: int, _task: asyncio.Task[None]) -> None:
+    ticket.end(choice, NOTHING)
 
 
 def withdraw(queue: asyncio.Queue[Item], tasks: Sequence[asyncio.Task[None]]) -> None:

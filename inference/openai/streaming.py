@@ -26,9 +26,10 @@ def comment(text: str) -> bytes:
 
 def remark(event: Mapping[str, Any]) -> bytes:
     """What a waiting client may show: where it stands in the queue, or how far loading has come."""
+    expected = f" expected={event['expected']}" if "expected" in event else ""
     if event["type"] == "queued":
-        return comment(f"queued position={event['position']} reason={event['reason']}")
-    return comment(f"loading stage={event['stage']} progress={event['progress']:.2f}")
+        return comment(f"queued position={event['position']} reason={event['reason']}{expected}")
+    return comment(f"loading stage={event['stage']} progress={event['progress']:.2f}{expected}")
 
 
 async def sse(run: Run, asked: Asked, envelope: Envelope, name: str) -> AsyncIterator[bytes]:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,6 +11,7 @@ import pytest
 
 from adapters.models import BaseModel, LoraAdapter, Status
 from inference.backends.process import WorkerOptions
+from inference.ledger import ledger, release
 from inference.manager import ModelManager, set_manager
 
 FAKE_WORKER = Path(__file__).with_name("fake_worker.py")
@@ -20,7 +22,7 @@ def make_manager(tmp_path: Path) -> Iterator[Callable[..., ModelManager]]:
     """Managers over the fake worker; ended after the test."""
     made: list[ModelManager] = []
 
-    def make(limit: int = 64, heartbeat_timeout: float = 5.0, **config: Any) -> ModelManager:
+    def make(limit: int = 64, heartbeat_timeout: float = 5.0, history: bool = False, **config: Any) -> ModelManager:
         options = WorkerOptions(
             config=config,
             log_path=tmp_path / "engine.log",
@@ -29,7 +31,7 @@ def make_manager(tmp_path: Path) -> Iterator[Callable[..., ModelManager]]:
             start_timeout=20.0,
             heartbeat_timeout=heartbeat_timeout,
         )
-        made.append(ModelManager(options, limit))
+        made.append(ModelManager(options, limit, history))
         return made[-1]
 
     yield make
@@ -44,6 +46,18 @@ def manager(make_manager: Callable[..., ModelManager]) -> Iterator[ModelManager]
     before = set_manager(manager)
     yield manager
     set_manager(before)
+
+
+@pytest.fixture
+def slow_books(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Slots are given back late, and who finds none free is refused at once."""
+
+    def late(postings: Any) -> None:
+        time.sleep(0.05)
+        release(postings)
+
+    monkeypatch.setattr("inference.ledger.release", late)
+    monkeypatch.setattr(type(ledger), "pending", False)
 
 
 @pytest.fixture

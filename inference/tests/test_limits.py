@@ -9,11 +9,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from asgiref.sync import sync_to_async
 from django.contrib.auth.models import User
 from django.db import connection
+from django.test import AsyncClient
 from django.utils import timezone
 
 from inference.access import Grant
+from inference.chat.models import Assistant
 from inference.ledger import LEASE, ledger
 from inference.limits import Ticket, book
 from inference.manager import ModelManager
@@ -79,7 +82,7 @@ def test_tokens_a_day(settings: Any, grant: Grant) -> None:
     refused = refusal(grant, tokens=30)
     assert refused.code == "tokens_per_day_exceeded"
     assert refused.headers["x-ratelimit-remaining-tokens"] == "10"
-    tickets[0].add({"prompt_tokens": 4, "completion_tokens": 5, "cached_tokens": 0})
+    tickets[0].end(0, {"prompt_tokens": 4, "completion_tokens": 5, "cached_tokens": 0})
     tickets[0].close()
     ledger.flush()
     assert Meter.objects.get().day_tokens == 69  # 9 used, 60 reserved by the two that run
@@ -134,6 +137,33 @@ def test_limits_over_http(
     assert third.json()["error"]["type"] == "rate_limit_error"
 
 
+async def test_who_has_the_end_has_the_place(
+    settings: Any,
+    token_for: Callable[..., str],
+    owner: User,
+    registry: SimpleNamespace,
+    manager: ModelManager,
+    slow_books: None,
+) -> None:
+    """A client that asks again as soon as it has an answer never meets its own limit."""
+    settings.USER_CONCURRENT = settings.TOKEN_CONCURRENT = 2
+    client, head = AsyncClient(), {"Authorization": f"Bearer {await sync_to_async(token_for)(owner, 'infer')}"}
+    assistant = (await Assistant.objects.acreate(owner=owner, name="a", target="pirate")).pk
+    chat = {"model": "pirate", "messages": [{"role": "user", "content": "ahoy"}]}
+    calls: list[tuple[str, dict[str, Any]]] = [
+        ("/v1/chat/completions", {**chat, "n": 2}),
+        ("/v1/chat/completions", {**chat, "n": 2, "stream": True}),
+        (f"/api/lora/models/{registry.pirate.pk}/test", {"prompt": "fail"}),
+        (f"/api/lora/models/{registry.pirate.pk}/test", {"prompt": "x"}),
+        (f"/api/assistants/{assistant}/chat", {"message": "x"}),
+    ]
+    for path, body in calls * 5:
+        response: Any = await client.post(path, body, content_type="application/json", headers=head)
+        if response.streaming:
+            assert b"[DONE]" in b"".join([part async for part in response])
+        assert response.status_code == (400 if body.get("prompt") == "fail" else 200), (path, body)
+
+
 def test_usage(
     api: Callable[..., Any],
     owner: User,
@@ -164,7 +194,7 @@ def test_usage(
 
 def test_usage_of_a_deleted_account_is_dropped(grant: Grant, owner: User) -> None:
     ticket = ask(grant)
-    ticket.add({"prompt_tokens": 1, "completion_tokens": 1, "cached_tokens": 0})
+    ticket.end(0, {"prompt_tokens": 1, "completion_tokens": 1, "cached_tokens": 0})
     owner.delete()
     ticket.close()
     ledger.flush()

@@ -105,6 +105,17 @@ async def test_answer(client: Client) -> None:
     assert done["usage"]["completion_tokens"] == 3 and "tokens_per_second" in done["timings"]
 
 
+async def test_whoever_has_the_end_may_ask_again(
+    client: Client, settings: Any, slow_books: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.USER_CONCURRENT = 3
+    monkeypatch.setattr("inference.consumers.MAX_RUNNING", 3)
+    for _time in range(10):
+        await client.ask("g", "ahoy", "pirate", "poet", "tiny")  # by the same name each time
+        for _target in range(3):
+            assert (await client.until("done", "error"))[-1]["type"] == "done"
+
+
 async def test_comparison_of_adapters_and_their_base(client: Client) -> None:
     targets = ("pirate", "poet", "tiny")
     await client.ask("g1", "ahoy", *targets)

@@ -15,6 +15,7 @@ class ConversationBody(Serializer):
     system = s.CharField(required=False, allow_blank=True)
     target = s.CharField(max_length=128, required=False, allow_blank=True, help_text="Slug of an adapter or a base.")
     leaf = s.IntegerField(min_value=1, required=False, help_text="Message at the end of the branch that is shown.")
+    assistant = s.IntegerField(min_value=1, required=False, help_text="To begin with this assistant's settings.")
 
 
 class Conversation(Serializer):
@@ -24,6 +25,7 @@ class Conversation(Serializer):
     target = s.CharField(allow_blank=True)
     params = s.DictField()
     leaf = s.IntegerField(allow_null=True)
+    assistant = s.IntegerField(allow_null=True)
     created_at = s.DateTimeField()
     updated_at = s.DateTimeField()
 

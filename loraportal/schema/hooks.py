@@ -11,6 +11,7 @@ HEADINGS = {
     "/api/usage": "Use",
     "/api/chat": "Conversations",
     "/api/compare": "Votes",
+    "/api/assistants": "Assistants",
     "/v1": "OpenAI-compatible",
 }
 

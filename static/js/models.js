@@ -10,7 +10,6 @@ const IDLE_MS = 5000;
 const SCANNING_MS = 700;
 
 const list = $("[data-list]");
-const unfolded = new Set();
 const busy = new Set();
 const bulk = $("[data-bulk]") && new Bulk($("[data-bulk]"), list, () => {
   list.dataset.etag = "";
@@ -21,7 +20,10 @@ let latest = 0;
 
 // The list -------------------------------------------------------------------------------------------------------
 
-/** Fetch the list and put in what differs. `address`: another filter, order or page; `move`: push or replace it. */
+/**
+ * Fetch the list and put in what differs. `address`: another filter, order or page; `move`: push or replace it.
+ * Resolves to false where there was no answer.
+ */
 async function refresh(address = location.href, move = null) {
   const turn = ++latest;
   const headers = { "X-Fragment": "1" };
@@ -30,9 +32,10 @@ async function refresh(address = location.href, move = null) {
   try {
     response = await fetch(address, { headers, credentials: "same-origin", redirect: "manual", cache: "no-store" });
   } catch {
-    return; // The next round tries again; an action says it itself.
+    return false; // The next round tries again; an action says it itself.
   }
-  if (turn !== latest || !response.ok) return;
+  if (turn !== latest || response.status === 304) return;
+  if (!response.ok) return false;
   const html = await response.text();
   if (turn !== latest) return;
   if (move === "push") history.pushState(null, "", address);
@@ -57,7 +60,6 @@ function replace(fresh) {
     list.replaceChildren(...[...fresh.children].map((child) => document.importNode(child, true)));
     if (typing) restore(typing);
   }
-  applyUnfolded();
   bulk?.apply();
 }
 
@@ -84,7 +86,7 @@ function replaceRows(card, fresh) {
   for (const wanted of $$("tbody", next)) {
     let row = known.get(wanted.id);
     known.delete(wanted.id);
-    if (!row || (!busy.has(wanted.dataset.id) && !sameRow(row, wanted))) {
+    if (!row || (!busy.has(wanted.dataset.id) && !row.isEqualNode(wanted))) {
       const imported = document.importNode(wanted, true);
       const focused = row?.contains(document.activeElement) ? document.activeElement.dataset.testid : null;
       row?.remove();
@@ -99,19 +101,34 @@ function replaceRows(card, fresh) {
   for (const gone of known.values()) gone.remove();
 }
 
-/** Equal but for what this page itself changes: which rows are unfolded. */
-function sameRow(row, wanted) {
-  const copy = row.cloneNode(true);
-  copy.hidden = wanted.hidden;
-  $$("[data-unfold]", copy).forEach((button) => button.setAttribute("aria-expanded", "false"));
-  return copy.isEqualNode(wanted);
+// Checkpoints of a run: they come when their row is unfolded. Which ones are, the address says. -----------------------
+
+function unfoldedIn(address) {
+  return new Set((new URL(address, location.href).searchParams.get("unfold") ?? "").split(",").filter(Boolean));
 }
 
-function applyUnfolded() {
-  for (const button of $$("[data-unfold]", list)) {
-    button.setAttribute("aria-expanded", String(unfolded.has(button.dataset.unfold)));
-  }
-  for (const row of $$("[data-parent]", list)) row.hidden = !unfolded.has(row.dataset.parent);
+function addressWith(unfolded) {
+  const address = new URL(location.href);
+  if (unfolded.size) address.searchParams.set("unfold", [...unfolded].join(","));
+  else address.searchParams.delete("unfold");
+  address.hash = "";
+  return address.href;
+}
+
+async function fold(link) {
+  const id = link.dataset.unfold;
+  const unfolded = unfoldedIn(location.href);
+  const folding = unfolded.delete(id);
+  link.setAttribute("aria-expanded", String(!folding));
+  if (folding) for (const row of $$(`[data-parent="${id}"]`, list)) row.remove();
+  else unfolded.add(id);
+  history.replaceState(null, "", addressWith(unfolded));
+  list.dataset.etag = "";
+  if ((await refresh()) !== false || folding) return;
+  unfolded.delete(id);
+  history.replaceState(null, "", addressWith(unfolded));
+  link.setAttribute("aria-expanded", "false");
+  toast("bad", gettext("The checkpoints could not be loaded."), gettext("The server cannot be reached. Is it still running?"));
 }
 
 // Actions --------------------------------------------------------------------------------------------------------
@@ -184,9 +201,16 @@ const openDelete =
 
 document.addEventListener("click", (event) => {
   const link = event.target.closest("a[data-nav]");
-  if (link && !event.ctrlKey && !event.metaKey && !event.shiftKey) {
+  const plain = !event.ctrlKey && !event.metaKey && !event.shiftKey;
+  if (link && plain) {
     event.preventDefault();
     refresh(link.href, "push");
+    return;
+  }
+  const run = event.target.closest("[data-unfold]");
+  if (run && plain) {
+    event.preventDefault();
+    fold(run);
     return;
   }
   const button = event.target.closest("button");
@@ -194,11 +218,6 @@ document.addEventListener("click", (event) => {
   if ("scan" in button.dataset) scan(button);
   else if ("action" in button.dataset) act(button);
   else if ("delete" in button.dataset) openDelete(button);
-  else if ("unfold" in button.dataset) {
-    const id = button.dataset.unfold;
-    if (!unfolded.delete(id)) unfolded.add(id);
-    applyUnfolded();
-  }
 });
 
 let typingTimer;

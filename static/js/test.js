@@ -4,7 +4,7 @@ import { copyText } from "./lib/clipboard.js";
 import { $, $$ } from "./lib/dom.js";
 import { fill, gettext, ngettext, number, seconds } from "./lib/i18n.js";
 import { fieldOf, Parameters } from "./lib/params.js";
-import { endingSentence, loadingSentence, queuedSentence } from "./lib/progress.js";
+import { endingSentence, Waiting } from "./lib/progress.js";
 import { GenerateSocket } from "./lib/socket.js";
 import { lengthOf, TextStream } from "./lib/stream.js";
 import { toast } from "./lib/toast.js";
@@ -20,6 +20,7 @@ function start() {
   const output = $("#output");
   const stream = new TextStream(output);
   const { model, prompt, system } = form.elements;
+  const waiting = new Waiting((sentence) => state(sentence, true));
   let run = null;
 
   // What is shown ------------------------------------------------------------------------------------------------
@@ -110,14 +111,15 @@ function start() {
     mine.handle = socket.generate(
       { targets: [model.value], messages, params },
       {
-        queued: (frame) => state(queuedSentence(frame), true),
+        queued: (frame) => waiting.say("queued", frame),
         loading(frame) {
-          state(loadingSentence(frame), true);
+          waiting.say("loading", frame);
           progress(frame.progress);
         },
         token(frame) {
           if (mine.first === null) {
             mine.first = performance.now();
+            waiting.end();
             progress(null);
             state(gettext("Writing…"), true);
           }
@@ -133,6 +135,7 @@ function start() {
 
   function end() {
     stream.flush();
+    waiting.end();
     progress(null);
     run = null;
     working(false);
@@ -215,6 +218,7 @@ function start() {
     }
   });
   $("[data-stop]").addEventListener("click", () => {
+    waiting.end();
     state(gettext("Stopping…"), true);
     run?.handle.stop();
   });

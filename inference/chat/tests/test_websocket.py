@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +15,7 @@ from django.contrib.auth.models import User
 
 from accounts.tokens import issue_token
 from accounts.websocket import AuthMiddleware
+from inference.chat import runs
 from inference.chat.consumers import ChatConsumer
 from inference.chat.models import Conversation, Message, State
 from inference.manager import ModelManager
@@ -85,6 +87,20 @@ async def test_an_answer_streams_and_is_kept(conversation: Conversation, connect
     assert (conversation.title, conversation.leaf_id) == ("ahoy there", row.pk)
 
 
+async def test_what_waits_says_for_how_long(
+    conversation: Conversation, connect: Callable[..., Any], manager: ModelManager
+) -> None:
+    for _time in range(3):
+        manager.expectations.remember("start", "", 60.0)
+        manager.expectations.remember("base", "b" * 64, 40.0)
+        manager.expectations.remember("adapter", "b" * 64, 20.0)
+    client = await connect()
+    await ask(client, conversation, "ahoy")
+    told = await client.last("progress")
+    assert (told["kind"], told["stage"], told["expected"]) == ("loading", "starting", 120)
+    await client.until("done")
+
+
 async def test_a_reload_follows_on_without_losing_or_doubling(
     conversation: Conversation, connect: Callable[..., Any]
 ) -> None:
@@ -127,6 +143,18 @@ async def test_the_branch_is_the_prompt(conversation: Conversation, connect: Cal
     await ask(client, conversation, "two", parent=answer, target="poet")
     done = await client.last("done")
     assert done["message"]["content"] == "poet says be brief one pirate says be brief one two "
+
+
+async def test_a_start_of_the_engine_is_told_before_anything_is_counted(
+    conversation: Conversation, connect: Callable[..., Any]
+) -> None:
+    question = await Message.objects.acreate(conversation=conversation, role="user", content="one")
+    parent = await Message.objects.acreate(conversation=conversation, parent=question, role="assistant", content="two")
+    client = await connect()
+    await ask(client, conversation, "three", parent=parent.pk)
+    told = await client.last("progress")
+    assert (told["stage"], told["name"]) == ("starting", "tiny")
+    assert (await client.last("done"))["message"]["content"] == "pirate says one two three "
 
 
 async def test_a_long_conversation_is_trimmed_and_says_so(
@@ -208,3 +236,39 @@ async def test_a_failure_is_kept_with_its_message(conversation: Conversation, co
     done = (await client.last("done"))["message"]
     assert done["state"] == "failed"
     assert done["info"]["error"]["code"] == "context_length_exceeded"
+
+
+async def test_an_answer_that_another_process_writes(
+    conversation: Conversation, connect: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = await connect()
+    answer = (await ask(client, conversation, "hang on"))["answer"]["id"]
+    await client.until("text")
+    monkeypatch.setattr("inference.chat.consumers.running", {})  # from here on a connection to another process
+    other = await connect()
+    await other.send("stop", message=answer)
+    assert (await client.last("done"))["message"]["state"] == "stopped"
+    await other.send("follow", message=answer)
+    done = (await other.last("done"))["message"]
+    assert (done["state"], done["id"]) == ("stopped", answer)
+
+    monkeypatch.undo()  # continued, it is not stopped by the old word
+    await client.send("continue", id="2", conversation=conversation.pk, message=answer)
+    await client.until("text")
+    assert not (await Message.objects.aget(pk=answer)).stop_asked
+    await client.send("stop", message=answer)
+    await client.until("done")
+
+
+async def test_an_answer_that_waits_is_seen_to_live(
+    conversation: Conversation, connect: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runs, "LOOK_EVERY", 0.02)
+    monkeypatch.setattr(runs, "SAVE_EVERY", 0.02)
+    client = await connect()
+    row = Message.objects.filter(pk=(await ask(client, conversation, "mute"))["answer"]["id"])
+    began = (await row.aget()).updated_at
+    async with asyncio.timeout(5):
+        while (await row.aget()).updated_at == began:
+            await asyncio.sleep(0.01)
+    assert (await row.aget()).state == State.RUNNING

@@ -11,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from inference.engine.adapter_file import finite
 from inference.engine.config import EngineConfig
 from inference.engine.lora import AdapterRows, AdapterWeights, Kind, LoraBank
 from inference.engine.native import library
@@ -160,3 +161,11 @@ def test_only_fp32_on_a_cpu_takes_the_kernel(kernel: Any) -> None:
     assert isinstance(runner._make_bank({}, torch.float32), SegmentBank)
     assert isinstance(runner._make_bank({}, torch.bfloat16), StackedBank)
     assert isinstance(Runner(EngineConfig(device="cpu", native=False))._make_bank({}, torch.float32), StackedBank)
+
+
+@pytest.mark.parametrize(
+    ("values", "good"),
+    [([3e38, 3e38], True), ([1.0, float("nan")], False), ([float("inf"), float("-inf")], False), ([], True)],
+)
+def test_finite_values_whose_sum_overflows_are_finite(values: list[float], good: bool) -> None:
+    assert finite(torch.tensor(values)) is good

@@ -2,7 +2,7 @@
 import { compareWords, firstDivergence, wordStart } from "./diff.js";
 import { el, icon } from "./dom.js";
 import { fill, gettext, number, seconds } from "./i18n.js";
-import { endingSentence, loadingSentence, queuedSentence } from "./progress.js";
+import { endingSentence, Waiting } from "./progress.js";
 import { TextStream } from "./stream.js";
 
 export class Column {
@@ -31,6 +31,7 @@ export class Column {
     const head = el("div", { className: "card-head is-fixed" }, this.title, this.state);
     this.element = el("article", { className: "card flex min-w-0 flex-col", dataset: { slug: label ? "" : slug, testid: "compare-column" } }, head, this.output, this.part, foot);
     this.stream = new TextStream(this.output);
+    this.waiting = new Waiting((sentence) => this.#say(sentence));
   }
 
   get text() {
@@ -43,17 +44,20 @@ export class Column {
   }
 
   queued(frame) {
-    this.#say(this.blind ? gettext("Waiting…") : queuedSentence(frame));
+    if (this.blind) return this.#say(gettext("Waiting…"));
+    this.waiting.say("queued", frame);
   }
 
   loading(frame) {
-    this.#say(this.blind ? gettext("Waiting…") : loadingSentence(frame));
+    if (this.blind) return this.#say(gettext("Waiting…"));
+    this.waiting.say("loading", frame);
   }
 
   token(frame) {
     if (frame.logprobs) this.tokens.push(...frame.logprobs);
     if (this.held) return this.#early.push(frame.text);
     if (this.state.textContent) this.#say("");
+    this.waiting.end();
     this.stream.push(frame.text);
   }
 
@@ -81,6 +85,7 @@ export class Column {
     this.stream.flush();
     this.final = this.stream.text;
     this.output.dataset.live = "false";
+    this.waiting.end();
     this.#say("");
     this.#tell();
   }
@@ -104,7 +109,7 @@ export class Column {
   }
 
   #say(text) {
-    this.state.textContent = text;
+    this.state.textContent = this.state.title = text;
   }
 
   reveal() {

@@ -19,6 +19,12 @@ export const number = (value, digits = 0) =>
 /** A share 0..1 in per cent. */
 export const percent = (share, digits = 0) =>
   new Intl.NumberFormat(locale, { style: "percent", maximumFractionDigits: digits }).format(share);
+/** A guess of seconds for people, no more exact than a guess is: about 20 s, about 3 min. */
+export function about(value) {
+  if (value < 4) return gettext("a few seconds");
+  if (value < 57.5) return fill(gettext("about %(n)s s"), { n: 5 * Math.round(value / 5) });
+  return fill(gettext("about %(n)s min"), { n: Math.round(value / 60) });
+}
 
 /** Seconds for people: 0.48 s, 12.3 s, 2 min 5 s. */
 export function seconds(value) {

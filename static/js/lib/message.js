@@ -2,7 +2,7 @@
 import { el, icon } from "./dom.js";
 import { fill, gettext, ngettext, number, seconds } from "./i18n.js";
 import { MarkdownView } from "./markdown.js";
-import { loadingSentence, queuedSentence } from "./progress.js";
+import { Waiting } from "./progress.js";
 
 export class MessageView {
   constructor(message) {
@@ -19,6 +19,7 @@ export class MessageView {
     );
     this.markdown = message.role === "assistant" ? new MarkdownView(this.body) : null;
     this.frame = 0;
+    this.waiting = new Waiting((sentence) => this.progress(sentence));
     this.update(message);
   }
 
@@ -28,12 +29,14 @@ export class MessageView {
     const live = message.state === "running";
     this.element.dataset.live = String(live);
     this.element.setAttribute("aria-busy", String(live));
+    this.waiting.end();
     this.progress("");
     this.draw();
   }
 
   /** The text so far; drawn with the next frame. */
   text(content) {
+    this.waiting.end();
     this.message.content = content;
     if (document.visibilityState === "hidden") this.draw();
     else this.frame ||= requestAnimationFrame(() => this.draw());
@@ -60,7 +63,7 @@ export class MessageView {
   }
 
   showProgress(frame) {
-    this.progress(frame.kind === "queued" ? queuedSentence(frame) : loadingSentence(frame));
+    this.waiting.say(frame.kind, frame);
   }
 
   /** Buttons and facts below; `siblings`: how many versions there are and which one this is. */

@@ -1,5 +1,5 @@
 // Sentences for the frames that come before the first token.
-import { fill, gettext, ngettext, number } from "./i18n.js";
+import { about, fill, gettext, ngettext, number } from "./i18n.js";
 
 const STAGES = {
   starting: () => gettext("Starting the engine"),
@@ -38,6 +38,38 @@ export function queuedSentence({ position, reason, detail }) {
       : gettext("Next in line");
   const why = REASONS[reason]?.();
   return why ? `${place}: ${fill(why, detail ?? {})}` : place;
+}
+
+const SENTENCES = { queued: queuedSentence, loading: loadingSentence };
+
+/** Says what a request waits for, and counts down what the server expects; `show(sentence)` puts it on the page. */
+export class Waiting {
+  #show;
+  #timer;
+  #shown;
+
+  constructor(show) {
+    this.#show = show;
+  }
+
+  say(kind, frame) {
+    this.end();
+    const sentence = SENTENCES[kind](frame);
+    const until = performance.now() + (frame.expected ?? 0) * 1000;
+    const draw = () => {
+      const left = (until - performance.now()) / 1000;
+      if (left < 1) clearInterval(this.#timer);
+      const text = left < 1 ? sentence : `${sentence} · ${about(left)}`;
+      if (text !== this.#shown) this.#show((this.#shown = text));
+    };
+    if (frame.expected) this.#timer = setInterval(draw, 1000);
+    draw();
+  }
+
+  end() {
+    clearInterval(this.#timer);
+    this.#shown = null;
+  }
 }
 
 export const endingSentence = (frame) =>
