@@ -272,6 +272,9 @@ $("[data-remove-form]").addEventListener("submit", async () => {
   }
 });
 
+// A model that is gone stays chosen until another one is: nobody else answers for it.
+target?.addEventListener("change", () => document.querySelectorAll("[data-unknown]").forEach((node) => node.value === target.value || node.remove()));
+
 // Begin --------------------------------------------------------------------------------------------------------------
 
 if (conversation) {
