@@ -116,3 +116,105 @@ def test_ask_reload_in_mid_stream_stop_and_others(portal: Portal, sign_in: Calla
     assert other.goto(f"/chat/{number}").status == 404
     other.goto("/chat")
     assert other.get_by_test_id("conversations").locator("a").count() == 0
+
+
+SOCKETS = """(() => {
+  const Plain = WebSocket;
+  window.sockets = [];
+  window.WebSocket = class extends Plain {
+    constructor(...words) {
+      super(...words);
+      window.sockets.push(this);
+    }
+  };
+})()"""
+
+
+def begin(page: Any, text: str, tokens: str) -> None:
+    """Ask the base model in a new conversation."""
+    page.goto("/chat?model=tiny-llama")
+    page.locator("html[data-ready=true]").wait_for()
+    page.get_by_test_id("chat-settings-open").click()
+    page.get_by_test_id("max-tokens").fill(tokens)
+    page.get_by_test_id("settings-done").click()
+    page.get_by_test_id("chat-input").fill(text)
+    page.keyboard.press("Enter")
+    page.get_by_test_id("message-assistant").first.wait_for()
+
+
+def test_a_question_that_arrived_before_the_connection_went_is_not_asked_twice(
+    portal: Portal, sign_in: Callable[..., Any]
+) -> None:
+    page = sign_in(portal, "teammate")
+    page.add_init_script(SOCKETS)
+    begin(page, "one", "5")
+    page.get_by_test_id("message-again").wait_for()
+    page.evaluate("""() => {
+      const last = sockets.at(-1);
+      const send = last.send.bind(last);
+      last.send = (text) => { send(text); setTimeout(() => last.close(), 0); };
+    }""")
+    page.get_by_test_id("chat-input").fill("two")
+    page.keyboard.press("Enter")
+    page.get_by_test_id("message-user").nth(1).wait_for()
+    page.get_by_test_id("message-again").nth(1).wait_for()
+    assert page.get_by_test_id("chat-input").input_value() == ""
+    number = page.url.rpartition("/")[2]
+    kept = portal.api("GET", f"/api/chat/conversations/{number}", user="teammate").json()["messages"]
+    assert [message["content"] for message in kept if message["role"] == "user"] == ["one", "two"]
+
+
+def test_an_ended_session_is_told_and_the_page_goes_on_after_signing_in(
+    portal: Portal, sign_in: Callable[..., Any]
+) -> None:
+    page = sign_in(portal, "owner")
+    page.add_init_script(SOCKETS)
+    begin(page, "one", "1500")
+    page.get_by_test_id("chat-input").fill("typed meanwhile")
+    cookies = page.context.cookies()
+    page.context.clear_cookies()
+    page.evaluate("() => sockets.at(-1).close()")
+    notice = page.locator("[data-notice]")
+    notice.filter(has_text="signed out").wait_for()
+    page.context.add_cookies(cookies)
+    page.evaluate("() => window.dispatchEvent(new Event('focus'))")
+    notice.wait_for(state="hidden")
+    page.keyboard.press("Escape")
+    page.get_by_test_id("message-again").wait_for()
+    assert page.get_by_test_id("chat-input").input_value() == "typed meanwhile"
+
+
+def test_markdown_is_imported_and_an_absent_model_stays_chosen(portal: Portal, sign_in: Callable[..., Any]) -> None:
+    page = sign_in(portal, "outsider")
+    page.goto("/chat")
+    page.locator("html[data-ready=true]").wait_for()
+    text = "# Sea\n\n<!-- user -->\n## You\n\nhello\n\n<!-- assistant gone -->\n## Gone\n\n**ahoy**\n"
+    file = {"name": "sea.md", "mimeType": "text/markdown", "buffer": text.encode()}
+    page.locator("[data-import-file]").set_input_files(file)
+    page.wait_for_url("**/chat/*")
+    page.locator("html[data-ready=true]").wait_for()
+    assert page.get_by_test_id("chat-title").inner_text() == "Sea"
+    assert page.get_by_test_id("message-assistant").locator("strong", has_text="ahoy").count() == 1
+    assert page.get_by_test_id("chat-target").input_value() == "gone"
+    assert page.get_by_test_id("chat-unknown").is_visible()
+    page.get_by_test_id("chat-input").fill("and now?")
+    page.keyboard.press("Enter")
+    page.get_by_test_id("toast").wait_for()
+    assert page.get_by_test_id("chat-input").input_value() == "and now?"  # nobody else answered
+    page.get_by_test_id("chat-target").select_option("tiny-llama")
+    page.get_by_test_id("chat-unknown").wait_for(state="detached")
+
+
+def test_an_edit_is_sent_and_given_up_by_keys(portal: Portal, sign_in: Callable[..., Any]) -> None:
+    page = sign_in(portal, "teammate")
+    begin(page, "one", "5")
+    page.get_by_test_id("message-again").wait_for()
+    page.get_by_test_id("message-edit").click()
+    page.get_by_test_id("edit-text").fill("two")
+    page.keyboard.press("Escape")
+    assert page.get_by_test_id("message-user").inner_text().startswith("one")
+    page.get_by_test_id("message-edit").click()
+    page.get_by_test_id("edit-text").fill("two")
+    page.keyboard.press("Control+Enter")
+    page.get_by_test_id("message-user").filter(has_text="two").wait_for()
+    page.get_by_test_id("message-again").wait_for()

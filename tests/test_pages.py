@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -176,3 +179,49 @@ def test_a_refused_parameter_is_told_beside_it_and_the_text_stays(ready: Portal,
     assert page.get_by_test_id("prompt-input").input_value() == "hello"
     page.get_by_test_id("temperature").fill("0")
     assert not page.locator("#error-temperature").is_visible()
+
+
+def test_the_python_call_works_as_it_stands(ready: Portal, sign_in: Callable[..., Any]) -> None:
+    pytest.importorskip("openai")
+    page = sign_in(ready, "operator")
+    page.goto(f"/models/{id_of(ready, 'first')}")
+    program = page.locator("#code-python").text_content()
+    environment = {**os.environ, "LORA_PORTAL_TOKEN": ready.token("owner"), "no_proxy": "*"}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_link_to_a_long_prompt_opens_and_shows_what_it_says(ready: Portal, sign_in: Callable[..., Any]) -> None:
+    page = sign_in(ready, "owner", permissions=["clipboard-read", "clipboard-write"])
+    page.goto("/test?model=first")
+    page.locator("html[data-ready=true]").wait_for()
+    prompt = "\u4eca\u5929\u5929\u6c14\u5f88\u597d\u3002" * 900
+    page.get_by_test_id("prompt-input").fill(prompt)
+    page.locator("[name=temperature]").fill("0.4")
+    page.locator("[data-permalink]").click()
+    page.get_by_test_id("toast").wait_for()
+    link = page.evaluate("() => navigator.clipboard.readText()")
+    page.locator("#system").evaluate("field => (field.value = 'left over')")
+    page.goto("/models")
+    assert page.goto(link).status == 200
+    page.locator("html[data-ready=true]").wait_for()
+    assert page.get_by_test_id("prompt-input").input_value() == prompt
+    assert page.locator("[name=temperature]").input_value() == "0.4"
+    assert page.locator("#system").input_value() == ""
+
+
+def test_forgetting_many_asks_first(ready: Portal, sign_in: Callable[..., Any]) -> None:
+    page = sign_in(ready, "operator")
+    page.locator("html[data-ready=true]").wait_for()
+    row_of(page, "second").get_by_test_id("select").check()
+    page.get_by_test_id("bulk-all").click()
+    assert page.locator("[data-select]:checked").count() == page.get_by_test_id("model-row").count() > 1
+    page.locator("[data-bulk-clear]").click()
+    row_of(page, "second").get_by_test_id("select").check()
+    page.get_by_test_id("bulk-forget").click()
+    page.keyboard.press("Escape")
+    assert row_of(page, "second").count() == 1
+    page.get_by_test_id("bulk-forget").click()
+    page.get_by_test_id("forget-confirm").click()
+    row_of(page, "second").wait_for(state="detached")
+    assert ready.api("POST", "/api/lora/scan").status == 200

@@ -20,8 +20,9 @@ from accounts.permissions import CanInfer
 from loraportal.api import ApiError, Pagination
 
 from .assistants import talk, visible
+from .markdown import markdown
 from .models import Conversation, ConversationQuerySet, Message
-from .present import conversation_json, import_json, markdown, whole_json
+from .present import conversation_json, import_json, whole_json
 
 MOST_CONVERSATIONS = 10_000
 

@@ -3,7 +3,8 @@
 Client: `ask {id, conversation, parent, content, target, params}`, `again {id, conversation, message, target, params}`,
 `continue {id, conversation, message, params}`, `follow {message}`, `stop {message}`.
 Server: `started {id, conversation, question, answer}`, `sync {message, text}` (all so far), `text {message, text}`
-(more), `progress {message, kind, ...}`, `done {message}` (the row), `error {id, code, message, param}`.
+(more), `trimmed {message, count}` (earlier messages left out), `progress {message, kind, ...}`, `done {message}` (the
+row), `error {id, code, message, param}`.
 """
 
 from __future__ import annotations
@@ -179,10 +180,13 @@ class ChatConsumer(AsyncWebsocketConsumer):
 
     async def relay_run(self, run: Run) -> None:
         with run.reader() as news:
-            sent, progress = len(run.text), None
+            sent, progress, trimmed = len(run.text), None, 0
             await self.tell("sync", message=run.message_id, text=run.text)
             while True:
                 news.clear()
+                if run.info.get("trimmed", 0) != trimmed:
+                    trimmed = run.info["trimmed"]
+                    await self.tell("trimmed", message=run.message_id, count=trimmed)
                 if run.progress is not None and run.progress != progress:
                     progress = run.progress
                     await self.tell("progress", message=run.message_id, **run.progress_now())

@@ -31,12 +31,15 @@ def chat(request: HttpRequest, pk: int | None = None) -> HttpResponse:
     own = Conversation.objects.of(request.user).select_related("assistant")
     conversation = get_object_or_404(own, pk=pk) if pk is not None else None
     wanted = conversation.target if conversation else request.GET.get("model", "")[:200]
+    choice = targets(wanted)
+    known = {target.slug for kind in ("adapters", "bases") for target in choice[kind]}
     return render(
         request,
         "inference/chat.html",
         {
-            **targets(wanted),
+            **choice,
             "wanted": wanted,
+            "unknown": wanted if wanted not in known else "",
             "conversations": own[:LISTED],
             "assistant": conversation.assistant if conversation else None,
             "conversation": conversation,

@@ -1,4 +1,4 @@
-"""Conversations and messages as JSON and Markdown, and back."""
+"""Conversations and messages as JSON, and back."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from django.utils.translation import gettext as _
 from loraportal.api import ApiError
 
 from .. import params as reading
-from .flows import MOST_MESSAGES, branch
+from .flows import MOST_MESSAGES
+from .markdown import parse
 from .models import Conversation, Message, State
 
 
@@ -49,19 +50,10 @@ def whole_json(conversation: Conversation) -> dict[str, Any]:
     return {**conversation_json(conversation), "messages": messages}
 
 
-def markdown(conversation: Conversation) -> str:
-    """The branch that is shown."""
-    parts = [f"# {conversation.title or _('Conversation')}"]
-    if conversation.system:
-        parts.append("> " + conversation.system.replace("\n", "\n> "))
-    for message in branch(conversation, conversation.leaf_id):
-        who = _("You") if message.role == "user" else message.target_name or _("Answer")
-        parts.append(f"## {who}\n\n{message.content}")
-    return "\n\n".join(parts) + "\n"
-
-
 def import_json(user: Any, data: Any) -> Conversation:
-    """A conversation from an export of `whole_json`. Raises ApiError 400."""
+    """A conversation from an export: `whole_json`, or `{"markdown": text}`. Raises ApiError 400."""
+    if isinstance(data, dict) and "markdown" in data:
+        data = parse(reading.text(data["markdown"], "markdown", settings.DATA_UPLOAD_MAX_MEMORY_SIZE))
     if not isinstance(data, dict) or not isinstance(data.get("messages"), list):
         raise ApiError("invalid", _("This is not an exported conversation."), 400, "messages")
     if len(data["messages"]) > MOST_MESSAGES:
@@ -72,6 +64,7 @@ def import_json(user: Any, data: Any) -> Conversation:
             title=reading.text(data.get("title") or "", "title", 200),
             system=reading.text(data.get("system") or "", "system", settings.MAX_PROMPT_CHARS),
             target=reading.text(data.get("target") or "", "target", 128),
+            params=reading.sampling(data.get("params") or {}, "params."),
         )
         made: dict[int, Message] = {}
         for index, item in enumerate(data["messages"]):

@@ -55,13 +55,15 @@ class ImportedMessage(Serializer):
 
 
 class Imported(Serializer):
-    """What an export holds; messages come after their parents."""
+    """What an export holds: as JSON (`messages` and the rest; parents first), or as Markdown (`markdown` alone)."""
 
     title = s.CharField(max_length=200, required=False, allow_blank=True)
     system = s.CharField(required=False, allow_blank=True)
     target = s.CharField(max_length=128, required=False, allow_blank=True)
+    params = s.DictField(required=False)
     leaf = s.IntegerField(allow_null=True, required=False)
-    messages = ImportedMessage(many=True)
+    messages = ImportedMessage(many=True, required=False)
+    markdown = s.CharField(required=False)
 
 
 CHANGING = (400, 401, 403, 404, 409, 413, 415)

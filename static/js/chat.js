@@ -1,6 +1,6 @@
 // The chat page: a conversation's branch, asking, following answers, versions, settings.
 import { failed, toast } from "./lib/toast.js";
-import { post, request } from "./lib/api.js";
+import { get, post, request } from "./lib/api.js";
 import { ChatSocket } from "./lib/chatsocket.js";
 import { copyText } from "./lib/clipboard.js";
 import { $, data, el } from "./lib/dom.js";
@@ -12,6 +12,7 @@ import { Tree } from "./lib/tree.js";
 
 const API = "/api/chat/conversations";
 const NEAR_END = 80;
+const LOOK_AGAIN_MS = [500, 1000, 2000, 4000, 8000];
 const DRAFT = "chat-draft";
 
 const root = $("[data-chat]");
@@ -29,7 +30,7 @@ const tree = new Tree(conversation?.messages);
 const views = new Map();
 const parameters = new Parameters(settings);
 const sidebar = new Sidebar(root, () => conversation?.id);
-const socket = new ChatSocket(root.dataset.socket, {
+const socket = new ChatSocket(root.dataset.socket, `${API}?page_size=1`, {
   sync: (frame) => change(frame.message, (view) => view.text(frame.text)),
   text: (frame) =>
     change(frame.message, (view) => {
@@ -37,8 +38,9 @@ const socket = new ChatSocket(root.dataset.socket, {
       view.text(view.message.content + frame.text);
     }),
   progress: (frame) => change(frame.message, (view) => view.showProgress(frame)),
+  trimmed: (frame) => change(frame.message, (view) => view.trimmed(frame.count)),
   done: ({ message }) => finished(message),
-  lost: (signedOut) => say(signedOut ? gettext("You were signed out. Sign in again in another tab, then reload this page; your text is kept.") : gettext("The connection was lost. Trying again…")),
+  lost: (signedOut) => say(signedOut ? gettext("You were signed out. Sign in again in another tab, then come back here; your text is kept.") : gettext("The connection was lost. Trying again…")),
   back: () => say(""),
 });
 
@@ -144,10 +146,37 @@ async function run(frame) {
     show();
     return true;
   } catch (error) {
+    if (error.code === "connection_lost" && (await arrived())) return true;
     const lost = { not_connected: gettext("The server refused the connection. If you were signed out, sign in again in another tab, then retry."), connection_lost: gettext("The connection was lost. Try again.") };
     failed({ message: error.message ?? lost[error.code] ?? "", code: error.code }, gettext("Not sent"));
     return false;
   }
+}
+
+/** After a connection that was lost while asking: whether the server has the question. It then goes on here. */
+async function arrived() {
+  for (const delay of LOOK_AGAIN_MS) {
+    await new Promise((resolve) => setTimeout(resolve, delay));
+    try {
+      const { messages, ...fresh } = await get(`${API}/${conversation.id}`);
+      const end = messages.find((message) => message.id === fresh.leaf);
+      const isNew = end && (!tree.get(end.id) || (end.state === "running" && tree.get(end.id).state !== "running"));
+      if (!isNew) return false;
+      for (const message of messages) {
+        const known = tree.get(message.id);
+        if (known) viewOf(Object.assign(known, message)).update(known);
+        else tree.put(message);
+      }
+      Object.assign(conversation, fresh);
+      leaf = end.id;
+      show();
+      if (following !== null) socket.follow(following);
+      return true;
+    } catch (error) {
+      if (error.status) return false; // else the server cannot be reached yet
+    }
+  }
+  return false;
 }
 
 async function send() {
@@ -242,6 +271,9 @@ $("[data-remove-form]").addEventListener("submit", async () => {
     failed(error);
   }
 });
+
+// A model that is gone stays chosen until another one is: nobody else answers for it.
+target?.addEventListener("change", () => document.querySelectorAll("[data-unknown]").forEach((node) => node.value === target.value || node.remove()));
 
 // Begin --------------------------------------------------------------------------------------------------------------
 

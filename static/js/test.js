@@ -35,6 +35,7 @@ function start() {
     }
     const address = new URL(location.href);
     address.search = new URLSearchParams({ model: model.value }).toString();
+    address.hash = "";
     history.replaceState(null, "", address);
     parameters.clear("model");
   }
@@ -196,11 +197,12 @@ function start() {
   // Events -------------------------------------------------------------------------------------------------------
 
   function permalink() {
-    const query = new URLSearchParams({ model: model.value });
+    const query = new URLSearchParams();
     for (const name of ["prompt", "system", "max_tokens", "temperature", "top_p", "top_k", "repetition_penalty", "seed", "stop"]) {
       if (form.elements[name].value) query.set(name, form.elements[name].value);
     }
-    return `${location.origin}${location.pathname}?${query}`;
+    // Behind the #: a long prompt is no longer than a server takes, and stands in nobody's log.
+    return `${location.origin}${location.pathname}?${new URLSearchParams({ model: model.value })}#${query}`;
   }
 
   form.addEventListener("submit", (event) => {
@@ -236,14 +238,15 @@ function start() {
     const hidden = $("[data-parameters]").classList.toggle("max-lg:hidden");
     event.currentTarget.setAttribute("aria-expanded", String(!hidden));
   });
+  window.addEventListener("hashchange", () => location.hash && location.reload()); // a link pasted here
   window.addEventListener("beforeunload", () => {
     sessionStorage.setItem("test", JSON.stringify({ prompt: prompt.value, system: system.value }));
   });
 
   const kept = JSON.parse(sessionStorage.getItem("test") ?? "{}");
-  const query = Object.fromEntries(new URLSearchParams(location.search));
-  delete query.model;
-  parameters.fill({ ...kept, ...query });
+  const given = Object.fromEntries([location.search, location.hash.slice(1)].flatMap((text) => [...new URLSearchParams(text)]));
+  delete given.model;
+  parameters.fill("prompt" in given ? given : { ...kept, ...given }); // a link shows what it says, nothing else
   if (/Mac|iPhone|iPad/.test(navigator.userAgent)) $$("[data-mod]").forEach((key) => (key.textContent = "⌘"));
   if (system.value) system.closest("details").open = true;
   showTarget();

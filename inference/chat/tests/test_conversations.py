@@ -53,6 +53,58 @@ def test_markdown_has_the_branch_that_is_shown(client: APIClient, conversation: 
     assert "what is the sea?" in text and "deep" in text and "wet" not in text
 
 
+def test_markdown_comes_back_whatever_the_texts_hold(client: APIClient, conversation: Conversation) -> None:
+    texts = [
+        "## You\n\n# x\n> y",
+        "<!-- user -->\n\\<!-- assistant pirate -->\n## pirate",
+        "\u4f60\u597d\n\n```\n## You\n```",
+    ]
+    conversation.system = "be brief\n\n> and kind"
+    parent = conversation.leaf
+    for text in texts:
+        parent = Message.objects.create(conversation=conversation, parent=parent, role="user", content=text)
+        parent = Message.objects.create(
+            conversation=conversation, parent=parent, role="assistant", content=text, target="pirate", target_name="P"
+        )
+    conversation.leaf = parent
+    conversation.save()
+    text = client.get(f"{URL}/{conversation.pk}/export.md").content.decode()
+    made = client.post("/api/chat/import", {"markdown": text}, format="json")
+    assert made.status_code == 201, made.content
+    again = client.get(f"{URL}/{made.json()['id']}").json()
+    assert (again["title"], again["system"], again["target"]) == ("sea", "be brief\n\n> and kind", "pirate")
+    contents = ["what is the sea?", "deep", *[text for text in texts for _twice in range(2)]]
+    assert [message["content"] for message in again["messages"]] == contents
+    assert [message["role"] for message in again["messages"]] == ["user", "assistant"] * 4
+    assert (again["messages"][-1]["target"], again["messages"][-1]["target_name"]) == ("pirate", "P")
+    assert again["leaf"] == again["messages"][-1]["id"]
+
+
+def test_markdown_written_by_hand_is_read_by_its_headings(client: APIClient) -> None:
+    text = "# Talk\n\n> be kind\n\n## You\n\nhello\n\n## pirate\n\nahoy\n\n## \u4f60\n\nbye\n"
+    made = client.post("/api/chat/import", {"markdown": text}, format="json").json()
+    again = client.get(f"{URL}/{made['id']}").json()
+    assert [(m["role"], m["content"]) for m in again["messages"]] == [
+        ("user", "hello"), ("assistant", "ahoy"), ("user", "bye")
+    ]  # fmt: skip
+    assert (again["title"], again["system"]) == ("Talk", "be kind")
+
+
+def test_parameters_come_back_and_wrong_ones_are_refused(client: APIClient, conversation: Conversation) -> None:
+    Conversation.objects.update(params={"temperature": 0.5, "stop": ["x"]})
+    exported = client.get(f"{URL}/{conversation.pk}/export.json").json()
+    made = client.post("/api/chat/import", exported, format="json").json()
+    assert made["params"] == {"temperature": 0.5, "stop": ["x"]}
+    refused = client.post("/api/chat/import", {**exported, "params": {"temperature": "hot"}}, format="json")
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "params.temperature")
+
+
+@pytest.mark.parametrize("text", ["", "only words\n\nand more", "# A title alone"])
+def test_markdown_without_messages_is_refused(client: APIClient, text: str) -> None:
+    response = client.post("/api/chat/import", {"markdown": text}, format="json")
+    assert (response.status_code, response.json()["error"]["param"]) == (400, "markdown")
+
+
 @pytest.mark.parametrize(
     "data",
     [

@@ -20,10 +20,13 @@ export class Bulk {
       else this.#chosen.delete(event.target.value);
       this.#show();
     });
+    $("[data-forget-form]").addEventListener("submit", () => this.#run($("[data-bulk-action=forget]", bar)));
     bar.addEventListener("click", (event) => {
       const button = event.target.closest("button");
       if (!button) return;
       if ("bulkClear" in button.dataset) this.#clear();
+      else if ("bulkAll" in button.dataset) this.#all();
+      else if (button.dataset.bulkAction === "forget") this.#askFirst();
       else if (button.dataset.bulkAction) this.#run(button);
     });
   }
@@ -41,6 +44,18 @@ export class Bulk {
     const count = this.#chosen.size;
     this.bar.hidden = count === 0;
     $("[data-bulk-count]", this.bar).textContent = fill(ngettext("%(n)s selected", "%(n)s selected", count), { n: count });
+  }
+
+  /** Every adapter that is to be seen; the checkpoints of a folded run are not. */
+  #all() {
+    for (const box of $$("[data-select]", this.list)) if (box.checkVisibility()) this.#chosen.add(box.value);
+    this.apply();
+  }
+
+  #askFirst() {
+    const count = this.#chosen.size;
+    $("[data-forget-count]").textContent = fill(ngettext("Forget %(n)s adapter?", "Forget %(n)s adapters?", count), { n: count });
+    $("#forget-dialog").showModal();
   }
 
   #clear() {

@@ -1,4 +1,6 @@
 // The connection to /ws/chat: opened when needed, opened again after a loss, and then whatever ran is followed on.
+// A refused handshake has no reason that a page may see: the API is asked whether the session has ended.
+import { get } from "./api.js";
 
 const RETRY_MS = [500, 1000, 2000, 4000, 8000];
 const UNAUTHENTICATED = 4401;
@@ -8,12 +10,16 @@ export class ChatSocket {
   #following = new Set();
   #asking = new Map();
   #retries = 0;
+  #timer = 0;
   #next = 1;
 
-  /** `handlers`: sync, text, progress, done (each gets the frame), lost(isSignedOut), back(). */
-  constructor(path, handlers) {
+  /** `probe`: an address of the API. `handlers`: sync, text, trimmed, progress, done (each gets the frame), lost(isSignedOut), back(). */
+  constructor(path, probe, handlers) {
+    this.probe = probe;
     this.url = `${location.protocol === "https:" ? "wss" : "ws"}://${location.host}${path}`;
     this.handlers = handlers;
+    // Whoever signs in again does so in another tab: coming back here goes on.
+    addEventListener("focus", () => this.#retries && this.#again());
   }
 
   /** Send ask, again or continue. Resolves to the `started` frame, rejects with the `error` frame. */
@@ -35,7 +41,7 @@ export class ChatSocket {
     try {
       (await this.#connected()).send(JSON.stringify({ type: "follow", message }));
     } catch {
-      this.#retryLater();
+      // The end of the connection is what tries again.
     }
   }
 
@@ -58,10 +64,7 @@ export class ChatSocket {
   }
 
   #receive(frame) {
-    if (this.#retries) {
-      this.#retries = 0;
-      this.handlers.back();
-    }
+    this.#good();
     const waiting = this.#asking.get(frame.id);
     if (frame.type === "started" || (frame.type === "error" && waiting)) {
       this.#asking.delete(frame.id);
@@ -73,20 +76,39 @@ export class ChatSocket {
     this.handlers[frame.type]?.(frame);
   }
 
+  #good() {
+    if (!this.#retries) return;
+    this.#retries = 0;
+    this.handlers.back();
+  }
+
   #closed(socket, code) {
     if (this.#socket !== socket) return;
     this.#socket = null;
     for (const waiting of this.#asking.values()) waiting.reject({ code: "connection_lost" });
     this.#asking.clear();
-    if (code === UNAUTHENTICATED) return this.handlers.lost(true);
+    if (code === UNAUTHENTICATED) {
+      this.#retries = Math.max(this.#retries, 1);
+      return this.handlers.lost(true);
+    }
     if (this.#following.size) this.#retryLater();
   }
 
-  #retryLater() {
-    if (this.#retries === 0) this.handlers.lost(false);
+  async #retryLater() {
+    clearTimeout(this.#timer);
     const delay = RETRY_MS[Math.min(this.#retries++, RETRY_MS.length - 1)];
-    setTimeout(() => {
-      for (const message of [...this.#following]) this.follow(message);
-    }, delay);
+    this.#timer = setTimeout(() => this.#again(), delay);
+    const signedOut = await get(this.probe).then(() => false, (error) => error.status === 401);
+    if (this.#retries) this.handlers.lost(signedOut);
+    if (signedOut) clearTimeout(this.#timer);
+  }
+
+  async #again() {
+    clearTimeout(this.#timer);
+    if (!this.#following.size) {
+      const signedIn = await get(this.probe).then(() => true, () => false);
+      if (signedIn) this.#good();
+    }
+    for (const message of [...this.#following]) this.follow(message);
   }
 }

@@ -55,6 +55,13 @@ export class MessageView {
     this.head.replaceChildren(el("strong", {}, this.message.target_name || this.message.target), ...spinner);
   }
 
+  /** Earlier messages that the model does not see, known before its first word. */
+  trimmed(count) {
+    this.message.info = { ...this.message.info, trimmed: count };
+    this.showNotes(this.message.info, this.message.state);
+    this.onDraw?.();
+  }
+
   showProgress(frame) {
     this.waiting.say(frame.kind, frame);
   }
@@ -112,11 +119,19 @@ export class MessageView {
     this.foot.hidden = true;
     this.body.replaceWith(box);
     field.focus();
-    cancel.addEventListener("click", close);
-    save.addEventListener("click", () => {
+    const done = () => {
       if (!field.value.trim()) return;
       close();
       send(field.value);
+    };
+    cancel.addEventListener("click", close);
+    save.addEventListener("click", done);
+    box.addEventListener("keydown", (event) => {
+      if (event.key === "Escape") close();
+      else if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) done();
+      else return;
+      event.preventDefault();
+      event.stopPropagation();
     });
   }
 }

@@ -40,10 +40,12 @@ export class Sidebar {
 
   async take(file) {
     try {
-      const made = await post("/api/chat/import", JSON.parse(await file.text()));
+      const text = await file.text();
+      const isMarkdown = /\.(md|markdown)$/i.test(file.name) || file.type === "text/markdown";
+      const made = await post("/api/chat/import", isMarkdown ? { markdown: text } : JSON.parse(text));
       location.assign(`/chat/${made.id}`);
     } catch (error) {
-      failed(error instanceof SyntaxError ? { message: gettext("This file is not JSON."), code: "malformed_json" } : error, gettext("Not imported"));
+      failed(error instanceof SyntaxError ? { message: gettext("This file is neither JSON nor Markdown."), code: "malformed_json" } : error, gettext("Not imported"));
     }
   }
 

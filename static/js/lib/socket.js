@@ -51,6 +51,7 @@ export class GenerateSocket {
       if (frame.type === "error" && frame.id === null) for (const id of [...this.#running.keys()]) this.#finish(id, "error", frame);
       return;
     }
+    if (frame.code === "revoked") Object.assign(frame, signedOut()); // what a browser has is its session
     if (frame.target === null) return this.#finish(frame.id, "error", frame);
     run.handlers[frame.type]?.(frame);
     if (frame.type === "token" && frame.index % ACK_EVERY === ACK_EVERY - 1) {
