@@ -39,7 +39,8 @@ def parse(text: str) -> dict[str, Any]:
     """What an export as JSON of the same branch holds. Raises ApiError 400 where no message is found."""
     lines = text.replace("\r\n", "\n").split("\n")
     marked = any(MARK.match(line) for line in lines)
-    title, system, messages = "", "", []
+    title, system = "", ""
+    messages: list[dict[str, Any]] = []
     for head, body in (_parts_by_marks if marked else _parts_by_headings)(lines):
         if head is None:
             heading = next((line for line in body if line.startswith("# ")), "")

@@ -171,6 +171,8 @@ async def test_a_long_conversation_is_trimmed_and_says_so(
     assert parent is not None
     client = await connect()
     await ask(client, conversation, "and now", parent=parent.pk, params={"max_tokens": 16})
+    before_a_word = await client.until("text")
+    assert [frame["count"] for frame in before_a_word if frame["type"] == "trimmed"] == [6]
     done = await client.last("done")
     assert (
         done["message"]["info"]["trimmed"] == 6
