@@ -73,7 +73,16 @@ def test_plain_users_see_what_is_active_and_no_switches(ready: Portal, sign_in: 
     page = sign_in(ready, "owner")
     row_of(page, "first").wait_for()
     assert row_of(page, "second").count() == 0
-    for name in ("scan-button", "activate-button", "deactivate-button", "delete-button", "select", "bulk", "base-row"):
+    for name in (
+        "scan-button",
+        "activate-button",
+        "deactivate-button",
+        "delete-button",
+        "select",
+        "bulk",
+        "base-row",
+        "filter-failed",
+    ):
         assert page.get_by_test_id(name).count() == 0, name
     assert page.locator('.nav a[href="/monitoring"]').count() == 0
     assert page.goto("/monitoring").status == 403

@@ -20,7 +20,7 @@ from .forms import ICONS, AssistantForm
 from .models import Assistant, Conversation
 from .present import whole_json
 
-LISTED = 100
+LISTED = 100  # at first; as static/js/lib/sidebar.js fetches more
 
 
 @login_required
@@ -41,6 +41,7 @@ def chat(request: HttpRequest, pk: int | None = None) -> HttpResponse:
             "wanted": wanted,
             "unknown": wanted if wanted not in known else "",
             "conversations": own[:LISTED],
+            "more_conversations": own.count() > LISTED,
             "assistant": conversation.assistant if conversation else None,
             "conversation": conversation,
             "data": whole_json(conversation) if conversation else None,

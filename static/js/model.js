@@ -74,6 +74,8 @@ if (form) {
     save.disabled = differs().length === 0;
     $("[data-edit-state]").textContent = save.disabled ? "" : gettext("not saved");
   });
+  // Leaving, and the reload after an activation, ask first.
+  addEventListener("beforeunload", (event) => differs().length && event.preventDefault());
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
     const now = read();

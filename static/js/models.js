@@ -66,8 +66,7 @@ function replace(fresh) {
 const keyed = (root) => [...root.children].filter((child) => child.dataset.key);
 
 function keepSearch(old, fresh) {
-  const nav = $("nav", old);
-  nav.replaceWith(document.importNode($("nav", fresh), true));
+  $("nav", old)?.replaceWith(document.importNode($("nav", fresh), true));
 }
 
 function restore(typing) {

@@ -1,16 +1,22 @@
 // The list of conversations: search, import, and what changes while one talks.
+import { busy } from "./adapter.js";
 import { get, post } from "./api.js";
 import { $, $$, el } from "./dom.js";
 import { gettext } from "./i18n.js";
 import { failed } from "./toast.js";
 
 const API = "/api/chat/conversations";
+const PAGE = 100; // as the server lists at first
 
 export class Sidebar {
   constructor(root, currentId) {
     this.list = $("[data-conversations]", root);
     this.none = $("[data-no-conversations]", root);
     this.currentId = currentId;
+    this.more = $("[data-more-chats]", root);
+    this.words = "";
+    this.pages = 1;
+    this.more.addEventListener("click", () => this.older());
     const side = $("[data-side]", root);
     const toggle = $("[data-toggle-side]", root);
     toggle.addEventListener("click", () => toggle.setAttribute("aria-expanded", String(side.classList.toggle("is-open"))));
@@ -27,9 +33,37 @@ export class Sidebar {
     file.addEventListener("change", () => file.files.length && this.take(file.files[0]));
   }
 
-  async search(words) {
+  #fetch(words, page) {
+    return get(`${API}?page_size=${PAGE}&page=${page}&search=${encodeURIComponent(words)}`);
+  }
+
+  /** The next page below what is listed; what has moved since stays where it is. */
+  async older() {
+    busy(this.more, true);
+    const words = this.words;
     try {
-      const found = await get(`${API}?page_size=100&search=${encodeURIComponent(words)}`);
+      const found = await this.#fetch(words, this.pages + 1);
+      if (words !== this.words) return;
+      this.pages++;
+      const listed = new Set($$("a", this.list).map((one) => one.dataset.id));
+      const fresh = found.results.filter((item) => !listed.has(String(item.id))).map((item) => this.#entry(item));
+      this.list.append(...fresh);
+      this.more.hidden = !found.next;
+      $("a", fresh[0] ?? this.list)?.focus();
+    } catch (error) {
+      failed(error);
+    } finally {
+      busy(this.more, false);
+    }
+  }
+
+  async search(words) {
+    this.words = words;
+    try {
+      const found = await this.#fetch(words, 1);
+      if (words !== this.words) return;
+      this.pages = 1;
+      this.more.hidden = !found.next;
       this.list.replaceChildren(...found.results.map((item) => this.#entry(item)));
       this.none.hidden = found.count > 0;
       this.none.textContent = words ? gettext("Nothing matches.") : gettext("No conversations yet.");
