@@ -2,6 +2,8 @@
 
 from django.db import migrations, models
 
+from adapters.legacy.operations import AddField
+
 
 class Migration(migrations.Migration):
     dependencies = [
@@ -9,12 +11,12 @@ class Migration(migrations.Migration):
     ]
 
     operations = [
-        migrations.AddField(
+        AddField(
             model_name="basemodel",
             name="judged_for",
             field=models.CharField(blank=True, default="", editable=False, max_length=64),
         ),
-        migrations.AddField(
+        AddField(
             model_name="basemodel",
             name="refusal",
             field=models.CharField(blank=True, default="", max_length=300, verbose_name="refusal"),

@@ -194,8 +194,8 @@ def test_usage(
 
 def test_usage_of_a_deleted_account_is_dropped(grant: Grant, owner: User) -> None:
     ticket = ask(grant)
-    ticket.end(0, {"prompt_tokens": 1, "completion_tokens": 1, "cached_tokens": 0})
     owner.delete()
+    ticket.end(0, {"prompt_tokens": 1, "completion_tokens": 1, "cached_tokens": 0})
     ticket.close()
     ledger.flush()
     assert not UsageDay.objects.exists()
