@@ -14,7 +14,7 @@ import unicodedata
 from datetime import datetime, timedelta
 
 from django.conf import settings
-from django.db import IntegrityError, transaction
+from django.db import IntegrityError, OperationalError, transaction
 from django.db.models import F
 from django.http import HttpRequest
 from django.utils import timezone
@@ -22,6 +22,7 @@ from django.utils import timezone
 from .models import SignInCounter
 
 WINDOW = timedelta(minutes=15)
+TRIES = 10  # of one booking, against other requests for the same key
 LIMITS = {"account": 10, "address": 50}
 
 
@@ -85,22 +86,34 @@ def succeeded(username: str, address: str) -> None:
 
 
 def _count(key: str, limit: int, now: datetime) -> bool:
-    rows = SignInCounter.objects.filter(key=key)
-    for _again in range(3):
-        if rows.filter(started_at__gt=now - WINDOW, attempts__lt=limit).update(attempts=F("attempts") + 1):
-            return True
-        if rows.filter(started_at__lte=now - WINDOW).update(started_at=now, attempts=1):
-            return True
-        if rows.exists():
-            return False
-        SignInCounter.objects.filter(started_at__lte=now - 2 * WINDOW).delete()
+    for again in range(TRIES):
         try:
-            with transaction.atomic():
-                SignInCounter.objects.create(key=key, started_at=now, attempts=1)
-            return True
-        except IntegrityError:
-            continue  # another request made the row first
+            counted = _count_once(key, limit, now)
+        except OperationalError:  # a deadlock on MySQL between the first attempts on one key: the other one won
+            if again == TRIES - 1:
+                raise
+        else:
+            if counted is not None:
+                return counted
     return False
+
+
+def _count_once(key: str, limit: int, now: datetime) -> bool | None:
+    """Whether the attempt was booked; None where another request made the row in between."""
+    rows = SignInCounter.objects.filter(key=key)
+    if rows.filter(started_at__gt=now - WINDOW, attempts__lt=limit).update(attempts=F("attempts") + 1):
+        return True
+    if rows.filter(started_at__lte=now - WINDOW).update(started_at=now, attempts=1):
+        return True
+    if rows.exists():
+        return False
+    SignInCounter.objects.filter(started_at__lte=now - 2 * WINDOW).delete()
+    try:
+        with transaction.atomic():
+            SignInCounter.objects.create(key=key, started_at=now, attempts=1)
+    except IntegrityError:
+        return None
+    return True
 
 
 def _take_back(keys: list[str]) -> None:

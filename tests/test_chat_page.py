@@ -223,15 +223,18 @@ def test_an_edit_is_sent_and_given_up_by_keys(portal: Portal, sign_in: Callable[
 def test_older_conversations_come_when_they_are_asked_for(portal: Portal, sign_in: Callable[..., Any]) -> None:
     for number in range(104):
         portal.api("POST", "/api/chat/conversations", {"title": f"number {number}"}, user="teammate")
+    stored = portal.api("GET", "/api/chat/conversations", user="teammate").json()["count"]
     page = sign_in(portal, "teammate")
     page.goto("/chat")
     page.locator("html[data-ready=true]").wait_for()
+    oldest_shown = page.get_by_test_id("conversations").locator("a").last.inner_text()
     entries = page.get_by_test_id("conversations").locator("a")
     assert entries.count() == 100
     page.get_by_test_id("more-chats").click()
     page.get_by_text("number 0", exact=True).wait_for()
-    assert entries.count() == 104 and not page.get_by_test_id("more-chats").is_visible()
-    assert page.evaluate("document.activeElement.textContent") == "number 3", "the keyboard goes on where the list did"
+    assert entries.count() == stored and not page.get_by_test_id("more-chats").is_visible()
+    assert page.evaluate("document.activeElement.textContent") == entries.nth(100).inner_text()
+    assert entries.nth(99).inner_text() == oldest_shown, "what was listed stays where it was"
     page.get_by_test_id("chat-search").fill("number 10")
     page.wait_for_function("() => document.querySelectorAll('[data-conversations] a').length === 5")
     assert not page.get_by_test_id("more-chats").is_visible()
