@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 IDLE_WAIT = 0.25  # seconds between looks at the clock when there is nothing to do
 QUEUED_EVERY = 0.5  # seconds between position updates
 SNAPSHOT_EVERY = 0.25  # seconds between status snapshots for the heartbeat
-PROOF_CHUNK = 16  # probe tokens in a step that others wait for: costs a memory-bound step almost nothing
+PROOF_CHUNK = 20  # probe tokens in a step that others wait for: two such steps prove an adapter
 
 
 @dataclass
