@@ -37,7 +37,7 @@ def base_spec(base: BaseModel) -> BaseSpec:
 
 
 def check_base(base: BaseModel) -> None:
-    if base.refusal and not base.usable:
+    if base.problem_code == "base_unsupported" and not base.missing:
         raise EngineError("base_unsupported", detail={"reason": base.refusal})
     if not base.usable:
         raise EngineError("base_missing", detail={"name": base.name})
