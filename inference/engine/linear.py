@@ -12,15 +12,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from .lora import Kind, LoraBank
-
-ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-linear_pointwise: Any = torch.ops.mkldnn._linear_pointwise if ONEDNN else None
-PACK_ROWS = 16  # the batch size that packed weights are laid out for; measured flat from 1 to 64
+from .native.library import Native
+from .products import base_product
 
 
 @dataclass
@@ -84,13 +81,15 @@ def trace(model: nn.Module, run: Callable[[], Any]) -> Trace:
 class Group:
     """Sibling linear layers computed as one, plus the adapters' update."""
 
-    def __init__(self, members: list[Member], kind: Kind, layer: int, bank: Callable[[], LoraBank | None]) -> None:
+    def __init__(
+        self, members: list[Member], kind: Kind, layer: int, bank: Callable[[], LoraBank | None], native: Native | None
+    ) -> None:
         self.kind = kind
         self.layer = layer
         self.bank = bank
         self.outputs = [member.outputs for member in members]
         self.offsets = [sum(self.outputs[:index]) for index in range(len(members))]
-        self.base = base_product([member.module for member in members])
+        self.base = base_product([member.module for member in members], native)
         self.x: Tensor | None = None
         self.y: Tensor | None = None
 
@@ -123,27 +122,13 @@ class GroupMember(nn.Module):
         return self.group.output(x, self.index)
 
 
-def base_product(modules: list[Any]) -> Callable[[Tensor], Tensor]:
-    """x (rows, in) -> y (rows, out) of the base weights alone, always a fresh tensor. The originals may be dropped."""
-    if not all(type(module) in (nn.Linear, Conv1D) for module in modules):
-        layers = list(modules)  # quantised layers keep their own kernels
+@dataclass
+class Installed:
+    """What was replaced: kinds of groups; for each module path (kind, layer, index in the group); bytes of weights."""
 
-        def quantised(x: Tensor) -> Tensor:
-            parts = [layer(x) for layer in layers]
-            return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
-
-        return quantised
-    weights = [m.weight.detach().t() if isinstance(m, Conv1D) else m.weight.detach() for m in modules]
-    weight = weights[0] if len(weights) == 1 else torch.cat(weights)
-    bias = None
-    if any(m.bias is not None for m in modules):
-        parts = [m.bias.detach() if m.bias is not None else weight.new_zeros(sizes(m)[1]) for m in modules]
-        bias = torch.cat(parts)
-    if weight.device.type == "cpu" and weight.dtype == torch.float32 and ONEDNN:
-        packed = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), PACK_ROWS)
-        return lambda x: linear_pointwise(x, packed, bias, "none", [], "")
-    weight = weight.contiguous()
-    return lambda x: nn.functional.linear(x, weight, bias)
+    kinds: dict[str, Kind] = field(default_factory=dict)
+    places: dict[str, tuple[str, int, int]] = field(default_factory=dict)
+    bytes: int = 0
 
 
 def install(
@@ -152,15 +137,16 @@ def install(
     rows: int,
     logit_rows: int,
     bank: Callable[[], LoraBank | None],
+    native: Native | None,
     progress: Callable[[float], None],
-) -> tuple[dict[str, Kind], dict[str, tuple[str, int, int]]]:
+) -> Installed:
     """Replace the traced linear layers by groups.
 
     Layers that were called more than once, or whose rows are not the step's rows (routed experts), stay as they are
-    and cannot carry an adapter. Returns the kinds and, for each module path, (kind, layer, index in the group).
+    and cannot carry an adapter.
     """
-    kinds: dict[str, Kind] = {}
-    places: dict[str, tuple[str, int, int]] = {}
+    made = Installed()
+    kinds = made.kinds
     head = getattr(model, "get_output_embeddings", lambda: None)()
     groups = []
     for members in seen.groups:
@@ -180,14 +166,15 @@ def install(
         key = f"{','.join(names)}:{inputs}:{','.join(str(m.outputs) for m in members)}"
         kind = kinds.setdefault(key, Kind(key, names, inputs, tuple(m.outputs for m in members), on_logits=on_logits))
         count = sum(m.module.weight.numel() for m in members)
-        group = Group(members, kind, kind.layers, bank)
+        group = Group(members, kind, kind.layers, bank, native)
+        made.bytes += group.base.bytes
         for index, member in enumerate(members):
             replace(model, member.path, GroupMember(group, index, member.module))
-            places[member.path] = (key, kind.layers, index)
+            made.places[member.path] = (key, kind.layers, index)
         kind.layers += 1
         done += count
         progress(done / max(1, total))
-    return kinds, places
+    return made
 
 
 def replace(model: nn.Module, path: str, module: nn.Module) -> None:

@@ -18,8 +18,8 @@ from .constrain import Constraints
 from .errors import EngineError
 from .graphs import DecodeGraphs, SlotAttention
 from .locks import DeviceLock
-from .lora import AdapterWeights, Kind, LoraBank
-from .native.library import lora_apply
+from .lora import AdapterWeights, LoraBank
+from .native.library import Native, native_library
 from .proof import Prober, probe_tokens
 from .protocol import AdapterSpec, BaseSpec
 from .rows import BaseInfo, Choice, Progress, ProofResult, StepResult
@@ -97,26 +97,31 @@ class Runner:
             progress("weights", 0.0)
             model = loader.load_model(folder, precision, self.torch_device, lambda done: progress("weights", done))
             self.model = model
-            return self._take_in(spec, model, tokenizer, precision, needed[precision], progress)
+            return self._take_in(spec, model, tokenizer, precision, progress)
         except BaseException:
             self.unload_base()
             raise
 
     def _take_in(
-        self, spec: BaseSpec, model: PreTrainedModel, tokenizer: Any, precision: str, size: int, progress: Progress
+        self, spec: BaseSpec, model: PreTrainedModel, tokenizer: Any, precision: str, progress: Progress
     ) -> BaseInfo:
         check_interface(model, spec["name"])
         probe, first = probe_tokens(tokenizer, PROBE_LIMIT)
         reference = self._own_logits(model, probe)
         seen, shapes = trace_layers(model, spec["name"], probe[:PROBE])
-        kinds, self.places = linear.install(
-            model, seen, len(probe[:PROBE]), 1, lambda: self.bank, lambda done: progress("packing", done)
-        )
-        del seen
-        gc.collect()
         embeddings: Any = model.get_input_embeddings()
         dtype: torch.dtype = embeddings.weight.dtype
-        self.bank = self._make_bank(kinds, dtype)
+        native = self._native(dtype)
+        installed = linear.install(
+            model, seen, len(probe[:PROBE]), 1, lambda: self.bank, native, lambda done: progress("packing", done)
+        )
+        self.places = installed.places
+        size = installed.bytes + sum(parameter.nbytes for parameter in model.parameters())
+        del seen
+        gc.collect()
+        self.bank = SegmentBank(installed.kinds, native) if native else StackedBank(
+            installed.kinds, self.torch_device, dtype
+        )  # fmt: skip
         context = min(self.config.max_context, loader.positions(Path(spec["path"])))
         per_token = KVCache.bytes_per_token(shapes, dtype)
         free = max(0, self.free_bytes() - self.config.adapter_bytes)
@@ -137,12 +142,11 @@ class Runner:
         )  # fmt: skip
         return self.info
 
-    def _make_bank(self, kinds: dict[str, Kind], dtype: torch.dtype) -> LoraBank:
-        if self.config.native and self.torch_device.type == "cpu" and dtype == torch.float32:
-            kernel = lora_apply(str(Path(self.config.run_dir) / "native") if self.config.run_dir else "")
-            if kernel is not None:
-                return SegmentBank(kinds, kernel)
-        return StackedBank(kinds, self.torch_device, dtype)
+    def _native(self, dtype: torch.dtype) -> Native | None:
+        """The native kernels, where they serve: in fp32 on a CPU with a compiler."""
+        if not self.config.native or self.torch_device.type != "cpu" or dtype != torch.float32:
+            return None
+        return native_library(str(Path(self.config.run_dir) / "native") if self.config.run_dir else "")
 
     def _own_logits(self, model: PreTrainedModel, tokens: list[int]) -> Tensor:
         """Logits (tokens, vocabulary) of the model as Transformers runs it, before anything is replaced."""

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .lora import AdapterRows, AdapterWeights, Kind
-from .native.library import TILE, LoraApply
+from .native.library import TILE, Native
 
 
 @dataclass
@@ -40,9 +40,9 @@ class Plan:
 class SegmentBank:
     """See `lora.LoraBank`."""
 
-    def __init__(self, kinds: dict[str, Kind], kernel: LoraApply) -> None:
+    def __init__(self, kinds: dict[str, Kind], native: Native) -> None:
         self.kinds = kinds
-        self.kernel = kernel
+        self.native = native
         self.resident: dict[str, AdapterWeights] = {}
         self.plans: dict[str, Plan] = {}
         self.scratch = torch.empty(0)
@@ -101,7 +101,7 @@ class SegmentBank:
             return y
         if x.stride(1) != 1:
             x = x.contiguous()
-        self.kernel(
+        self.native.lora_apply(
             plan.words.data_ptr(), plan.rows.data_ptr(), layer, x.data_ptr(), x.stride(0), x.shape[1],
             y.data_ptr(), y.stride(0), self.scratch.data_ptr(), self.threads,
         )  # fmt: skip

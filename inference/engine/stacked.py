@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 from .bank import RowRanges
-from .linear import ONEDNN, linear_pointwise
 from .lora import AdapterRows, AdapterWeights, Kind
+from .products import ONEDNN, linear_pointwise
 
 PAUSE = 4  # steps that an adapter may sit out before it gives up its rows in the working set
 

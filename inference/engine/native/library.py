@@ -1,7 +1,7 @@
-"""Compiling and loading `segments.c` with the machine's C compiler; a missing one costs speed, nothing else.
+"""Compiling and loading the native kernels with the machine's C compiler; a missing one costs speed, nothing else.
 
-The library is built once for a source, a compiler and a processor, in a folder of the portal's own. It shares torch's
-OpenMP threads: torch is loaded first, and the same runtime serves both.
+The library is built once for its sources, a compiler and a processor, in a folder of the portal's own. It shares
+torch's OpenMP threads: torch is loaded first, and the same runtime serves both.
 """
 
 from __future__ import annotations
@@ -18,42 +18,78 @@ import subprocess
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+import torch
 
 logger = logging.getLogger(__name__)
 
-SOURCE = Path(__file__).with_name("segments.c")
+SOURCES = tuple(Path(__file__).with_name(name) for name in ("segments.c", "products.c"))
+HEADERS = (Path(__file__).with_name("vectors.h"),)
 TILE = 64  # as in segments.c
-LoraApply = Callable[..., None]
 # No -ffast-math: linked into a library, it would make the whole process flush small numbers to zero.
 FLAGS = ("-O3", "-march=native", "-std=gnu11", "-shared", "-fPIC", "-fno-math-errno")
 OPENMP = "-fopenmp"
 COMPILE_TIMEOUT = 120  # seconds
-ARGUMENTS = (
-    ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64,
-    ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p, ctypes.c_int,
-)  # fmt: skip
+ADDRESS, COUNT, NUMBER = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
+# As in the sources: arguments, then what comes back.
+SIGNATURES: dict[str, tuple[tuple[Any, ...], Any]] = {
+    "lora_apply": (
+        (ADDRESS, ADDRESS, COUNT, ADDRESS, COUNT, COUNT, ADDRESS, COUNT, ADDRESS, NUMBER), None,
+    ),
+    "weights_format": ((ADDRESS, COUNT, NUMBER), NUMBER),
+    "packed_bytes": ((NUMBER, COUNT, COUNT), COUNT),
+    "pack_weights": ((ADDRESS, NUMBER, COUNT, COUNT, ADDRESS, NUMBER), None),
+    "base_product": (
+        (ADDRESS, NUMBER, COUNT, COUNT, ADDRESS, ADDRESS, COUNT, COUNT, ADDRESS, ADDRESS, NUMBER), None,
+    ),
+}  # fmt: skip
+
+
+class Native:
+    """The functions of `segments.c` and `products.c`; arguments and meaning stand there.
+
+    They are called with the GIL held: most take some microseconds, less than handing it over.
+    """
+
+    lora_apply: Callable[..., None]
+    weights_format: Callable[..., int]
+    packed_bytes: Callable[..., int]
+    pack_weights: Callable[..., None]
+    base_product: Callable[..., None]
+
+    def __init__(self, file: Path) -> None:
+        library = ctypes.PyDLL(str(file))
+        for name, (arguments, result) in SIGNATURES.items():
+            function = getattr(library, name)
+            function.argtypes, function.restype = arguments, result
+            setattr(self, name, function)
+        self._scratch = torch.empty(0)
+
+    def scratch(self, floats: int) -> int:
+        """The address of at least so many floats, which the next call may write over. For the engine's thread."""
+        if self._scratch.numel() < floats:
+            self._scratch = torch.empty(floats)
+        return self._scratch.data_ptr()
 
 
 @functools.lru_cache(maxsize=4)
-def lora_apply(folder: str) -> LoraApply | None:
-    """The kernel (see segments.c for its arguments), or None where it cannot be had; the log says why.
+def native_library(folder: str) -> Native | None:
+    """The kernels, or None where they cannot be had; the log says why.
 
     `folder` keeps the built library; "": a private temporary folder, gone with the process.
     """
     named = os.environ.get("CC") or next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), "")
     compiler = shlex.split(named)
     if not compiler:
-        logger.warning("no C compiler: adapters are applied by tensor operations, which is slower")
+        logger.warning("no C compiler: tensor operations serve, which is slower")
         return None
     try:
-        library = ctypes.PyDLL(str(built(compiler, folder)))  # PyDLL: calls are too short to hand over the GIL for
-    except (OSError, subprocess.SubprocessError) as error:
+        return Native(built(compiler, folder))
+    except (OSError, AttributeError, subprocess.SubprocessError) as error:
         detail = getattr(error, "stderr", None) or str(error)
-        logger.warning("the native kernel could not be built, tensor operations serve: %s", str(detail).strip()[-500:])
+        logger.warning("the native kernels could not be built, tensor operations serve: %s", str(detail).strip()[-500:])
         return None
-    kernel = library.lora_apply
-    kernel.argtypes, kernel.restype = ARGUMENTS, None
-    return kernel
 
 
 def built(compiler: list[str], folder: str) -> Path:
@@ -64,7 +100,7 @@ def built(compiler: list[str], folder: str) -> Path:
         folder = scratch.name
     place = Path(folder)
     place.mkdir(parents=True, exist_ok=True, mode=0o700)
-    library = place / f"segments-{identity(compiler)}.so"
+    library = place / f"kernels-{identity(compiler)}.so"
     if not library.exists():
         part = place / f"{library.name}.{os.getpid()}"
         try:
@@ -80,14 +116,14 @@ def built(compiler: list[str], folder: str) -> Path:
 
 def compile_to(compiler: list[str], part: Path, flags: tuple[str, ...]) -> None:
     subprocess.run(  # noqa: S603  (a fixed command, no shell)
-        [*compiler, *flags, "-o", str(part), str(SOURCE)],
+        [*compiler, *flags, "-o", str(part), *map(str, SOURCES)],
         check=True, capture_output=True, text=True, timeout=COMPILE_TIMEOUT, stdin=subprocess.DEVNULL,
     )  # fmt: skip
 
 
 def identity(compiler: list[str]) -> str:
-    """Changes with the source, the compiler, the flags and the processor's abilities."""
-    made = hashlib.sha256(SOURCE.read_bytes())
+    """Changes with the sources, the compiler, the flags and the processor's abilities."""
+    made = hashlib.sha256(b"".join(file.read_bytes() for file in (*SOURCES, *HEADERS)))
     real = Path(shutil.which(compiler[0]) or compiler[0]).resolve()
     made.update(f"{real} {compiler[1:]} {real.stat().st_mtime_ns} {FLAGS} {platform.machine()}".encode())
     try:

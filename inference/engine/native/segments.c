@@ -11,29 +11,11 @@
  * A is (layers, sum of ranks, inputs). B of one layer is, member after member, tiles of TILE output columns,
  * (ceil(outputs / TILE), rank, TILE), zero beyond the last column. Pointers are addresses of floats.
  */
-#include <stdint.h>
-#include <string.h>
-#ifdef _OPENMP
-#include <omp.h>
-#endif
+#include "vectors.h"
 
-#if defined(__AVX512F__)
-#define LANES 16
-#elif defined(__AVX__)
-#define LANES 8
-#else
-#define LANES 4
-#endif
 #define TILE 64
 #define VECTORS (TILE / LANES)
 #define A_ROWS 4 /* rows of A in one block */
-
-typedef float vec __attribute__((vector_size(4 * LANES)));
-typedef float loose __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
-#define INLINE static inline __attribute__((always_inline))
-
-INLINE vec load(const float *p) { return *(const loose *)p; }
-INLINE void store(float *p, vec v) { *(loose *)p = v; }
 
 INLINE float sum(vec v) {
     float total = 0;
@@ -111,11 +93,7 @@ void lora_apply(const int64_t *plan, const int64_t *rows, int64_t layer, const f
     (void)threads;
 #pragma omp parallel num_threads(threads)
     {
-        int64_t me = 0, all = 1;
-#ifdef _OPENMP
-        me = omp_get_thread_num();
-        all = omp_get_num_threads();
-#endif
+        const int64_t me = this_thread(), all = all_threads();
         int64_t unit = 0;
         float *hidden = scratch;
         for (int64_t s = 0; s < segments; s++) {

@@ -25,7 +25,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def kernel() -> Any:
-    found = library.lora_apply("")
+    found = library.native_library("")
     assert found is not None, "these tests need a C compiler (Debian package build-essential)"
     return found
 
@@ -119,13 +119,13 @@ def test_the_bytes_of_an_adapter_come_back(kernel: Any) -> None:
 
 
 def test_the_library_is_built_once_and_kept(tmp_path: Path) -> None:
-    library.lora_apply.cache_clear()
+    library.native_library.cache_clear()
     folder = tmp_path / "native"
-    assert library.lora_apply(str(folder)) is not None
+    assert library.native_library(str(folder)) is not None
     (built,) = folder.iterdir()
     before = built.stat().st_mtime_ns
-    library.lora_apply.cache_clear()
-    assert library.lora_apply(str(folder)) is not None
+    library.native_library.cache_clear()
+    assert library.native_library(str(folder)) is not None
     assert [p.stat().st_mtime_ns for p in folder.iterdir()] == [before]
 
 
@@ -134,14 +134,14 @@ def test_without_a_working_compiler_tensor_operations_serve(
     compiler: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("CC", compiler)
-    library.lora_apply.cache_clear()
+    library.native_library.cache_clear()
     try:
         runner = Runner(EngineConfig(device="cpu", run_dir=str(tmp_path)))
-        assert isinstance(runner._make_bank({}, torch.float32), StackedBank)
+        assert runner._native(torch.float32) is None
         assert "tensor operations" in caplog.text
         assert not list((tmp_path / "native").glob("*"))
     finally:
-        library.lora_apply.cache_clear()
+        library.native_library.cache_clear()
 
 
 def test_a_build_that_is_cut_off_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,17 +150,17 @@ def test_a_build_that_is_cut_off_leaves_nothing(tmp_path: Path, monkeypatch: pyt
         raise subprocess.TimeoutExpired("cc", 1)
 
     monkeypatch.setattr(library, "compile_to", cut_off)
-    library.lora_apply.cache_clear()
-    assert library.lora_apply(str(tmp_path / "native")) is None
+    library.native_library.cache_clear()
+    assert library.native_library(str(tmp_path / "native")) is None
     assert not list((tmp_path / "native").iterdir())
-    library.lora_apply.cache_clear()
+    library.native_library.cache_clear()
 
 
 def test_only_fp32_on_a_cpu_takes_the_kernel(kernel: Any) -> None:
     runner = Runner(EngineConfig(device="cpu"))
-    assert isinstance(runner._make_bank({}, torch.float32), SegmentBank)
-    assert isinstance(runner._make_bank({}, torch.bfloat16), StackedBank)
-    assert isinstance(Runner(EngineConfig(device="cpu", native=False))._make_bank({}, torch.float32), StackedBank)
+    assert runner._native(torch.float32) is not None
+    assert runner._native(torch.bfloat16) is None
+    assert Runner(EngineConfig(device="cpu", native=False))._native(torch.float32) is None
 
 
 @pytest.mark.parametrize(
