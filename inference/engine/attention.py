@@ -7,6 +7,7 @@ every architecture that uses the registry works unchanged.
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -17,6 +18,7 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention as sdpa
 
 from .errors import EngineError
+from .native.library import Native
 
 NAME = "loraportal"
 # Arguments that say nothing about the result here. Any other that is not None means mathematics we do not have.
@@ -136,11 +138,18 @@ def buckets(decode: DecodeRows, device: torch.device) -> list[Bucket]:
 class StepAttention:
     """The attention of one step; handed to the model as the keyword `step`, so nothing global is involved."""
 
-    def __init__(self, cache: KVCache, decode: DecodeRows, prompts: list[PromptRows], device: torch.device) -> None:
+    def __init__(
+        self, cache: KVCache, decode: DecodeRows, prompts: list[PromptRows], device: torch.device,
+        native: Native | None = None,
+    ) -> None:  # fmt: skip
         self.cache = cache
-        self.decoding = len(decode.slots)
-        self.buckets = buckets(decode, device)
+        self.decode = decode
         self.prompts = prompts
+        self.native = native
+        if native is not None:
+            self.slots, self.lengths = torch.tensor(decode.slots), torch.tensor(decode.lengths)
+            self.room = (max(decode.lengths, default=0) + 15) // 16 * 16
+            self.threads = torch.get_num_threads()
         slots = list(decode.slots)
         positions = [length - 1 for length in decode.lengths]
         for prompt in prompts:
@@ -151,6 +160,10 @@ class StepAttention:
         self.index = torch.tensor(flat, device=device)
         self.positions = torch.tensor(positions, device=device)
         self.masks: dict[tuple[int, int | None, int, torch.dtype], Tensor] = {}
+
+    @functools.cached_property
+    def buckets(self) -> list[Bucket]:
+        return buckets(self.decode, self.index.device)
 
     def prompt_mask(self, prompt: PromptRows, window: int | None, group: int, dtype: torch.dtype) -> Tensor:
         """Additive mask (group * size, start + size): causal, within the window, repeated for each query head."""
@@ -167,25 +180,57 @@ class StepAttention:
             made = self.masks[key] = made.repeat(group, 1)
         return made
 
+    def keep(self, keys: Tensor, values: Tensor, key: Tensor, value: Tensor) -> None:
+        """The step's keys and values (1, kv heads, rows, size) into the cache."""
+        kv_heads, native = keys.shape[2], self.native
+        if native is None:
+            keys.view(-1, kv_heads, keys.shape[3])[self.index] = key[0].transpose(0, 1)
+            values.view(-1, kv_heads, values.shape[3])[self.index] = value[0].transpose(0, 1)
+            return
+        key, value = dense_rows(key), dense_rows(value)
+        native.keep_rows(
+            key.data_ptr(), key.stride(1), key.stride(2), value.data_ptr(), value.stride(1), value.stride(2),
+            self.index.data_ptr(), self.rows, kv_heads, keys.shape[3], values.shape[3], keys.data_ptr(),
+            values.data_ptr(),
+        )  # fmt: skip
+
+    def attend_natively(
+        self, keys: Tensor, values: Tensor, query: Tensor, out: Tensor, scale: float | None, window: int | None
+    ) -> None:
+        """The rows that decode, by `native/attention.c`."""
+        native, rows = self.native, len(self.decode.slots)
+        if native is None or not rows:
+            return
+        query = dense_rows(query)
+        heads, size = query.shape[1], query.shape[3]
+        native.decode_attention(
+            query.data_ptr(), query.stride(1), query.stride(2), keys.data_ptr(), values.data_ptr(),
+            self.slots.data_ptr(), self.lengths.data_ptr(), rows, heads, keys.shape[2], size, values.shape[3],
+            self.cache.length, window or 0, size**-0.5 if scale is None else scale, out.data_ptr(),
+            native.scratch(4 * self.room * self.threads), self.room, self.threads,
+        )  # fmt: skip
+
     def attend(
         self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float | None, window: int | None,
         softcap: float | None,
     ) -> Tensor:  # fmt: skip
         """query (1, heads, rows, size), key and value (1, kv heads, rows, size) -> (1, rows, heads, value size)."""
         keys, values = self.cache.keys[layer], self.cache.values[layer]
-        rows, kv_heads = self.rows, keys.shape[2]
-        keys.view(-1, kv_heads, keys.shape[3])[self.index] = key[0].transpose(0, 1)
-        values.view(-1, kv_heads, values.shape[3])[self.index] = value[0].transpose(0, 1)
+        kv_heads = keys.shape[2]
         heads, size = query.shape[1], query.shape[3]
         group = heads // kv_heads
-        out = query.new_empty(rows, heads, values.shape[3])
-        by_row = query[0].transpose(0, 1)  # (rows, heads, size)
-        for bucket in self.buckets:
-            q = by_row[bucket.rows].reshape(-1, kv_heads, group, size)
-            result = product(
-                q, bucket.gather(keys), bucket.gather(values), bucket.mask(window, query.dtype), scale, softcap
-            )
-            out[bucket.rows] = result.reshape(-1, heads, values.shape[3])
+        out = query.new_empty(self.rows, heads, values.shape[3])
+        self.keep(keys, values, key, value)
+        if self.native is not None and softcap is None:
+            self.attend_natively(keys, values, query, out, scale, window)
+        else:
+            by_row = query[0].transpose(0, 1)  # (rows, heads, size)
+            for bucket in self.buckets:
+                q = by_row[bucket.rows].reshape(-1, kv_heads, group, size)
+                result = product(
+                    q, bucket.gather(keys), bucket.gather(values), bucket.mask(window, query.dtype), scale, softcap
+                )
+                out[bucket.rows] = result.reshape(-1, heads, values.shape[3])
         for prompt in self.prompts:
             stop = prompt.start + prompt.size
             q = query[:, :, prompt.offset : prompt.offset + prompt.size]
@@ -196,6 +241,11 @@ class StepAttention:
             result = result.view(heads, prompt.size, -1).transpose(0, 1)
             out[prompt.offset : prompt.offset + prompt.size] = result
         return out.unsqueeze(0)
+
+
+def dense_rows(x: Tensor) -> Tensor:
+    """x (..., size) with its last dimension side by side, as the kernels want it."""
+    return x if x.stride(-1) == 1 else x.contiguous()
 
 
 def product(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, scale: float | None, softcap: float | None) -> Tensor:

@@ -61,6 +61,7 @@ class Runner:
         self.lock: DeviceLock | None = None
         self.fixed = self.torch_device.type == "cuda" and config.cuda_graphs  # decode on fixed buffers
         self.graphs: DecodeGraphs | None = None
+        self.native: Native | None = None
 
     # Base ------------------------------------------------------------------------------------------------------
 
@@ -111,7 +112,7 @@ class Runner:
         seen, shapes = trace_layers(model, spec["name"], probe[:PROBE])
         embeddings: Any = model.get_input_embeddings()
         dtype: torch.dtype = embeddings.weight.dtype
-        native = self._native(dtype)
+        native = self.native = self._native(dtype)
         installed = linear.install(
             model, seen, len(probe[:PROBE]), 1, lambda: self.bank, native, lambda done: progress("packing", done)
         )
@@ -181,7 +182,7 @@ class Runner:
         """Free base, adapters and cache. Returns the bytes that their tensors held."""
         freed = self.memory()["base"] + self.memory()["kv"] + self.memory()["adapters"]
         self.model = self.bank = self.cache = self.prober = self.info = self.decoder = self.constraints = None
-        self.graphs = None
+        self.graphs = self.native = None
         self.places = {}
         self.proving = None
         gc.collect()
@@ -368,7 +369,7 @@ class Runner:
     ) -> Tensor:  # fmt: skip
         assert self.model is not None and self.cache is not None and self.bank is not None  # noqa: S101
         device = self.torch_device
-        step = StepAttention(self.cache, decode, prompt_rows, device)
+        step = StepAttention(self.cache, decode, prompt_rows, device, self.native)
         self.bank.prepare(adapters, logit_rows)
         output = self.model(
             torch.tensor([tokens], device=device),

@@ -24,7 +24,7 @@ import torch
 
 logger = logging.getLogger(__name__)
 
-SOURCES = tuple(Path(__file__).with_name(name) for name in ("segments.c", "products.c"))
+SOURCES = tuple(Path(__file__).with_name(name) for name in ("segments.c", "products.c", "attention.c"))
 HEADERS = (Path(__file__).with_name("vectors.h"),)
 TILE = 64  # as in segments.c
 # No -ffast-math: linked into a library, it would make the whole process flush small numbers to zero.
@@ -43,11 +43,18 @@ SIGNATURES: dict[str, tuple[tuple[Any, ...], Any]] = {
     "base_product": (
         (ADDRESS, NUMBER, COUNT, COUNT, ADDRESS, ADDRESS, COUNT, COUNT, ADDRESS, ADDRESS, NUMBER), None,
     ),
+    "keep_rows": (
+        (ADDRESS, COUNT, COUNT, ADDRESS, COUNT, COUNT, ADDRESS, COUNT, COUNT, COUNT, COUNT, ADDRESS, ADDRESS), None,
+    ),
+    "decode_attention": (
+        (ADDRESS, COUNT, COUNT, ADDRESS, ADDRESS, ADDRESS, ADDRESS, COUNT, COUNT, COUNT, COUNT, COUNT, COUNT, COUNT,
+         ctypes.c_float, ADDRESS, ADDRESS, COUNT, NUMBER), None,
+    ),
 }  # fmt: skip
 
 
 class Native:
-    """The functions of `segments.c` and `products.c`; arguments and meaning stand there.
+    """The functions of the C sources beside this file; arguments and meaning stand there.
 
     They are called with the GIL held: most take some microseconds, less than handing it over.
     """
@@ -57,6 +64,8 @@ class Native:
     packed_bytes: Callable[..., int]
     pack_weights: Callable[..., None]
     base_product: Callable[..., None]
+    keep_rows: Callable[..., None]
+    decode_attention: Callable[..., None]
 
     def __init__(self, file: Path) -> None:
         library = ctypes.PyDLL(str(file))

@@ -17,12 +17,6 @@
 #define VECTORS (TILE / LANES)
 #define A_ROWS 4 /* rows of A in one block */
 
-INLINE float sum(vec v) {
-    float total = 0;
-    for (int i = 0; i < LANES; i++) total += v[i];
-    return total;
-}
-
 /* hidden[n][r] = x[n] . a[r] for `an` rows of A and `xn` rows of x; both are constants where this is inlined. */
 INLINE void dots(int an, int xn, const float *a, int64_t inputs, const float *const *x, float *const *hidden) {
     vec acc[A_ROWS][4] = {0};

@@ -23,6 +23,14 @@ typedef uint32_t loose_words __attribute__((vector_size(4 * LANES), aligned(4), 
 INLINE vec load(const float *p) { return *(const loose *)p; }
 INLINE void store(float *p, vec v) { *(loose *)p = v; }
 
+INLINE float sum(vec v) {
+    float part[LANES];
+    store(part, v);
+    for (int half = LANES / 2; half; half /= 2)
+        for (int i = 0; i < half; i++) part[i] += part[i + half];
+    return part[0];
+}
+
 INLINE int64_t this_thread(void) {
 #ifdef _OPENMP
     return omp_get_thread_num();
