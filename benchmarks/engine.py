@@ -218,13 +218,15 @@ def measure(base: Path, folder: Path, quick: bool) -> dict[str, Any]:
 def step_table(
     engine: EngineSide, adapters: list[Path | None], gflops: float, bandwidth: float
 ) -> list[dict[str, Any]]:
-    """Time of a step by number of sequences, and its share of the limit: the larger of reading the weights once and
-    multiplying with them."""
-    assert engine.runner.info is not None
-    weights = engine.runner.info.bytes
+    """Time of a step by number of sequences, and its share of the limit: the larger of reading the packed weights once
+    and multiplying with them."""
+    runner = engine.runner
+    assert runner.info is not None and runner.bank is not None and runner.model is not None
+    packed = runner.info.bytes - sum(parameter.nbytes for parameter in runner.model.parameters())
+    weights = sum(kind.inputs * kind.outputs * kind.layers for kind in runner.bank.kinds.values())
     table = []
     for sequences in (1, 2, 4, 8, 16, 32):
-        floor = max(weights / bandwidth / 1e9, 2 * weights / 4 * sequences / gflops / 1e9)
+        floor = max(packed / bandwidth / 1e9, 2 * weights * sequences / gflops / 1e9)
         base, mixed = engine.steps(sequences, [None], 12), engine.steps(sequences, adapters, 12)
         table.append(
             {"sequences": sequences, "base_ms": round(1000 * base, 1), "mixed_ms": round(1000 * mixed, 1),

@@ -52,8 +52,10 @@ def tokenizer() -> PreTrainedTokenizerFast:
     return made
 
 
-def write_base(folder: Path, family: str, seed: int = 0, **changes: Any) -> Path:
-    """A random model of a family with its tokenizer, in fp32; outputs vary strongly from token to token."""
+def write_base(
+    folder: Path, family: str, seed: int = 0, published: torch.dtype = torch.float32, **changes: Any
+) -> Path:
+    """A random model of a family with its tokenizer; outputs vary strongly from token to token."""
     torch.manual_seed(seed)
     options = {**FAMILIES[family], **changes}
     config = AutoConfig.for_model(family, **options)
@@ -64,7 +66,7 @@ def write_base(folder: Path, family: str, seed: int = 0, **changes: Any) -> Path
                 parameter.normal_(0, 0.6 / parameter.shape[-1] ** 0.5 if "embed" not in name else 1.0)
             elif name.endswith("bias"):
                 parameter.normal_(0, 0.1)
-    model.save_pretrained(folder)
+    model.to(published).save_pretrained(folder)
     tokenizer().save_pretrained(folder)
     return folder
 
