@@ -17,7 +17,8 @@ from transformers.pytorch_utils import Conv1D
 
 from .lora import Kind, LoraBank
 from .native.library import Native
-from .products import base_product
+from .products import NativeProduct, base_product
+from .segments import SegmentBank
 
 
 @dataclass
@@ -96,10 +97,13 @@ class Group:
     def output(self, x: Tensor, index: int) -> Tensor:
         if x is not self.x:
             flat = x.reshape(-1, x.shape[-1])
-            y = self.base(flat)
             bank = self.bank()
-            if bank is not None:
-                y = bank.apply(self.kind.key, self.layer, flat, y)
+            if isinstance(bank, SegmentBank) and isinstance(self.base, NativeProduct):
+                y = self.base(flat, bank.update(self.kind.key, self.layer))
+            else:
+                y = self.base(flat)
+                if bank is not None:
+                    y = bank.apply(self.kind.key, self.layer, flat, y)
             self.x, self.y = x, y.view(*x.shape[:-1], -1)
         assert self.y is not None  # noqa: S101  (for the type checker)
         start = self.offsets[index]

@@ -15,11 +15,13 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from .native.library import Native
+from .segments import Update
 
 ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 linear_pointwise: Any = torch.ops.mkldnn._linear_pointwise if ONEDNN else None
 PACK_ROWS = 16  # the batch size that oneDNN lays weights out for; measured flat from 1 to 64
 HUGE_PAGE = 2 * 2**20
+NO_UPDATE = (None, None, 0, None)
 
 
 class BaseProduct(Protocol):
@@ -98,7 +100,8 @@ class NativeProduct:
             weight.data_ptr(), self.format, self.outputs, self.inputs, self.packed.data_ptr(), self.threads
         )
 
-    def __call__(self, x: Tensor) -> Tensor:
+    def __call__(self, x: Tensor, update: Update | None = None) -> Tensor:
+        """With `update` (see `SegmentBank.update`) the adapters' share is added in the same pass."""
         rows = x.shape[0]
         y = x.new_empty(rows, self.outputs)
         if rows == 0:
@@ -108,7 +111,7 @@ class NativeProduct:
         self.native.base_product(
             self.packed.data_ptr(), self.format, self.outputs, self.inputs,
             None if self.bias is None else self.bias.data_ptr(), x.data_ptr(), x.stride(0), rows, y.data_ptr(),
-            self.native.scratch(rows * self.inputs), self.threads,
+            self.native.scratch(rows * self.inputs), *(update or NO_UPDATE), self.threads,
         )  # fmt: skip
         return y
 

@@ -37,6 +37,9 @@ class Plan:
     scratch: int  # floats
 
 
+Update = tuple[int, int, int, int]  # addresses of a plan's words and rows, the layer, the address of scratch
+
+
 class SegmentBank:
     """See `lora.LoraBank`."""
 
@@ -94,6 +97,13 @@ class SegmentBank:
         if not segments:
             return None
         return Plan(torch.tensor([segments, len(kind.outs), *kind.outs, *words]), torch.tensor(rows), scratch)
+
+    def update(self, kind: str, layer: int) -> Update | None:
+        """What a native product takes to add the update itself; None where no row of the step has one."""
+        plan = self.plans.get(kind)
+        if plan is None:
+            return None
+        return plan.words.data_ptr(), plan.rows.data_ptr(), layer, self.scratch.data_ptr()
 
     def apply(self, kind: str, layer: int, x: Tensor, y: Tensor) -> Tensor:
         plan = self.plans.get(kind)

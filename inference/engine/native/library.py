@@ -25,7 +25,7 @@ import torch
 logger = logging.getLogger(__name__)
 
 SOURCES = tuple(Path(__file__).with_name(name) for name in ("segments.c", "products.c", "attention.c"))
-HEADERS = (Path(__file__).with_name("vectors.h"),)
+HEADERS = tuple(Path(__file__).with_name(name) for name in ("vectors.h", "segments.h"))
 TILE = 64  # as in segments.c
 # No -ffast-math: linked into a library, it would make the whole process flush small numbers to zero.
 FLAGS = ("-O3", "-march=native", "-std=gnu11", "-shared", "-fPIC", "-fno-math-errno")
@@ -41,7 +41,8 @@ SIGNATURES: dict[str, tuple[tuple[Any, ...], Any]] = {
     "packed_bytes": ((NUMBER, COUNT, COUNT), COUNT),
     "pack_weights": ((ADDRESS, NUMBER, COUNT, COUNT, ADDRESS, NUMBER), None),
     "base_product": (
-        (ADDRESS, NUMBER, COUNT, COUNT, ADDRESS, ADDRESS, COUNT, COUNT, ADDRESS, ADDRESS, NUMBER), None,
+        (ADDRESS, NUMBER, COUNT, COUNT, ADDRESS, ADDRESS, COUNT, COUNT, ADDRESS, ADDRESS, ADDRESS, ADDRESS, COUNT,
+         ADDRESS, NUMBER), None,
     ),
     "keep_rows": (
         (ADDRESS, COUNT, COUNT, ADDRESS, COUNT, COUNT, ADDRESS, COUNT, COUNT, COUNT, COUNT, ADDRESS, ADDRESS), None,

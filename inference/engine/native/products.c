@@ -10,7 +10,7 @@
  * Packed form: tiles of WIDTH output columns, the last one padded with zeros; in a tile, for each input, WIDTH weights
  * in the order in which registers take them. BF16 puts two columns into one word, so that a shift and a mask widen.
  */
-#include "vectors.h"
+#include "segments.h"
 #ifdef __F16C__
 #include <immintrin.h>
 #endif
@@ -174,9 +174,12 @@ static void finish(const float *made, const float *bias, int64_t width, float *y
         memcpy(y, made, 4 * (size_t)width);
 }
 
-/* x (rows, inputs) by x_stride -> y (rows, outputs); `scratch` holds rows * inputs; `bias` may be null. */
+/* x (rows, inputs) by x_stride -> y (rows, outputs); `scratch` holds rows * inputs; `bias` may be null. Where `plan` is
+ * not null, adapters' updates are added as segments.c describes, with `hidden` as its scratch: one team of threads does
+ * both, since bringing one together costs as much as a small product. */
 void base_product(const char *weights, int format, int64_t outputs, int64_t inputs, const float *bias, const float *x,
-                  int64_t x_stride, int64_t rows, float *y, float *scratch, int threads) {
+                  int64_t x_stride, int64_t rows, float *y, float *scratch, const int64_t *plan,
+                  const int64_t *plan_rows, int64_t layer, float *hidden, int threads) {
     const int64_t tiles = (outputs + WIDTH - 1) / WIDTH;
     const int64_t groups = (rows + ROWS - 1) / ROWS; /* of rows, of nearly equal sizes */
     (void)threads;
@@ -192,6 +195,9 @@ void base_product(const char *weights, int format, int64_t outputs, int64_t inpu
                         scratch[first * inputs + k * rn + r] = x[(first + r) * x_stride + k];
             }
             inner = scratch;
+        }
+        if (plan) lora_dots(plan, plan_rows, layer, x, x_stride, inputs, hidden, me, all);
+        if (rows > 1) {
 #pragma omp barrier
         }
         const int paired = rows <= PAIRED_ROWS;
@@ -209,6 +215,10 @@ void base_product(const char *weights, int format, int64_t outputs, int64_t inpu
                            y + (first + r) * outputs + t * WIDTH);
             }
             t += tn;
+        }
+        if (plan) {
+#pragma omp barrier
+            lora_update(plan, plan_rows, layer, y, outputs, hidden, me, all);
         }
     }
 }

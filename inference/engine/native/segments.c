@@ -11,7 +11,7 @@
  * A is (layers, sum of ranks, inputs). B of one layer is, member after member, tiles of TILE output columns,
  * (ceil(outputs / TILE), rank, TILE), zero beyond the last column. Pointers are addresses of floats.
  */
-#include "vectors.h"
+#include "segments.h"
 
 #define TILE 64
 #define VECTORS (TILE / LANES)
@@ -78,69 +78,83 @@ static void update_any(int yn, const float *b, int64_t rank, int64_t width, cons
     }
 }
 
-/* x (.., x_stride) and y (.., y_stride) by row; `scratch` holds sum over segments of entries times total rank. */
-void lora_apply(const int64_t *plan, const int64_t *rows, int64_t layer, const float *x, int64_t x_stride,
-                int64_t inputs, float *y, int64_t y_stride, float *scratch, int threads) {
+/* A thread's share of the hidden values x A', into `scratch`: sum over segments of entries times total rank. */
+void lora_dots(const int64_t *plan, const int64_t *rows, int64_t layer, const float *x, int64_t x_stride,
+               int64_t inputs, float *scratch, int64_t me, int64_t all) {
+    const int64_t segments = plan[0], members = plan[1];
+    const int64_t *first = plan + 2 + members;
+    const int64_t words = 6 + members;
+    int64_t unit = 0;
+    float *hidden = scratch;
+    for (int64_t s = 0; s < segments; s++) {
+        const int64_t *seg = first + s * words;
+        int64_t count = seg[5], total = 0;
+        const int64_t *mine = rows + seg[4];
+        for (int64_t m = 0; m < members; m++) total += seg[6 + m];
+        const float *a = (const float *)(intptr_t)seg[0] + layer * seg[1];
+        for (int64_t r = 0; r < total; r += A_ROWS) {
+            if (unit++ % all != me) continue;
+            int an = total - r < A_ROWS ? (int)(total - r) : A_ROWS;
+            for (int64_t n = 0; n < count; n += 4) {
+                int xn = count - n < 4 ? (int)(count - n) : 4;
+                const float *xs[4];
+                float *hs[4];
+                for (int i = 0; i < xn; i++) {
+                    xs[i] = x + mine[n + i] * x_stride;
+                    hs[i] = hidden + (n + i) * total + r;
+                }
+                dots_any(an, xn, a + r * inputs, inputs, xs, hs);
+            }
+        }
+        hidden += count * total;
+    }
+}
+
+/* A thread's share of y += hidden B; every thread's lora_dots must be done. */
+void lora_update(const int64_t *plan, const int64_t *rows, int64_t layer, float *y, int64_t y_stride,
+                 const float *scratch, int64_t me, int64_t all) {
     const int64_t segments = plan[0], members = plan[1];
     const int64_t *outputs = plan + 2, *first = outputs + members;
     const int64_t words = 6 + members;
+    const float *hidden = scratch;
+    int64_t unit = 0;
+    for (int64_t s = 0; s < segments; s++) {
+        const int64_t *seg = first + s * words;
+        int64_t count = seg[5], total = 0, column = 0, done = 0;
+        const int64_t *mine = rows + seg[4];
+        for (int64_t m = 0; m < members; m++) total += seg[6 + m];
+        const float *b = (const float *)(intptr_t)seg[2] + layer * seg[3];
+        for (int64_t m = 0; m < members; m++) {
+            int64_t rank = seg[6 + m];
+            for (int64_t c = 0; c < outputs[m]; c += TILE, b += rank * TILE) {
+                if (rank == 0 || unit++ % all != me) continue;
+                int64_t width = outputs[m] - c < TILE ? outputs[m] - c : TILE;
+                for (int64_t n = 0; n < count; n += 4) {
+                    int yn = count - n < 4 ? (int)(count - n) : 4;
+                    const float *hs[4];
+                    float *ys[4];
+                    for (int i = 0; i < yn; i++) {
+                        hs[i] = hidden + (n + i) * total + done;
+                        ys[i] = y + mine[n + i] * y_stride + column + c;
+                    }
+                    update_any(yn, b, rank, width, hs, ys);
+                }
+            }
+            column += outputs[m];
+            done += rank;
+        }
+        hidden += count * total;
+    }
+}
+
+/* Both, for a product that is not ours; x (.., x_stride) and y (.., y_stride) by row. */
+void lora_apply(const int64_t *plan, const int64_t *rows, int64_t layer, const float *x, int64_t x_stride,
+                int64_t inputs, float *y, int64_t y_stride, float *scratch, int threads) {
     (void)threads;
 #pragma omp parallel num_threads(threads)
     {
-        const int64_t me = this_thread(), all = all_threads();
-        int64_t unit = 0;
-        float *hidden = scratch;
-        for (int64_t s = 0; s < segments; s++) {
-            const int64_t *seg = first + s * words;
-            int64_t count = seg[5], total = 0;
-            const int64_t *mine = rows + seg[4];
-            for (int64_t m = 0; m < members; m++) total += seg[6 + m];
-            const float *a = (const float *)(intptr_t)seg[0] + layer * seg[1];
-            for (int64_t r = 0; r < total; r += A_ROWS) {
-                if (unit++ % all != me) continue;
-                int an = total - r < A_ROWS ? (int)(total - r) : A_ROWS;
-                for (int64_t n = 0; n < count; n += 4) {
-                    int xn = count - n < 4 ? (int)(count - n) : 4;
-                    const float *xs[4];
-                    float *hs[4];
-                    for (int i = 0; i < xn; i++) {
-                        xs[i] = x + mine[n + i] * x_stride;
-                        hs[i] = hidden + (n + i) * total + r;
-                    }
-                    dots_any(an, xn, a + r * inputs, inputs, xs, hs);
-                }
-            }
-            hidden += count * total;
-        }
+        lora_dots(plan, rows, layer, x, x_stride, inputs, scratch, this_thread(), all_threads());
 #pragma omp barrier
-        hidden = scratch;
-        unit = 0;
-        for (int64_t s = 0; s < segments; s++) {
-            const int64_t *seg = first + s * words;
-            int64_t count = seg[5], total = 0, column = 0, done = 0;
-            const int64_t *mine = rows + seg[4];
-            for (int64_t m = 0; m < members; m++) total += seg[6 + m];
-            const float *b = (const float *)(intptr_t)seg[2] + layer * seg[3];
-            for (int64_t m = 0; m < members; m++) {
-                int64_t rank = seg[6 + m];
-                for (int64_t c = 0; c < outputs[m]; c += TILE, b += rank * TILE) {
-                    if (rank == 0 || unit++ % all != me) continue;
-                    int64_t width = outputs[m] - c < TILE ? outputs[m] - c : TILE;
-                    for (int64_t n = 0; n < count; n += 4) {
-                        int yn = count - n < 4 ? (int)(count - n) : 4;
-                        const float *hs[4];
-                        float *ys[4];
-                        for (int i = 0; i < yn; i++) {
-                            hs[i] = hidden + (n + i) * total + done;
-                            ys[i] = y + mine[n + i] * y_stride + column + c;
-                        }
-                        update_any(yn, b, rank, width, hs, ys);
-                    }
-                }
-                column += outputs[m];
-                done += rank;
-            }
-            hidden += count * total;
-        }
+        lora_update(plan, rows, layer, y, y_stride, scratch, this_thread(), all_threads());
     }
 }

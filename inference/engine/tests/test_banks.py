@@ -15,6 +15,7 @@ from inference.engine.adapter_file import finite
 from inference.engine.config import EngineConfig
 from inference.engine.lora import AdapterRows, AdapterWeights, Kind, LoraBank
 from inference.engine.native import library
+from inference.engine.products import NativeProduct
 from inference.engine.runner import Runner
 from inference.engine.segments import SegmentBank
 from inference.engine.stacked import StackedBank
@@ -106,6 +107,27 @@ def test_a_freed_adapters_memory_is_not_read_again(kernel: Any) -> None:
         assert torch.allclose(results[-1].double(), expected(kind, {"a": plain}, ["a", "a"], x, y, 0), atol=1e-3)
         bank.remove("a")
     assert not torch.allclose(results[0], results[1])
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    rows=st.lists(st.sampled_from([None, "a", "b"]), min_size=1, max_size=30), inputs=st.integers(1, 70),
+    outs=st.lists(st.integers(1, 90), min_size=1, max_size=3), seed=st.integers(0, 9),
+)  # fmt: skip
+def test_a_product_that_adds_the_update_itself_equals_both_in_turn(
+    kernel: Any, rows: list[str | None], inputs: int, outs: list[int], seed: int
+) -> None:
+    torch.manual_seed(seed)
+    kind = Kind("k", tuple("mno"[: len(outs)]), inputs, tuple(outs), layers=LAYERS)
+    bank = SegmentBank({"k": kind}, kernel)
+    for name, rank in (("a", 3), ("b", 9)):
+        bank.add(bank.pack(weights(name, kind, [rank, 0, 2 * rank][: len(outs)])))
+    bank.prepare(rows, [0])
+    product = NativeProduct(torch.randn(sum(outs), inputs), torch.randn(sum(outs)), kernel)
+    x = torch.randn(len(rows), inputs)
+    for layer in range(LAYERS):
+        wanted = bank.apply("k", layer, x, product(x))
+        assert torch.equal(product(x, bank.update("k", layer)), wanted)
 
 
 def test_the_bytes_of_an_adapter_come_back(kernel: Any) -> None:
