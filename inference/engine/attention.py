@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention as sdpa
 
 from .errors import EngineError
-from .native.library import Native
+from .native.library import HEADS, Native
 
 NAME = "loraportal"
 # Arguments that say nothing about the result here. Any other that is not None means mathematics we do not have.
@@ -207,7 +207,7 @@ class StepAttention:
             query.data_ptr(), query.stride(1), query.stride(2), keys.data_ptr(), values.data_ptr(),
             self.slots.data_ptr(), self.lengths.data_ptr(), rows, heads, keys.shape[2], size, values.shape[3],
             self.cache.length, window or 0, size**-0.5 if scale is None else scale, out.data_ptr(),
-            native.scratch(4 * self.room * self.threads), self.room, self.threads,
+            native.scratch(HEADS * self.room * self.threads), self.room, self.threads,
         )  # fmt: skip
 
     def attend(

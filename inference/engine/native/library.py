@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 SOURCES = tuple(Path(__file__).with_name(name) for name in ("segments.c", "products.c", "attention.c"))
 HEADERS = tuple(Path(__file__).with_name(name) for name in ("vectors.h", "segments.h"))
 TILE = 64  # as in segments.c
+HEADS = 4  # as in attention.c
 # No -ffast-math: linked into a library, it would make the whole process flush small numbers to zero.
 FLAGS = ("-O3", "-march=native", "-std=gnu11", "-shared", "-fPIC", "-fno-math-errno")
 OPENMP = "-fopenmp"

@@ -187,11 +187,11 @@ void base_product(const char *weights, int format, int64_t outputs, int64_t inpu
     {
         const int64_t me = this_thread(), all = all_threads();
         const float *inner = x;
-        if (rows > 1) { /* a group's inputs side by side */
-            for (int64_t g = groups * me / all; g < groups * (me + 1) / all; g++) {
+        if (rows > 1) { /* a group's inputs side by side; threads share each group, since often there is only one */
+            for (int64_t g = 0; g < groups; g++) {
                 int64_t first = rows * g / groups, rn = rows * (g + 1) / groups - first;
                 for (int64_t r = 0; r < rn; r++)
-                    for (int64_t k = 0; k < inputs; k++)
+                    for (int64_t k = inputs * me / all; k < inputs * (me + 1) / all; k++)
                         scratch[first * inputs + k * rn + r] = x[(first + r) * x_stride + k];
             }
             inner = scratch;

@@ -130,6 +130,22 @@ def test_a_product_that_adds_the_update_itself_equals_both_in_turn(
         assert torch.equal(product(x, bank.update("k", layer)), wanted)
 
 
+def test_a_row_does_not_depend_on_the_batch(kernel: Any) -> None:
+    torch.manual_seed(5)
+    kind = Kind("k", ("m", "n"), 70, (64, 33), layers=LAYERS)
+    bank = SegmentBank({"k": kind}, kernel)
+    for name, rank in (("a", 3), ("b", 9)):
+        bank.add(bank.pack(weights(name, kind, [rank, 2])))
+    rows: list[str | None] = ["a", "b", "a", None, "a", "b", "a", "a"]
+    x, y = torch.randn(8, 70), torch.randn(8, 97)
+    bank.prepare(rows, [0])
+    together = bank.apply("k", 1, x, y.clone())
+    for row, digest in enumerate(rows):
+        bank.prepare([digest], [0])
+        alone = bank.apply("k", 1, x[row : row + 1], y[row : row + 1].clone())
+        assert torch.equal(alone[0], together[row])
+
+
 def test_the_bytes_of_an_adapter_come_back(kernel: Any) -> None:
     kind = Kind("k", ("m",), 64, (64,), layers=LAYERS)
     bank = SegmentBank({"k": kind}, kernel)
