@@ -69,6 +69,15 @@ def test_the_main_job_by_keyboard_alone(ready: Portal, new_page: Callable[..., A
     assert page.get_by_test_id("stat-reason").inner_text()
 
 
+def test_monitoring_of_a_loaded_engine_fits_a_phone(ready: Portal, sign_in: Callable[..., Any]) -> None:
+    assert ready.api("POST", "/api/inference/load", {"model": "first"}, timeout=ANSWER_MS / 1000).status == 200
+    page = sign_in(ready, "operator", viewport={"width": 390, "height": 844})
+    page.goto("/monitoring")
+    page.locator("[data-memory] progress").first.wait_for()
+    wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+    assert wide <= 0, f"the page is {wide} px wider than the screen"
+
+
 def test_plain_users_see_what_is_active_and_no_switches(ready: Portal, sign_in: Callable[..., Any]) -> None:
     page = sign_in(ready, "owner")
     row_of(page, "first").wait_for()
