@@ -28,16 +28,17 @@ INLINE vec choose(words mask, vec yes, vec no) { return (vec)((mask & (words)yes
 
 /* e^x of each lane for x <= 0 to about 1 ulp, never below e^-87: Cephes' expf (Moshier) with 2^n built from bits. */
 INLINE vec exponential(vec x) {
-    x = choose((words)(x < -87.0f), (vec){0} - 87.0f, x); /* this way round a NaN stays */
-    vec shifted = x * 1.44269504f + 12582912.0f; /* n + 1.5 * 2^23: its low bits are the integer n */
+    x = choose((words)(x < -87.0f), all_lanes(-87.0f), x); /* this way round a NaN stays */
+    /* n + 1.5 * 2^23: its low bits are the integer n */
+    vec shifted = madd(x, all_lanes(1.44269504f), all_lanes(12582912.0f));
     vec n = shifted - 12582912.0f;
-    vec r = x - n * 0.693359375f + n * 2.12194440e-4f;
-    vec p = r * 1.9875691500e-4f + 1.3981999507e-3f;
-    p = p * r + 8.3334519073e-3f;
-    p = p * r + 4.1665795894e-2f;
-    p = p * r + 1.6666665459e-1f;
-    p = p * r + 5.0000001201e-1f;
-    p = p * r * r + r + 1.0f;
+    vec r = madd(n, all_lanes(2.12194440e-4f), madd(n, all_lanes(-0.693359375f), x));
+    vec p = madd(r, all_lanes(1.9875691500e-4f), all_lanes(1.3981999507e-3f));
+    p = madd(p, r, all_lanes(8.3334519073e-3f));
+    p = madd(p, r, all_lanes(4.1665795894e-2f));
+    p = madd(p, r, all_lanes(1.6666665459e-1f));
+    p = madd(p, r, all_lanes(5.0000001201e-1f));
+    p = madd(p * r, r, r) + 1.0f;
     return p * (vec)(((words)shifted << 23) + 0x3f800000u);
 }
 
@@ -68,7 +69,7 @@ INLINE void score(int hn, const float *const *q, const float *k, int64_t k_step,
         int64_t i = 0;
         for (; i + LANES <= size; i += LANES) {
             vec w = load(k + i);
-            for (int n = 0; n < hn; n++) acc[n] += w * load(q[n] + i);
+            for (int n = 0; n < hn; n++) acc[n] = madd(w, load(q[n] + i), acc[n]);
         }
         for (int n = 0; n < hn; n++) {
             float total = sum(acc[n]);
@@ -88,7 +89,7 @@ INLINE void blend(int hn, const float *v, int64_t v_step, int64_t count, int64_t
         for (int64_t j = 0; j < count; j++, at += v_step)
             for (int b = 0; b < BLOCK; b++) {
                 vec w = load(at + b * LANES);
-                for (int n = 0; n < hn; n++) acc[n][b] += w * scores[n * room + j];
+                for (int n = 0; n < hn; n++) acc[n][b] = madd(w, all_lanes(scores[n * room + j]), acc[n][b]);
             }
         for (int n = 0; n < hn; n++)
             for (int b = 0; b < BLOCK; b++) store(out[n] + i + b * LANES, acc[n][b]);
@@ -98,7 +99,7 @@ INLINE void blend(int hn, const float *v, int64_t v_step, int64_t count, int64_t
         const float *at = v + i;
         for (int64_t j = 0; j < count; j++, at += v_step) {
             vec w = load(at);
-            for (int n = 0; n < hn; n++) acc[n] += w * scores[n * room + j];
+            for (int n = 0; n < hn; n++) acc[n] = madd(w, all_lanes(scores[n * room + j]), acc[n]);
         }
         for (int n = 0; n < hn; n++) store(out[n] + i, acc[n]);
     }

@@ -29,7 +29,7 @@ HEADERS = tuple(Path(__file__).with_name(name) for name in ("vectors.h", "segmen
 TILE = 64  # as in segments.c
 HEADS = 4  # as in attention.c
 # No -ffast-math: linked into a library, it would make the whole process flush small numbers to zero.
-FLAGS = ("-O3", "-march=native", "-std=gnu11", "-shared", "-fPIC", "-fno-math-errno")
+FLAGS = ("-O3", "-march=native", "-std=gnu11", "-shared", "-fPIC", "-fno-math-errno", "-ffp-contract=off")
 OPENMP = "-fopenmp"
 COMPILE_TIMEOUT = 120  # seconds
 ADDRESS, COUNT, NUMBER = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int

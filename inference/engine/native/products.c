@@ -11,21 +11,17 @@
  * in the order in which registers take them. BF16 puts two columns into one word, so that a shift and a mask widen.
  */
 #include "segments.h"
-#ifdef __F16C__
-#include <immintrin.h>
-#endif
 
 enum { BF16 = 0, FP16 = 1, FP32 = 2 };
 
-#define WIDTH 32
-#define VECTORS (WIDTH / LANES)
+#define VECTORS 2
+#define WIDTH (VECTORS * LANES)
 #if LANES == 16
 #define ROWS 12 /* rows in one pass over a tile: 24 sums, 2 weights and an input in 32 registers */
-#define PAIRED_ROWS 3 /* up to so many rows two tiles go together, or the sums would wait for each other */
 #else
-#define ROWS 3
-#define PAIRED_ROWS 1
+#define ROWS 6 /* 12 sums, 2 weights and an input in 16 registers */
 #endif
+#define PAIRED_ROWS 3 /* up to so many rows two tiles go together, or the sums would wait for each other */
 #define AHEAD 2048 /* bytes that are fetched ahead */
 
 INLINE uint32_t bits(float value) {
@@ -132,8 +128,8 @@ INLINE void block(int format, int rn, int tn, const char *w, int64_t inputs, con
                 widen(format, w + t * tile, p, &low, &high);
 #pragma GCC unroll 16
                 for (int r = 0; r < rn; r++) {
-                    sums[r][t][2 * p] += low * x[r];
-                    sums[r][t][2 * p + 1] += high * x[r];
+                    sums[r][t][2 * p] = madd(low, all_lanes(x[r]), sums[r][t][2 * p]);
+                    sums[r][t][2 * p + 1] = madd(high, all_lanes(x[r]), sums[r][t][2 * p + 1]);
                 }
             }
         }
@@ -148,13 +144,15 @@ INLINE void block(int format, int rn, int tn, const char *w, int64_t inputs, con
 
 #define CASE(format, rn, tn) \
     case ((format) * 2 + (tn) - 1) * 16 + (rn): block(format, rn, tn, w, inputs, x, y); break;
-#define ONE_TO_3(format) CASE(format, 1, 1) CASE(format, 2, 1) CASE(format, 3, 1) CASE(format, 1, 2)
+#define UP_TO_6(format) \
+    CASE(format, 1, 1) CASE(format, 2, 1) CASE(format, 3, 1) CASE(format, 4, 1) CASE(format, 5, 1) CASE(format, 6, 1) \
+    CASE(format, 1, 2) CASE(format, 2, 2) CASE(format, 3, 2)
 #if LANES == 16
 #define CASES(format) \
-    ONE_TO_3(format) CASE(format, 4, 1) CASE(format, 5, 1) CASE(format, 6, 1) CASE(format, 7, 1) CASE(format, 8, 1) \
-    CASE(format, 9, 1) CASE(format, 10, 1) CASE(format, 11, 1) CASE(format, 12, 1) CASE(format, 2, 2) CASE(format, 3, 2)
+    UP_TO_6(format) CASE(format, 7, 1) CASE(format, 8, 1) CASE(format, 9, 1) CASE(format, 10, 1) CASE(format, 11, 1) \
+    CASE(format, 12, 1)
 #else
-#define CASES(format) ONE_TO_3(format)
+#define CASES(format) UP_TO_6(format)
 #endif
 
 static void block_any(int format, int rn, int tn, const char *w, int64_t inputs, const float *x, float *y) {

@@ -24,7 +24,7 @@ INLINE void dots(int an, int xn, const float *a, int64_t inputs, const float *co
     for (; i + LANES <= inputs; i += LANES)
         for (int r = 0; r < an; r++) {
             vec w = load(a + r * inputs + i);
-            for (int n = 0; n < xn; n++) acc[r][n] += w * load(x[n] + i);
+            for (int n = 0; n < xn; n++) acc[r][n] = madd(w, load(x[n] + i), acc[r][n]);
         }
     for (int r = 0; r < an; r++)
         for (int n = 0; n < xn; n++) {
@@ -61,7 +61,7 @@ INLINE void update(int yn, const float *b, int64_t rank, int64_t width, const fl
     for (int64_t r = 0; r < rank; r++, b += TILE)
         for (int v = 0; v < VECTORS; v++) {
             vec w = load(b + v * LANES);
-            for (int n = 0; n < yn; n++) acc[n][v] += w * hidden[n][r];
+            for (int n = 0; n < yn; n++) acc[n][v] = madd(w, all_lanes(hidden[n][r]), acc[n][v]);
         }
     for (int n = 0; n < yn; n++) {
         for (int v = 0; v < VECTORS; v++) store(out[n] + v * LANES, acc[n][v]);
