@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import mmap
 import re
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,13 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from .errors import EngineError
-from .lora import AdapterRows, AdapterWeights, Kind
+from .lora import AdapterFile, AdapterPairs, Kind, Pair
 
 PREFIX = "base_model.model."
+DTYPES = {
+    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2,
+}  # fmt: skip
 NAME = re.compile(r"(?P<path>.+)\.lora_(?P<side>[AB])(?:\.default)?\.weight$")
 
 
@@ -38,11 +43,11 @@ def pattern_value(pattern: dict[str, Any], path: str, default: Any) -> Any:
 
 def read(
     folder: Path, digest: str, name: str, kinds: dict[str, Kind], places: dict[str, tuple[str, int, int]]
-) -> AdapterWeights:
-    """Read `adapter_config.json` and `adapter_model.safetensors`; tensors are fp32 on the CPU.
+) -> AdapterFile:
+    """Read `adapter_config.json` and `adapter_model.safetensors`.
 
-    Raises EngineError `adapter_load_failed`, `adapter_incompatible` or `weights_nonfinite`. Touches no shared state, so
-    that it can run beside the engine's steps.
+    Raises EngineError `adapter_load_failed` or `adapter_incompatible`. Touches no shared state, so that it can run
+    beside the engine's steps.
     """
     try:
         config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
@@ -56,15 +61,15 @@ Pairs = dict[str, dict[str, torch.Tensor]]  # module path -> {"A": (r, in), "B":
 
 
 def collect(file: Path, places: dict[str, tuple[str, int, int]]) -> Pairs:
+    """The file's matrices where they lie: views of the mapped file, read when they are copied."""
     pairs: Pairs = {}
     unknown = []
-    with safe_open(str(file), framework="pt") as tensors:
-        for key in tensors.keys():  # noqa: SIM118  (not a dict)
-            match = NAME.match(key.removeprefix(PREFIX))
-            if match is None or match["path"] not in places:
-                unknown.append(key)
-                continue
-            pairs.setdefault(match["path"], {})[match["side"]] = tensors.get_tensor(key)
+    for key, tensor in views(file).items():
+        match = NAME.match(key.removeprefix(PREFIX))
+        if match is None or match["path"] not in places:
+            unknown.append(key)
+            continue
+        pairs.setdefault(match["path"], {})[match["side"]] = tensor
     if unknown:
         raise EngineError(
             "adapter_incompatible",
@@ -76,12 +81,38 @@ def collect(file: Path, places: dict[str, tuple[str, int, int]]) -> Pairs:
     return pairs
 
 
+def views(file: Path) -> dict[str, torch.Tensor]:
+    """All tensors of a safetensors file without reading one (https://huggingface.co/docs/safetensors/index#format).
+
+    The library checks the header; its own tensors cost some 25 microseconds each, which hundreds of small matrices make
+    the larger part of a load. Raises OSError, ValueError, SafetensorError.
+    """
+    with safe_open(str(file), framework="pt"):
+        pass
+    with file.open("rb") as opened:
+        memory = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_COPY)  # torch wants what it could write to
+    start = 8 + int.from_bytes(memory[:8], "little")
+    found = {}
+    for key, entry in json.loads(memory[8:start]).items():
+        if key == "__metadata__":
+            continue
+        dtype, shape, (first, stop) = DTYPES.get(entry["dtype"]), entry["shape"], entry["data_offsets"]
+        if dtype is None:
+            raise ValueError(f"{key} holds numbers of the type {entry['dtype']}")
+        if first == stop:
+            found[key] = torch.empty(shape, dtype=dtype)
+            continue
+        count = (stop - first) // dtype.itemsize
+        found[key] = torch.frombuffer(memory, dtype=dtype, count=count, offset=start + first).view(shape)
+    return found
+
+
 def assemble(
     pairs: Pairs, config: dict[str, Any], digest: str, name: str, kinds: dict[str, Kind],
     places: dict[str, tuple[str, int, int]],
-) -> AdapterWeights:  # fmt: skip
-    """Check every pair against its place in the model and stack them by kind."""
-    plan: dict[str, dict[int, list[tuple[int, str]]]] = {}
+) -> AdapterFile:  # fmt: skip
+    """Check every pair against its place in the model and sort them by kind."""
+    made: dict[str, list[Pair]] = {}
     for path, pair in pairs.items():
         if set(pair) != {"A", "B"}:
             raise EngineError("adapter_incompatible", f"{path} has only one of its two matrices.", tensor=path, count=1)
@@ -94,38 +125,12 @@ def assemble(
             or (b.shape[0] != kinds[kind].outs[index])
         ):
             raise EngineError("adapter_incompatible", f"{path} has other shapes than the base.", tensor=path, count=1)
-        plan.setdefault(kind, {}).setdefault(layer, []).append((index, path))
-    made: dict[str, AdapterRows] = {}
-    top_rank = 0
-    for key, layers in plan.items():
-        made[key] = stack(kinds[key], layers, pairs, config)
-        top_rank = max(top_rank, *made[key].ranks)
-    return AdapterWeights(digest, name, top_rank, made)
-
-
-def finite(tensor: torch.Tensor) -> bool:
-    """Whether all values are finite numbers. One that is not makes the sum so, which a tenth of the time finds; a sum
-    of finite numbers may still overflow, so only then every value is looked at."""
-    return math.isfinite(float(tensor.sum())) or bool(torch.isfinite(tensor).all())
-
-
-def stack(
-    kind: Kind, layers: dict[int, list[tuple[int, str]]], pairs: Pairs, config: dict[str, Any]
-) -> AdapterRows:  # fmt: skip
-    """One kind's matrices over all layers; `layers` lists (member, module path) by layer."""
-    ranks = [0] * len(kind.outs)
-    for members in layers.values():
-        for index, path in members:
-            ranks[index] = max(ranks[index], pairs[path]["A"].shape[0])
-    starts = [sum(ranks[:index]) for index in range(len(ranks))]
-    a_all = torch.zeros(kind.layers, sum(ranks), kind.inputs)
-    b_all = [torch.zeros(kind.layers, rank, out) for rank, out in zip(ranks, kind.outs, strict=True)]
-    for layer, members in layers.items():
-        for index, path in members:
-            a, b = pairs[path]["A"], pairs[path]["B"]
-            rank = a.shape[0]
-            a_all[layer, starts[index] : starts[index] + rank] = a
-            b_all[index][layer, :rank] = b.float().t() * scaling(config, path, rank)
-    if not all(finite(tensor) for tensor in (a_all, *b_all)):
-        raise EngineError("weights_nonfinite", "The adapter holds values that are not finite numbers.")
-    return AdapterRows(tuple(ranks), a_all, b_all)
+        made.setdefault(kind, []).append(Pair(layer, index, a, b, scaling(config, path, a.shape[0])))
+    sorted_pairs = {}
+    for key, found in made.items():
+        ranks = [0] * len(kinds[key].outs)
+        for one in found:
+            ranks[one.member] = max(ranks[one.member], one.a.shape[0])
+        sorted_pairs[key] = AdapterPairs(tuple(ranks), found)
+    top_rank = max(max(found.ranks) for found in sorted_pairs.values())
+    return AdapterFile(digest, name, top_rank, sorted_pairs)

@@ -17,6 +17,7 @@ from .config import EngineConfig
 from .delivery import Delivery
 from .errors import EngineError
 from .loading import AdapterLoader, Failure
+from .pace import ProofPace
 from .protocol import AdapterSpec, BaseSpec, Event, Stage
 from .queue import FairQueue
 from .rows import BaseInfo, BaseRunner
@@ -28,7 +29,7 @@ logger = logging.getLogger(__name__)
 IDLE_WAIT = 0.25  # seconds between looks at the clock when there is nothing to do
 QUEUED_EVERY = 0.5  # seconds between position updates
 SNAPSHOT_EVERY = 0.25  # seconds between status snapshots for the heartbeat
-PROOF_CHUNK = 20  # probe tokens in a step that others wait for: two such steps prove an adapter
+ALL_AT_ONCE = 2**30  # probe tokens in a step that nobody waits for
 
 
 @dataclass
@@ -64,6 +65,7 @@ class Engine:
         self.residency = Residency(self.config.adapter_bytes)
         self.loader = AdapterLoader(self.runner, self.residency, self.clock)
         self.delivery = Delivery(self.send)
+        self.pace = ProofPace()
         self.arrivals: dict[str, Arrival] = {}  # every request that has not ended
         self.jobs: list[LoadJob] = []
         self.evictions: list[tuple[str, str]] = []  # (command id, digest), waiting for sequences to end
@@ -262,6 +264,7 @@ class Engine:
             self.loading = None
             self.state = "ready" if self.info is not None else "empty"
         self.scheduler.reset_slots(self.info.slots)
+        self.pace = ProofPace()
         seconds = self.clock() - started
         for sequence in self.queue:
             if sequence.base_key == spec["key"]:
@@ -382,14 +385,17 @@ class Engine:
         chunks = self.scheduler.plan()
         if not chunks and not self.loader.proving:
             return
+        started = self.clock()
         try:
-            result = self.runner.step(chunks, PROOF_CHUNK if chunks else 2**30)
+            result = self.runner.step(chunks, self.pace.budget() if chunks else ALL_AT_ONCE)
         except EngineError as error:
             self.step_failed(error)
             return
         self.steps += 1
         self.failures_in_row = 0
         now = self.clock()
+        if chunks and all(chunk.stop - chunk.start == 1 for chunk in chunks):
+            self.learn_pace(result.probed, now - started)
         assert self.info is not None  # noqa: S101  (for the type checker)
         for chunk, choice in zip(chunks, result.choices, strict=True):
             self.scheduler.computed(chunk)
@@ -410,6 +416,12 @@ class Engine:
                        "seconds": round(seconds, 4)})  # fmt: skip
             if failure is not None:
                 self.adapter_failed(failure)
+
+    def learn_pace(self, probed: int, seconds: float) -> None:
+        if probed:
+            self.pace.probed(probed, seconds)
+        elif not self.loader.futures:  # reading beside the steps slows them
+            self.pace.decoded(seconds)
 
     def step_failed(self, error: EngineError) -> None:
         """Out of memory ends the youngest running request and spares the rest; anything else ends them all."""

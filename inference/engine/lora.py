@@ -11,9 +11,11 @@ Two banks apply it: `segments.py` by a native kernel on a CPU, `stacked.py` by t
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from torch import Tensor
+
+from .errors import EngineError
 
 
 @dataclass
@@ -38,37 +40,51 @@ class Kind:
         return [slice(end - out, end) for end, out in zip(ends, self.outs, strict=True)]
 
 
-@dataclass
-class AdapterRows:
-    """One adapter's matrices of one kind.
+class Pair(NamedTuple):
+    """The two matrices of one linear layer as the file has them: a (rank, in), b (out, rank), of any float type."""
 
-    `a` is (layers, sum of ranks, in), member after member; `b[m]` is (layers, ranks[m], outs[m]) with the scaling in
-    it. A layer of smaller rank ends in zeros; a member that the adapter leaves alone has rank 0.
-    """
+    layer: int
+    member: int
+    a: Tensor
+    b: Tensor
+    scale: float
+
+
+@dataclass
+class AdapterPairs:
+    """One adapter's pairs of one kind. `ranks` are each member's largest over the layers, 0 where the adapter leaves
+    the member alone."""
 
     ranks: tuple[int, ...]
-    a: Tensor
-    b: list[Tensor]
-
-    @property
-    def bytes(self) -> int:
-        return self.a.nbytes + sum(part.nbytes for part in self.b)
+    pairs: list[Pair]
 
 
 @dataclass
-class AdapterWeights:
-    """A loaded adapter. `packed` is what its bank made of `kinds`, which is empty from then on."""
+class AdapterFile:
+    """An adapter as it was read; its tensors may be views of the mapped file."""
 
     digest: str
     name: str
     rank: int
-    kinds: dict[str, AdapterRows]
-    packed: dict[str, Packed] | None = None
+    kinds: dict[str, AdapterPairs]
+
+
+@dataclass
+class AdapterWeights:
+    """An adapter in its bank's own form, by kind."""
+
+    digest: str
+    name: str
+    rank: int
+    kinds: dict[str, Packed]
 
     @property
     def bytes(self) -> int:
-        parts = self.packed if self.packed is not None else self.kinds
-        return sum(rows.bytes for rows in parts.values())
+        return sum(packed.bytes for packed in self.kinds.values())
+
+
+def nonfinite() -> EngineError:
+    return EngineError("weights_nonfinite", "The adapter holds values that are not finite numbers.")
 
 
 class Packed(Protocol):
@@ -84,8 +100,10 @@ class LoraBank(Protocol):
     kinds: dict[str, Kind]
     resident: dict[str, AdapterWeights]
 
-    def pack(self, weights: AdapterWeights) -> AdapterWeights:
-        """Bring a read adapter into the bank's form; runs beside the steps and touches no shared state."""
+    def pack(self, read: AdapterFile) -> AdapterWeights:
+        """Bring a read adapter into the bank's form; runs beside the steps and touches no shared state.
+
+        Raises EngineError `weights_nonfinite`."""
         ...
 
     def add(self, weights: AdapterWeights) -> None:

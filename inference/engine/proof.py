@@ -6,7 +6,8 @@ the share of positions whose most likely token differs. An adapter whose every l
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import math
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -34,38 +35,54 @@ def probe_tokens(tokenizer: Any, limit: int) -> tuple[list[int], int]:
     return tokens, max(0, len(tokens) - 16)
 
 
-@dataclass
 class Prober:
-    """The base's logprobs over the probe, and the proof under way."""
+    """What the base says to the probe, and the proof under way.
 
-    tokens: list[int]
-    first: int
-    reference: Tensor  # (positions, vocabulary) logits of the base
-    tolerance: float  # relative difference of logits that rounding alone may cause
-    done: int = 0  # probe tokens that the adapter has computed
-    collected: list[Tensor] = field(default_factory=list)
+    Sequences wait while rows are compared, so whatever concerns the base alone is computed once, when it is loaded.
+    """
+
+    def __init__(self, tokens: list[int], first: int, reference: Tensor, tolerance: float) -> None:
+        """`reference` (positions, vocabulary): logits of the base from token `first` on. `tolerance`: the difference of
+        logits, relative to the largest, that rounding alone may cause."""
+        self.tokens = tokens
+        self.first = first
+        self.tolerance = tolerance
+        self.reference = reference.float()
+        self.probabilities = torch.softmax(self.reference, dim=-1)
+        self.normaliser = torch.logsumexp(self.reference, dim=-1)
+        self.best = self.reference.argmax(dim=-1)
+        self.largest = max(1e-9, float(self.reference.abs().max()))
+        self.start()
 
     def start(self) -> None:
-        self.done = 0
-        self.collected = []
+        self.done = 0  # probe tokens that the adapter has computed
+        self.compared = 0  # positions whose logits were compared
+        self.divergence = self.gap = 0.0
+        self.changed = 0
 
     def wanted(self, start: int, stop: int) -> list[int]:
         """Positions of a chunk whose logits are compared."""
         return [position for position in range(start, stop) if position >= self.first]
 
+    def compare(self, logits: Tensor) -> None:
+        """Take the adapter's logits (positions, vocabulary) of the next positions that were wanted."""
+        logits = logits.float()
+        mine = slice(self.compared, self.compared + logits.shape[0])
+        self.compared = mine.stop
+        apart = self.reference[mine] - logits
+        # KL(p || q) = sum p (log p - log q); logits are log probabilities but for their normalisers.
+        kl = torch.linalg.vecdot(self.probabilities[mine], apart)
+        kl += torch.logsumexp(logits, dim=-1) - self.normaliser[mine]
+        self.divergence += float(kl.sum())
+        self.changed += int((logits.argmax(dim=-1) != self.best[mine]).sum())
+        gap = float(apart.abs_().amax())
+        self.gap = gap if math.isnan(gap) else max(self.gap, gap)  # once NaN, always NaN
+
     def verdict(self) -> Proof:
-        return compare(self.reference, torch.cat(self.collected), self.tolerance)
-
-
-def compare(base: Tensor, adapted: Tensor, tolerance: float) -> Proof:
-    """Judge logits (positions, vocabulary) of the adapter against the base's."""
-    if not bool(torch.isfinite(adapted).all()):
-        return Proof(False, "weights_nonfinite", "The adapter's answers are not finite numbers.", 0.0, 0.0)
-    p, q = torch.log_softmax(base.float(), dim=-1), torch.log_softmax(adapted.float(), dim=-1)
-    kl = float((p.exp() * (p - q)).sum(dim=-1).mean().clamp(min=0.0))
-    changed = float((base.argmax(dim=-1) != adapted.argmax(dim=-1)).float().mean())
-    # The base's rows beside an adapter's differ by rounding; a trained adapter lies orders of magnitude above.
-    spread = float((base - adapted).abs().max()) / max(1e-9, float(base.abs().max()))
-    if spread < tolerance:
-        return Proof(False, "no_effect", "The adapter changes no answer: its update is zero.", kl, changed)
-    return Proof(True, "", "", kl, changed)
+        if not math.isfinite(self.gap):
+            return Proof(False, "weights_nonfinite", "The adapter's answers are not finite numbers.", 0.0, 0.0)
+        kl, changed = max(0.0, self.divergence / self.compared), self.changed / self.compared
+        # The base's rows beside an adapter's differ by rounding; a trained adapter lies orders of magnitude above.
+        if self.gap / self.largest < self.tolerance:
+            return Proof(False, "no_effect", "The adapter changes no answer: its update is zero.", kl, changed)
+        return Proof(True, "", "", kl, changed)

@@ -45,10 +45,12 @@ class ProofResult:
 
 @dataclass
 class StepResult:
-    """`choices[i]` belongs to chunk i and is None where the chunk did not reach its sequence's end."""
+    """`choices[i]` belongs to chunk i and is None where the chunk did not reach its sequence's end. `probed` counts the
+    tokens of a proof that the step took along; `proof` is there once that proof has ended."""
 
     choices: list[Choice | None] = field(default_factory=list)
     proof: ProofResult | None = None
+    probed: int = 0
 
 
 class Progress(Protocol):

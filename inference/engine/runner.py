@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from . import adapter_file, linear, loader, memory, prompts
+from . import adapter_file, linear, loader, memory, norms, prompts
 from .attention import DecodeRows, KVCache, PromptRows, StepAttention
 from .config import EngineConfig
 from .constrain import Constraints
@@ -116,6 +117,8 @@ class Runner:
         installed = linear.install(
             model, seen, len(probe[:PROBE]), 1, lambda: self.bank, native, lambda done: progress("packing", done)
         )
+        if native is not None:
+            norms.install(model, native)
         self.places = installed.places
         size = installed.bytes + sum(parameter.nbytes for parameter in model.parameters())
         del seen
@@ -301,8 +304,9 @@ class Runner:
             if chunk.last:
                 logit_rows.append(len(tokens) - 1)
                 asked.append(index)
+        before = len(tokens)
         probe_rows = self._add_probe(proof_budget, tokens, adapters, prompt_rows, logit_rows)
-        result = StepResult([None] * len(chunks))
+        result = StepResult([None] * len(chunks), probed=len(tokens) - before)
         if not logit_rows:
             logit_rows.append(len(tokens) - 1)  # the model wants at least one row
             self._forward(tokens, decode, prompt_rows, adapters, logit_rows)
@@ -313,7 +317,7 @@ class Runner:
             result.choices[index] = self._choice(chunks[index].sequence, sampled)
         if self.proving is not None and self.prober is not None:
             if probe_rows:
-                self.prober.collected.append(logits[len(asked) :].float())
+                self.prober.compare(logits[len(asked) :])
             if self.prober.done == len(self.prober.tokens):
                 verdict = self.prober.verdict()
                 result.proof = ProofResult(
@@ -330,7 +334,8 @@ class Runner:
         if self.proving is None or self.prober is None or self.cache is None or budget < 1:
             return 0
         start = self.prober.done
-        size = min(max(2, budget), len(self.prober.tokens) - start)
+        left = len(self.prober.tokens) - start
+        size = math.ceil(left / math.ceil(left / max(2, budget)))  # pieces of one size, as few as the budget allows
         stop = start + size
         prompts_.append(PromptRows(len(tokens), size, self.cache.slots - 1, start))
         wanted = self.prober.wanted(start, stop)

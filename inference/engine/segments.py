@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .lora import AdapterRows, AdapterWeights, Kind
-from .native.library import TILE, Native
+from .lora import AdapterFile, AdapterPairs, AdapterWeights, Kind, Packed, nonfinite
+from .native.library import FORMATS, TILE, Native
 
 
 @dataclass
@@ -52,9 +52,34 @@ class SegmentBank:
         self.threads = torch.get_num_threads()
         self._planned: tuple[list[str | None], list[int]] | None = None
 
-    def pack(self, weights: AdapterWeights) -> AdapterWeights:
-        packed = {key: tiled(rows) for key, rows in weights.kinds.items()}
-        return AdapterWeights(weights.digest, weights.name, weights.rank, {}, dict(packed))
+    def pack(self, read: AdapterFile) -> AdapterWeights:
+        packed: dict[str, Packed] = {key: self._packed(self.kinds[key], found) for key, found in read.kinds.items()}
+        return AdapterWeights(read.digest, read.name, read.rank, packed)
+
+    def _packed(self, kind: Kind, found: AdapterPairs) -> PackedRows:
+        ranks = found.ranks
+        starts = [sum(ranks[:index]) for index in range(len(ranks))]
+        sizes = [rank * -(-out // TILE) * TILE for rank, out in zip(ranks, kind.outs, strict=True)]
+        made = PackedRows(
+            ranks, torch.zeros(kind.layers, sum(ranks), kind.inputs), torch.zeros(kind.layers, sum(sizes))
+        )
+        words: list[int] = []
+        kept: list[Tensor] = []  # what the words point to
+        for layer, member, a, b, _ in found.pairs:
+            if a.dtype != b.dtype or a.dtype not in FORMATS:
+                a, b = a.float(), b.float()
+            a, b = a.contiguous(), b.contiguous()
+            kept += (a, b)
+            words += (
+                a.data_ptr(), b.data_ptr(), FORMATS[a.dtype], a.shape[0], kind.inputs, kind.outs[member],
+                made.a.data_ptr() + 4 * (layer * made.a.stride(0) + starts[member] * kind.inputs),
+                made.b.data_ptr() + 4 * (layer * made.b.stride(0) + sum(sizes[:member])),
+                ranks[member],
+            )  # fmt: skip
+        items, scales = torch.tensor(words), torch.tensor([pair.scale for pair in found.pairs])
+        if not self.native.load_matrices(items.data_ptr(), scales.data_ptr(), len(found.pairs)):
+            raise nonfinite()
+        return made
 
     def add(self, weights: AdapterWeights) -> None:
         self.resident.setdefault(weights.digest, weights)
@@ -86,7 +111,7 @@ class SegmentBank:
         rows: list[int] = []
         segments = scratch = 0
         for digest, mine in users.items():
-            packed = (self.resident[digest].packed or {}).get(kind.key)
+            packed = self.resident[digest].kinds.get(kind.key)
             if not isinstance(packed, PackedRows):
                 continue  # the adapter leaves this kind alone
             a, b = packed.a, packed.b
@@ -124,14 +149,3 @@ def by_adapter(rows: list[str | None]) -> dict[str, list[int]]:
         if digest is not None:
             found.setdefault(digest, []).append(index)
     return found
-
-
-def tiled(rows: AdapterRows) -> PackedRows:
-    """B's columns in tiles of TILE, each tile's rows together, so that a thread reads memory in one run."""
-    parts = []
-    for part in rows.b:
-        layers, rank, outputs = part.shape
-        tiles = -(-outputs // TILE)
-        padded = torch.nn.functional.pad(part, (0, tiles * TILE - outputs))
-        parts.append(padded.view(layers, rank, tiles, TILE).transpose(1, 2).reshape(layers, -1))
-    return PackedRows(rows.ranks, rows.a.float().contiguous(), torch.cat(parts, dim=1).float().contiguous())

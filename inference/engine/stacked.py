@@ -13,16 +13,35 @@ A kind's matrices of all layers lie in one tensor, so an adapter enters or leave
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
+from typing import cast
 
 import torch
 from torch import Tensor
 
 from .bank import RowRanges
-from .lora import AdapterRows, AdapterWeights, Kind
+from .lora import AdapterFile, AdapterPairs, AdapterWeights, Kind, Packed, nonfinite
 from .products import ONEDNN, linear_pointwise
 
 PAUSE = 4  # steps that an adapter may sit out before it gives up its rows in the working set
+
+
+@dataclass
+class AdapterRows:
+    """One adapter's matrices of one kind.
+
+    `a` is (layers, sum of ranks, in), member after member; `b[m]` is (layers, ranks[m], outs[m]) with the scaling in
+    it. A layer of smaller rank ends in zeros.
+    """
+
+    ranks: tuple[int, ...]
+    a: Tensor
+    b: list[Tensor]
+
+    @property
+    def bytes(self) -> int:
+        return self.a.nbytes + sum(part.nbytes for part in self.b)
 
 
 @dataclass
@@ -52,11 +71,14 @@ class StackedBank:
         self.masks: dict[str, Tensor] = {}  # of the step under way: kind -> (rows, high), true where to blank
         self.version = 0  # changes whenever a working set moves to other memory
 
-    def pack(self, weights: AdapterWeights) -> AdapterWeights:
-        for rows in weights.kinds.values():
+    def pack(self, read: AdapterFile) -> AdapterWeights:
+        packed: dict[str, Packed] = {}
+        for key, found in read.kinds.items():
+            rows = stack(self.kinds[key], found)
             rows.a = rows.a.to(self.device, self.dtype)
             rows.b = [part.to(self.device, self.dtype) for part in rows.b]
-        return weights
+            packed[key] = rows
+        return AdapterWeights(read.digest, read.name, read.rank, packed)
 
     def add(self, weights: AdapterWeights) -> None:
         self.resident.setdefault(weights.digest, weights)
@@ -102,17 +124,20 @@ class StackedBank:
         working = self.sets.get(kind.key)
         if working is None:
             working = self.sets[kind.key] = self._allocate(kind, 0)
-        sizes = {digest: self.resident[digest].kinds[kind.key].a.shape[1] for digest in users}
+        sizes = {digest: self._rows(digest, kind).a.shape[1] for digest in users}
         self._make_dense(working, sizes)
         for digest in users:
             if digest in working.ranges.ranges:
                 continue
-            rows = self.resident[digest].kinds[kind.key]
+            rows = self._rows(digest, kind)
             start, stop = working.ranges.place(digest, rows.a.shape[1])
             if stop > working.capacity:
                 working = self._grow(kind, working, stop)
             self._copy(kind, working, rows, start)
         return working
+
+    def _rows(self, digest: str, kind: Kind) -> AdapterRows:
+        return cast(AdapterRows, self.resident[digest].kinds[kind.key])
 
     def _copy(self, kind: Kind, working: WorkingSet, rows: AdapterRows, start: int) -> None:
         working.a[:, start : start + rows.a.shape[1]] = rows.a
@@ -171,3 +196,24 @@ class StackedBank:
             return linear_pointwise.binary(hidden, y, b.t(), None, "add")
         hidden = torch.mm(x, a.t()).masked_fill_(mask, 0)
         return torch.addmm(y, hidden, b, out=y)
+
+
+def stack(kind: Kind, found: AdapterPairs) -> AdapterRows:
+    """All layers' matrices of a kind in fp32 on the CPU. Raises EngineError `weights_nonfinite`."""
+    ranks = found.ranks
+    starts = [sum(ranks[:index]) for index in range(len(ranks))]
+    a_all = torch.zeros(kind.layers, sum(ranks), kind.inputs)
+    b_all = [torch.zeros(kind.layers, rank, out) for rank, out in zip(ranks, kind.outs, strict=True)]
+    for layer, member, a, b, scale in found.pairs:
+        rank = a.shape[0]
+        a_all[layer, starts[member] : starts[member] + rank] = a
+        b_all[member][layer, :rank] = b.float().t() * scale
+    if not all(finite(tensor) for tensor in (a_all, *b_all)):
+        raise nonfinite()
+    return AdapterRows(ranks, a_all, b_all)
+
+
+def finite(tensor: Tensor) -> bool:
+    """Whether all values are finite numbers. One that is not makes the sum so, which a tenth of the time finds; a sum
+    of finite numbers may still overflow, so only then every value is looked at."""
+    return math.isfinite(float(tensor.sum())) or bool(torch.isfinite(tensor).all())

@@ -24,9 +24,12 @@ import torch
 
 logger = logging.getLogger(__name__)
 
-SOURCES = tuple(Path(__file__).with_name(name) for name in ("segments.c", "products.c", "attention.c"))
+SOURCES = tuple(
+    Path(__file__).with_name(name) for name in ("segments.c", "products.c", "attention.c", "norms.c", "matrices.c")
+)
 HEADERS = tuple(Path(__file__).with_name(name) for name in ("vectors.h", "segments.h"))
 TILE = 64  # as in segments.c
+FORMATS = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}  # as in matrices.c
 HEADS = 4  # as in attention.c
 # No -ffast-math: linked into a library, it would make the whole process flush small numbers to zero.
 FLAGS = ("-O3", "-march=native", "-std=gnu11", "-shared", "-fPIC", "-fno-math-errno", "-ffp-contract=off")
@@ -52,13 +55,17 @@ SIGNATURES: dict[str, tuple[tuple[Any, ...], Any]] = {
         (ADDRESS, COUNT, COUNT, ADDRESS, ADDRESS, ADDRESS, ADDRESS, COUNT, COUNT, COUNT, COUNT, COUNT, COUNT, COUNT,
          ctypes.c_float, ADDRESS, ADDRESS, COUNT, NUMBER), None,
     ),
+    "load_matrices": ((ADDRESS, ADDRESS, COUNT), NUMBER),
+    "rms_norm": ((ADDRESS, COUNT, COUNT, COUNT, ADDRESS, ctypes.c_float, ADDRESS, NUMBER), None),
 }  # fmt: skip
+
+UNLOCKED = {"load_matrices"}  # beside the engine's steps, for milliseconds
 
 
 class Native:
     """The functions of the C sources beside this file; arguments and meaning stand there.
 
-    They are called with the GIL held: most take some microseconds, less than handing it over.
+    They are called with the GIL held: most take some microseconds, less than handing it over. Not so those of UNLOCKED.
     """
 
     lora_apply: Callable[..., None]
@@ -68,11 +75,13 @@ class Native:
     base_product: Callable[..., None]
     keep_rows: Callable[..., None]
     decode_attention: Callable[..., None]
+    rms_norm: Callable[..., None]
+    load_matrices: Callable[..., int]
 
     def __init__(self, file: Path) -> None:
-        library = ctypes.PyDLL(str(file))
+        locked, unlocked = ctypes.PyDLL(str(file)), ctypes.CDLL(str(file))
         for name, (arguments, result) in SIGNATURES.items():
-            function = getattr(library, name)
+            function = getattr(unlocked if name in UNLOCKED else locked, name)
             function.argtypes, function.restype = arguments, result
             setattr(self, name, function)
         self._scratch = torch.empty(0)

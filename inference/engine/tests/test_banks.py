@@ -11,14 +11,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inference.engine.adapter_file import finite
 from inference.engine.config import EngineConfig
-from inference.engine.lora import AdapterRows, AdapterWeights, Kind, LoraBank
+from inference.engine.errors import EngineError
+from inference.engine.lora import AdapterFile, AdapterPairs, Kind, LoraBank, Pair
 from inference.engine.native import library
 from inference.engine.products import NativeProduct
 from inference.engine.runner import Runner
 from inference.engine.segments import SegmentBank
-from inference.engine.stacked import StackedBank
+from inference.engine.stacked import StackedBank, finite
 
 LAYERS = 2
 CPU = torch.device("cpu")
@@ -31,36 +31,37 @@ def kernel() -> Any:
     return found
 
 
-def weights(name: str, kind: Kind, ranks: list[int]) -> AdapterWeights:
-    rows = AdapterRows(
-        tuple(ranks),
-        torch.randn(LAYERS, sum(ranks), kind.inputs),
-        [torch.randn(LAYERS, rank, out) for rank, out in zip(ranks, kind.outs, strict=True)],
-    )
-    return AdapterWeights(name, name, max(ranks), {kind.key: rows})
+def weights(name: str, kind: Kind, ranks: list[int], dtype: torch.dtype = torch.float32) -> AdapterFile:
+    """The last layer has one rank less, where it can."""
+    pairs = []
+    for layer in range(LAYERS):
+        for member, (rank, out) in enumerate(zip(ranks, kind.outs, strict=True)):
+            own = rank - 1 if rank > 1 and layer == LAYERS - 1 else rank
+            if own:
+                a, b = torch.randn(own, kind.inputs).to(dtype), torch.randn(out, own).to(dtype)
+                pairs.append(Pair(layer, member, a, b, 0.5 + member))
+    return AdapterFile(name, name, max(ranks), {kind.key: AdapterPairs(tuple(ranks), pairs)})
 
 
-def expected(kind: Kind, adapters: dict[str, AdapterRows], rows: list[str | None], x: Any, y: Any, layer: int) -> Any:
+def expected(kind: Kind, adapters: dict[str, AdapterFile], rows: list[str | None], x: Any, y: Any, layer: int) -> Any:
     out = y.clone().double()
     for index, digest in enumerate(rows):
-        if digest is None:
-            continue
-        mine, start = adapters[digest], 0
-        for columns, rank, b in zip(kind.columns, mine.ranks, mine.b, strict=True):
-            a = mine.a[layer, start : start + rank].double()
-            out[index, columns] += (x[index].double() @ a.t()) @ b[layer].double()
-            start += rank
+        for pair in adapters[digest].kinds[kind.key].pairs if digest is not None else ():
+            if pair.layer == layer:
+                hidden = x[index].double() @ pair.a.double().t()
+                out[index, kind.columns[pair.member]] += hidden @ pair.b.double().t() * pair.scale
     return out
 
 
-def check(bank: LoraBank, kind: Kind, ranks: dict[str, list[int]], rows: list[str | None]) -> None:
-    made = {name: weights(name, kind, own) for name, own in ranks.items()}
-    plain = {name: item.kinds[kind.key] for name, item in made.items()}
+def check(
+    bank: LoraBank, kind: Kind, ranks: dict[str, list[int]], rows: list[str | None], dtype: torch.dtype = torch.float32
+) -> None:
+    made = {name: weights(name, kind, own, dtype) for name, own in ranks.items()}
     for item in made.values():
         bank.add(bank.pack(item))
     for layer in range(LAYERS):
         x, y = torch.randn(len(rows), kind.inputs), torch.randn(len(rows), kind.outputs)
-        wanted = expected(kind, plain, rows, x, y, layer)
+        wanted = expected(kind, made, rows, x, y, layer)
         bank.prepare(rows, [len(rows) - 1])
         got = bank.apply(kind.key, layer, x, y.clone())
         assert torch.allclose(got.double(), wanted, rtol=1e-4, atol=1e-4 * float(wanted.abs().max()))
@@ -86,6 +87,39 @@ def test_each_row_gets_its_own_adapters_update(
     check(StackedBank({"k": kind}, CPU, torch.float32), kind, ranks, rows)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_adapters_of_other_types_are_widened(kernel: Any, dtype: torch.dtype) -> None:
+    kind = Kind("k", ("m", "n"), 70, (100, 64), layers=LAYERS)
+    for bank in (SegmentBank({"k": kind}, kernel), StackedBank({"k": kind}, CPU, torch.float32)):
+        check(bank, kind, {"a": [3, 0], "b": [5, 9]}, ["a", None, "b", "a"], dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_every_number_of_two_bytes_is_read_as_it_is(kernel: Any, dtype: torch.dtype) -> None:
+    every = torch.arange(-(2**15), 2**15, dtype=torch.int32).to(torch.int16).view(dtype)
+    every = every[every.isfinite()]
+    kind = Kind("k", ("m",), every.numel(), (1,), layers=1)
+    found = AdapterPairs((1,), [Pair(0, 0, every[None], torch.ones(1, 1, dtype=dtype), 1.0)])
+    packed = SegmentBank({"k": kind}, kernel).pack(AdapterFile("a", "a", 1, {"k": found})).kinds["k"]
+    assert torch.equal(packed.a[0, 0], every.float())  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("native", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("side", ["a", "b"])
+def test_a_value_that_is_not_finite_is_found(
+    kernel: Any, native: bool, dtype: torch.dtype, bad: float, side: str
+) -> None:
+    kind = Kind("k", ("m",), 70, (100,), layers=LAYERS)
+    bank: LoraBank = SegmentBank({"k": kind}, kernel) if native else StackedBank({"k": kind}, CPU, torch.float32)
+    read = weights("a", kind, [3], dtype)
+    getattr(read.kinds["k"].pairs[1], side)[-1, -1] = bad
+    with pytest.raises(EngineError) as refused:
+        bank.pack(read)
+    assert refused.value.code == "weights_nonfinite" and bank.bytes == 0
+
+
 def test_more_threads_than_work_give_the_same(kernel: Any) -> None:
     kind = Kind("k", ("m",), 64, (64,), layers=LAYERS)
     bank = SegmentBank({"k": kind}, kernel)
@@ -100,11 +134,10 @@ def test_a_freed_adapters_memory_is_not_read_again(kernel: Any) -> None:
     x, y = torch.randn(2, 32), torch.zeros(2, 32)
     results = []
     for made in (first, second):
-        plain = made.kinds["k"]
         bank.add(bank.pack(made))
         bank.prepare(["a", "a"], [1])
         results.append(bank.apply("k", 0, x, y.clone()))
-        assert torch.allclose(results[-1].double(), expected(kind, {"a": plain}, ["a", "a"], x, y, 0), atol=1e-3)
+        assert torch.allclose(results[-1].double(), expected(kind, {"a": made}, ["a", "a"], x, y, 0), atol=1e-3)
         bank.remove("a")
     assert not torch.allclose(results[0], results[1])
 
