@@ -32,7 +32,7 @@ from .stacked import StackedBank
 from .support import check_interface, refused, trace_layers
 
 RESERVE = 512 * 2**20  # bytes kept free for activations and the tokenizer
-PROBE_LIMIT = 40  # tokens of the probe that proves exactness and effect
+PROBE_LIMIT = 32  # tokens of the probe that proves exactness and effect
 PROBE = 12  # tokens of the run that traces the linear layers
 # How far our logits may lie from the model's own, relative to the largest: rounding, not mathematics.
 TOLERANCE = {"fp32": 1e-4, "bf16": 3e-2, "nf4": 5e-2}

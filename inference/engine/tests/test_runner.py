@@ -103,6 +103,25 @@ def test_an_adapter_of_other_shapes_is_refused_by_name(llama: Family, tmp_path: 
     assert d.ended("gone")["code"] == "adapter_load_failed"  # type: ignore[index]
 
 
+@pytest.mark.parametrize(
+    ("change", "said"), [("integers", "I64"), ("cut", "cannot be read"), ("empty", "cannot be read")]
+)
+def test_a_file_that_cannot_be_read_says_why(llama: Family, tmp_path: Path, change: str, said: str) -> None:
+    folder = tmp_path / "x"
+    shutil.copytree(llama.adapters["plain"], folder)
+    file = folder / "adapter_model.safetensors"
+    if change == "integers":
+        save_file({name: tensor.long() for name, tensor in load_file(file).items()}, file)
+    else:
+        file.write_bytes(file.read_bytes()[:-1] if change == "cut" else b"")
+    d = driver()
+    d.generate("r", base("t", llama.base), adapter("x", folder))
+    d.finish("r")
+    error = d.ended("r")
+    assert error is not None and error["code"] == "adapter_load_failed" and said in error["message"]
+    assert d.runner.bank.resident == {} and not d.engine.loader.busy()
+
+
 def nothing_left(bank: Any) -> bool:
     if isinstance(bank, SegmentBank):
         return not bank.plans
