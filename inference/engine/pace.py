@@ -7,7 +7,7 @@ model, the machine and the batch, so it is measured as it goes: the usual step, 
 from __future__ import annotations
 
 GRACE = 0.02  # seconds
-SHARE = 0.9  # of what is allowed, since no step is like the one before
+SHARE = 0.7  # of what is allowed, since no step is like the one before
 FIRST = 8  # probe tokens in a step before anything is known
 LEAST = 4
 MEMORY = 0.8  # weight of the past in what a usual step takes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from inference.engine.pace import FIRST, GRACE, LEAST, ProofPace
+from inference.engine.pace import FIRST, GRACE, LEAST, SHARE, ProofPace
 
 
 @pytest.mark.parametrize("usual", [0.005, 0.03, 0.3, 2.0])
@@ -17,7 +17,7 @@ def test_no_step_takes_longer_than_one_more_and_the_grace(usual: float, token: f
         size = pace.budget()
         assert size * token <= usual + GRACE or size in {FIRST, LEAST}
         pace.probed(size, usual + size * token)
-    assert pace.budget() == pytest.approx(max(LEAST, 0.9 * (usual + GRACE) / token), abs=1.5)
+    assert pace.budget() == pytest.approx(max(LEAST, SHARE * (usual + GRACE) / token), abs=1.5)
 
 
 def test_it_follows_the_batch() -> None:
