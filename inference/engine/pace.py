@@ -1,7 +1,8 @@
 """How much of a proof goes into a step that others wait for.
 
-A proof may make a step longer by the time of one more step and GRACE. How many probe tokens that are depends on the
-model, the machine and the batch, so it is measured as it goes: the usual step, and what a probe token adds to it.
+A proof may make a step longer by the time of one more step and GRACE, and its pieces aim at SHARE of that. How many
+probe tokens that are depends on the model, the machine and the batch, so it is measured as it goes: the usual step, and
+what a probe token adds to it.
 """
 
 from __future__ import annotations
@@ -24,9 +25,9 @@ class ProofPace:
 
     def probed(self, tokens: int, seconds: float) -> None:
         """The same with a piece of a proof."""
-        if self.usual is None:
-            return
-        added = max(0.0, seconds - self.usual) / tokens
+        if self.usual is None or seconds <= self.usual:
+            return  # the batch has become smaller meanwhile: nothing is learnt about the proof
+        added = (seconds - self.usual) / tokens
         self.token = added if self.token is None else (self.token + added) / 2
 
     def budget(self) -> int:

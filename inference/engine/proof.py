@@ -79,6 +79,9 @@ class Prober:
         self.gap = gap if math.isnan(gap) else max(self.gap, gap)  # once NaN, always NaN
 
     def verdict(self) -> Proof:
+        """Raises RuntimeError where positions are missing."""
+        if self.compared != self.reference.shape[0]:
+            raise RuntimeError(f"{self.compared} of {self.reference.shape[0]} positions were compared")
         if not math.isfinite(self.gap):
             return Proof(False, "weights_nonfinite", "The adapter's answers are not finite numbers.", 0.0, 0.0)
         kl, changed = max(0.0, self.divergence / self.compared), self.changed / self.compared

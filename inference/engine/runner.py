@@ -270,13 +270,10 @@ class Runner:
         """One step; raises EngineError `out_of_memory` or `internal_error`, after which it may be tried again."""
         try:
             return self._step(chunks, proof_budget)
-        except (torch.OutOfMemoryError, MemoryError) as error:
-            raise EngineError("out_of_memory", "Memory ran out during a step.") from error
-        except RuntimeError as error:
-            # PyTorch has no type for a failed allocation on the CPU.
-            if "not enough memory" in str(error) or "can't allocate memory" in str(error):
-                raise EngineError("out_of_memory", "Memory ran out during a step.") from error
-            raise EngineError("internal_error", f"A step failed: {error}") from error
+        except (RuntimeError, MemoryError) as error:
+            if self.proving is not None and self.prober is not None:
+                self.prober.start()  # what the failed step left of the proof in its slot is not to be trusted
+            raise step_error(error) from error
 
     @torch.inference_mode()
     def _step(self, chunks: list[Chunk], proof_budget: int) -> StepResult:
@@ -425,3 +422,12 @@ class Runner:
             "device_used": total - free,
             "device_total": total,
         }
+
+
+def step_error(error: RuntimeError | MemoryError) -> EngineError:
+    # PyTorch has no type for a failed allocation on the CPU.
+    said = str(error)
+    full = isinstance(error, torch.OutOfMemoryError | MemoryError)
+    if full or "not enough memory" in said or "can't allocate memory" in said:
+        return EngineError("out_of_memory", "Memory ran out during a step.")
+    return EngineError("internal_error", f"A step failed: {error}")

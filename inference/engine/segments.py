@@ -61,7 +61,9 @@ class SegmentBank:
         starts = [sum(ranks[:index]) for index in range(len(ranks))]
         sizes = [rank * -(-out // TILE) * TILE for rank, out in zip(ranks, kind.outs, strict=True)]
         made = PackedRows(
-            ranks, torch.zeros(kind.layers, sum(ranks), kind.inputs), torch.zeros(kind.layers, sum(sizes))
+            ranks,
+            torch.zeros(kind.layers, sum(ranks), kind.inputs, dtype=torch.float32),
+            torch.zeros(kind.layers, sum(sizes), dtype=torch.float32),
         )
         words: list[int] = []
         kept: list[Tensor] = []  # what the words point to
@@ -76,7 +78,10 @@ class SegmentBank:
                 made.b.data_ptr() + 4 * (layer * made.b.stride(0) + sum(sizes[:member])),
                 ranks[member],
             )  # fmt: skip
-        items, scales = torch.tensor(words), torch.tensor([pair.scale for pair in found.pairs])
+        items, scales = (
+            torch.tensor(words),
+            torch.tensor([pair.scale for pair in found.pairs], dtype=torch.float32),
+        )  # the default type is the whole process's, and changes while a base loads
         if not self.native.load_matrices(items.data_ptr(), scales.data_ptr(), len(found.pairs)):
             raise nonfinite()
         return made
@@ -104,7 +109,7 @@ class SegmentBank:
                 self.plans[key] = plan
         needed = max((plan.scratch for plan in self.plans.values()), default=0)
         if needed > self.scratch.numel():
-            self.scratch = torch.empty(needed)
+            self.scratch = torch.empty(needed, dtype=torch.float32)
 
     def _plan(self, kind: Kind, users: dict[str, list[int]]) -> Plan | None:
         words: list[int] = []

@@ -202,8 +202,11 @@ def stack(kind: Kind, found: AdapterPairs) -> AdapterRows:
     """All layers' matrices of a kind in fp32 on the CPU. Raises EngineError `weights_nonfinite`."""
     ranks = found.ranks
     starts = [sum(ranks[:index]) for index in range(len(ranks))]
-    a_all = torch.zeros(kind.layers, sum(ranks), kind.inputs)
-    b_all = [torch.zeros(kind.layers, rank, out) for rank, out in zip(ranks, kind.outs, strict=True)]
+    # The default type is the whole process's, and changes while a base loads.
+    a_all = torch.zeros(kind.layers, sum(ranks), kind.inputs, dtype=torch.float32)
+    b_all = [
+        torch.zeros(kind.layers, rank, out, dtype=torch.float32) for rank, out in zip(ranks, kind.outs, strict=True)
+    ]
     for layer, member, a, b, scale in found.pairs:
         rank = a.shape[0]
         a_all[layer, starts[member] : starts[member] + rank] = a

@@ -89,7 +89,7 @@ class Native:
     def scratch(self, floats: int) -> int:
         """The address of at least so many floats, which the next call may write over. For the engine's thread."""
         if self._scratch.numel() < floats:
-            self._scratch = torch.empty(floats)
+            self._scratch = torch.empty(floats, dtype=torch.float32)
         return self._scratch.data_ptr()
 
 

@@ -19,10 +19,16 @@ INLINE float from_half(uint16_t half) {
     return from_word(sign | 0x3f800000u) * (from_word(rest << 13) * 0x1p112f); /* exact, subnormal numbers too */
 }
 
+/* A file may put a tensor at any byte. */
 INLINE float at(int format, const char *from, int64_t i) {
-    if (format == FP32) return ((const float *)from)[i];
-    if (format == BF16) return from_word((uint32_t)((const uint16_t *)from)[i] << 16);
-    return from_half(((const uint16_t *)from)[i]);
+    float value;
+    uint16_t half;
+    if (format == FP32) {
+        memcpy(&value, from + 4 * i, 4);
+        return value;
+    }
+    memcpy(&half, from + 2 * i, 2);
+    return format == BF16 ? from_word((uint32_t)half << 16) : from_half(half);
 }
 
 INLINE uint32_t infinite(float value) {

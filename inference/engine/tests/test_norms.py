@@ -65,6 +65,11 @@ class Gated(Norm):
         return super().forward(x) * gate
 
 
+class MaybeGated(Norm):
+    def forward(self, x: Tensor, gate: Tensor | None = None) -> Tensor:
+        return super().forward(x) if gate is None else super().forward(x) * gate
+
+
 @pytest.mark.parametrize("size", [1, 7, 16, 64, 72, 576, 1000])
 @pytest.mark.parametrize("kind", [Norm, OnePlus])
 def test_equals_the_models_own(native: library.Native, kind: type[Norm], size: int) -> None:
@@ -87,9 +92,17 @@ def test_a_view_that_is_not_dense_is_read_right(native: library.Native) -> None:
     assert torch.allclose(ours(x), own(x), rtol=2e-6, atol=0)
 
 
-@pytest.mark.parametrize("kind", [Centred, NoEpsilon, Half, Gated, nn.LayerNorm])
+@pytest.mark.parametrize("kind", [Centred, NoEpsilon, Half, Gated, MaybeGated, nn.LayerNorm])
 def test_other_mathematics_stays_as_it_is(native: library.Native, kind: Callable[[int], Any]) -> None:
     assert fused(kind(32), native) is None
+
+
+@pytest.mark.parametrize("x", [torch.ones(2, 64), torch.ones(2, 32, dtype=torch.float64), torch.ones(2, 32).half()])
+def test_what_the_kernel_would_misread_is_refused(native: library.Native, x: Tensor) -> None:
+    ours = fused(Norm(32), native)
+    assert ours is not None
+    with pytest.raises(RuntimeError, match="RMSNorm over 32"):
+        ours(x)
 
 
 @torch.no_grad()

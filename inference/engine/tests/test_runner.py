@@ -82,6 +82,47 @@ def test_effect_proof(llama: Family, tmp_path: Path, value: float, code: str) ->
     assert d.runner.bank.resident == {}
 
 
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("piece", range(4))
+@pytest.mark.parametrize("value", [None, 0.0])
+def test_a_proof_whose_step_fails_begins_anew(
+    llama: Family, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: float | None, piece: int, when: str
+) -> None:
+    folder = llama.adapters["plain"] if value is None else spoil(llama.adapters["plain"], tmp_path / "x", value)
+    undisturbed, d = driver(), driver()
+    undisturbed.generate("r", base("t", llama.base), adapter("x", folder), max_tokens=1)
+    undisturbed.finish("r")
+    for name in ("one", "other"):
+        d.generate(name, base("t", llama.base), max_tokens=80, ignore_eos=True)
+    d.until(lambda: len(d.of("token")) > 4)
+    monkeypatch.setattr(d.engine.pace, "budget", lambda: 8)
+    forward, pieces = d.runner._forward, []
+
+    def once(tokens: Any, decode: Any, prompts: Any, *others: Any) -> Any:
+        if not prompts:
+            return forward(tokens, decode, prompts, *others)
+        pieces.append(prompts[0].size)
+        fails = len(pieces) == piece + 1
+        if fails and when == "before":
+            raise MemoryError
+        result = forward(tokens, decode, prompts, *others)
+        if fails:
+            raise MemoryError
+        return result
+
+    monkeypatch.setattr(d.runner, "_forward", once)
+    d.generate("r", base("t", llama.base), adapter("x", folder), max_tokens=1)
+    d.until(lambda: d.of("proof"))
+    whole = -(-len(d.runner.prober.tokens) // 8)
+    assert whole > piece and len(pieces) == piece + 1 + whole
+    wanted, got = undisturbed.of("proof")[0], d.of("proof")[0]
+    assert (got["ok"], got["code"], got["changed"]) == (wanted["ok"], wanted["code"], wanted["changed"])
+    assert got["kl"] == pytest.approx(wanted["kl"], rel=1e-3, abs=1e-6)
+    d.finish("r")
+    codes = [ended["code"] for ended in map(d.ended, ("one", "other")) if ended is not None]
+    assert codes == ["out_of_memory"]  # the request that the failure cost; the other goes on
+
+
 def test_a_trained_adapters_divergence_is_measured(llama: Family) -> None:
     d = driver()
     for name, folder in llama.adapters.items():
