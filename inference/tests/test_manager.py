@@ -17,6 +17,7 @@ from asgiref.sync import async_to_sync
 from inference.backends import sinks
 from inference.errors import EngineError
 from inference.manager import ModelManager, Request
+from tests.fixtures.machine import slowness
 
 BASE: Any = {"key": "b" * 64, "path": "/models/tiny", "name": "tiny"}
 OTHER_BASE: Any = {"key": "c" * 64, "path": "/models/other", "name": "other"}
@@ -93,7 +94,7 @@ async def test_cancel_by_call_by_context_and_by_garbage(manager: ModelManager) -
     async with await manager.generate(ask("hang")) as stream:
         await first_token(stream)
         await stream.cancel()
-        final = await asyncio.wait_for(stream.final(), 5)
+        final = await asyncio.wait_for(stream.final(), 5 * slowness())
     assert final["finish_reason"] == "cancelled"
     async with await manager.generate(ask("hang")) as left:
         await first_token(left)
@@ -120,11 +121,11 @@ async def test_crash_fails_what_runs_and_the_next_is_answered(manager: ModelMana
     pid = manager.backend.snapshot()["pid"]
     began = time.monotonic()
     os.kill(pid, signal.SIGKILL)
-    final = await asyncio.wait_for(stream.final(), 5)
+    final = await asyncio.wait_for(stream.final(), 5 * slowness())
     assert (final["type"], final["code"]) == ("error", "engine_crashed")
     assert final["detail"]["reason"] == "SIGKILL"
-    assert time.monotonic() - began < 1.5
-    answer = await asyncio.wait_for(manager.run(ask("again", PIRATE)), 10)
+    assert time.monotonic() - began < 1.5 * slowness()
+    answer = await asyncio.wait_for(manager.run(ask("again", PIRATE)), 10 * slowness())
     assert answer.text == "pirate says again "
     status = (await manager.status())["worker"]
     assert status["pid"] != pid and status["restarts"] == 1
@@ -181,7 +182,7 @@ async def test_worker_that_cannot_start(make_manager: Callable[..., ModelManager
     assert error.code == "engine_unavailable" and error.detail["retry_after"] >= 1
     again = time.monotonic()
     assert (await failure(manager.run(ask("hello")))).code == "engine_unavailable"
-    assert time.monotonic() - again < 0.5  # no new attempt before the backoff is over
+    assert time.monotonic() - again < 0.5 * slowness()  # no new attempt before the backoff is over
     stone.unlink()
     await until(lambda: time.monotonic() > manager.backend._not_before)
     assert (await manager.run(ask("hello"))).text == "tiny says hello "
@@ -229,7 +230,7 @@ async def test_cancel_while_the_worker_starts(make_manager: Callable[..., ModelM
     manager = make_manager(die=str(stone))
     stream = await manager.generate(ask("hello"))
     await stream.cancel()
-    final = await asyncio.wait_for(stream.final(), 5)
+    final = await asyncio.wait_for(stream.final(), 5 * slowness())
     assert final["finish_reason"] == "cancelled" and final["digest"] == BASE["key"]
 
 
@@ -296,7 +297,7 @@ async def test_close_tells_what_runs_and_leaves_no_process(manager: ModelManager
     await first_token(stream)
     pid = manager.backend.snapshot()["pid"]
     closing = asyncio.create_task(asyncio.to_thread(manager.close))
-    final = await asyncio.wait_for(stream.final(), 5)
+    final = await asyncio.wait_for(stream.final(), 5 * slowness())
     assert final["code"] == "shutting_down"
     await closing
     with pytest.raises(ProcessLookupError):
