@@ -36,7 +36,7 @@ def ask(prompt: str, adapter: Any = None, base: Any = BASE, **params: Any) -> Re
     return Request(user="u1", base=base, adapter=adapter, prompt=prompt, params=params)  # type: ignore[arg-type]
 
 
-async def until(condition: Callable[[], Any], seconds: float = 10.0) -> None:
+async def until(condition: Callable[[], Any], seconds: float = 30.0) -> None:
     async with asyncio.timeout(seconds):
         while not condition():
             await asyncio.sleep(0.01)

@@ -39,7 +39,7 @@ class Client:
         frame = {"type": "generate", "id": request_id, "targets": list(targets), "messages": messages}
         await self.send(**{**frame, **extra})
 
-    async def next(self, timeout: float = 10) -> dict[str, Any]:
+    async def next(self, timeout: float = 30) -> dict[str, Any]:
         return dict(await self.socket.receive_json_from(timeout))
 
     async def until(self, *kinds: str) -> list[dict[str, Any]]:
@@ -73,7 +73,7 @@ async def client(
 
 
 async def idle(manager: ModelManager) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while manager.backend.snapshot()["in_flight"]:
             await asyncio.sleep(0.01)
 
@@ -345,7 +345,7 @@ async def test_server_that_goes_away_says_so(
     inbox.put_nowait({"type": "websocket.connect"})
     frame = {"type": "generate", "id": "g1", "targets": ["pirate"], "prompt": "hang"}
     inbox.put_nowait({"type": "websocket.receive", "text": json.dumps(frame)})
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not any('"token"' in message.get("text", "") for message in sent):
             await asyncio.sleep(0.01)
     task.cancel()
