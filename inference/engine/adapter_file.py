@@ -52,8 +52,6 @@ def read(
     try:
         config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
         pairs = collect(folder / "adapter_model.safetensors", places)
-    except EngineError:
-        raise
     except (OSError, ValueError, TypeError, LookupError, RuntimeError, SafetensorError) as error:
         raise EngineError("adapter_load_failed", f"The stored adapter cannot be read: {error}", name=name) from error
     return assemble(pairs, config, digest, name, kinds, places)
@@ -126,7 +124,7 @@ def assemble(
             or a.shape != (b.shape[1], kinds[kind].inputs)
             or (b.shape[0] != kinds[kind].outs[index])
             or a.shape[0] == 0
-            or layer >= kinds[kind].layers
+            or layer >= kinds[kind].layers  # a base that was loaded meanwhile; the native bank writes by address
         ):
             raise EngineError("adapter_incompatible", f"{path} has other shapes than the base.", tensor=path, count=1)
         made.setdefault(kind, []).append(Pair(layer, index, a, b, scaling(config, path, a.shape[0])))

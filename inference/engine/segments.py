@@ -78,10 +78,9 @@ class SegmentBank:
                 made.b.data_ptr() + 4 * (layer * made.b.stride(0) + sum(sizes[:member])),
                 ranks[member],
             )  # fmt: skip
-        items, scales = (
-            torch.tensor(words),
-            torch.tensor([pair.scale for pair in found.pairs], dtype=torch.float32),
-        )  # the default type is the whole process's, and changes while a base loads
+        # The default type is the whole process's, and changes while a base loads: types are said outright here.
+        items = torch.tensor(words)
+        scales = torch.tensor([pair.scale for pair in found.pairs], dtype=torch.float32)
         if not self.native.load_matrices(items.data_ptr(), scales.data_ptr(), len(found.pairs)):
             raise nonfinite()
         return made
