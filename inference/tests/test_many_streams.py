@@ -83,5 +83,5 @@ async def test_many_streams(site: Site) -> None:
     assert len(lags) > 20
     # In parts of the streams' own time, so that a slow machine slows both: nobody waits for the streams to end.
     lags.sort()
-    assert lags[len(lags) * 9 // 10] < elapsed / 20, (elapsed, lags[-10:])
+    assert lags[len(lags) * 9 // 10] < elapsed / 40 and lags[-1] < elapsed / 10, (elapsed, lags[-10:])
     assert psutil.Process(site.process.pid).memory_info().rss < 600 * 2**20
