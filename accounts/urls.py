@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from django.contrib.auth.views import LogoutView
 
-from loraportal.routes import both
+from common.routes import both
 
 from . import pages
 from .views import SignIn

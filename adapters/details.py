@@ -6,13 +6,14 @@ import os
 import re
 from dataclasses import dataclass, field
 
+from adapters.bases.registry import shapes_of
+from adapters.formats.files import inside, open_below
+from adapters.formats.safetensors import read_header
+from adapters.lifecycle.activation import real_roots
+from adapters.training.layout import CONFIG, WEIGHTS
+
 from . import store
-from .activation import real_roots
-from .bases import shapes_of
 from .failures import Refused
-from .formats.files import inside, open_below
-from .formats.safetensors import read_header
-from .layout import CONFIG, WEIGHTS
 from .models import LoraAdapter
 
 MOST_FILES = 200

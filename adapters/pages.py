@@ -16,10 +16,11 @@ from django.utils.translation import get_language
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_safe
 
+from adapters.models.adapter import AdapterQuerySet
+
 from .details import files_of, layer_map
 from .failures import render as explain
 from .models import BaseModel, LoraAdapter, Scan, ScanState, Status, TrainingFacts
-from .models.adapter import AdapterQuerySet
 
 PAGE_SIZE = 50
 MOST_EVENTS = 50

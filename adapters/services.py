@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from .activation import activate, deactivate
-from .cleaning import clean
-from .deletion import NotConfirmed, delete_files, forget
-from .editing import SlugInvalid, SlugTaken, edit, set_base
+from adapters.discovery.scanning import ScanSummary, latest_scan, scan
+from adapters.lifecycle.activation import activate, deactivate
+from adapters.lifecycle.cleaning import clean
+from adapters.lifecycle.deletion import NotConfirmed, delete_files, forget
+from adapters.lifecycle.editing import SlugInvalid, SlugTaken, edit, set_base
+
 from .failures import ActivationFailed, Busy, Refused
-from .scanning import ScanSummary, latest_scan, scan
 
 __all__ = [
     "ActivationFailed",

@@ -19,11 +19,12 @@ from typing import Any, BinaryIO
 import numpy as np
 from django.conf import settings
 
+from adapters.formats.config import LIMIT
+from adapters.formats.files import open_below, read_exactly
+from adapters.formats.safetensors import Header, Tensor
+from adapters.training.layout import CONFIG, WEIGHTS
+
 from .failures import Refused
-from .formats.config import LIMIT
-from .formats.files import open_below, read_exactly
-from .formats.safetensors import Header, Tensor
-from .layout import CONFIG, WEIGHTS
 
 Progress = Callable[[float], None]
 CHUNK = 4 * 2**20

@@ -3,7 +3,7 @@ from __future__ import annotations
 from django.urls import path
 from django.views.generic import RedirectView
 
-from loraportal.routes import both
+from common.routes import both
 
 from . import pages
 from .api import views

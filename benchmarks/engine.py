@@ -23,7 +23,7 @@ import torch
 from inference.engine.config import EngineConfig
 from inference.engine.engine import Engine
 from inference.engine.intake import Intake
-from inference.engine.runner import Runner
+from inference.engine.model.runner import Runner
 
 from .peft_side import PeftSide, write_adapters
 

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from inference.engine.config import EngineConfig
-from inference.engine.memory import resident_set
-from inference.engine.runner import Runner
+from inference.engine.model.memory import resident_set
+from inference.engine.model.runner import Runner
 from inference.engine.tests import tiny
 from inference.engine.tests.driver import Driver, adapter, base
 

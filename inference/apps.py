@@ -12,12 +12,13 @@ class InferenceConfig(AppConfig):
 
     def ready(self) -> None:
         """Listen to the registry. Starts nothing: without a manager there is nothing to release."""
-        from adapters import drain, judging
+        from adapters.bases import support
+        from adapters.lifecycle import drain
         from adapters.signals import adapter_released
 
         adapter_released.connect(release, dispatch_uid="inference.release")
         drain.register(drain_adapter)
-        judging.register(judge_base)
+        support.register(judge_base)
 
 
 def release(sender: Any, digest: str, **kwargs: Any) -> None:
@@ -29,14 +30,14 @@ def release(sender: Any, digest: str, **kwargs: Any) -> None:
 
 
 def judge_base(folder: str) -> str:
-    """Hook of `adapters.judging`: why the engine cannot serve the base in `folder`; "" where it can."""
-    from .judging import judge
+    """Hook of `adapters.bases.support`: why the engine cannot serve the base in `folder`; "" where it can."""
+    from .base_support import judge
 
     return judge(folder)
 
 
 def drain_adapter(digest: str, timeout: float) -> bool:
-    """Hook of `adapters.drain`: true once no request of this process uses the stored copy."""
+    """Hook of `adapters.lifecycle.drain`: true once no request of this process uses the stored copy."""
     from .manager import current_manager
 
     manager = current_manager()

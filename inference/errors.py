@@ -14,7 +14,7 @@ from django.utils.functional import Promise
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
-from loraportal.api import ApiError
+from common.api import ApiError
 
 
 @dataclass(frozen=True)

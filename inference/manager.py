@@ -20,14 +20,15 @@ from typing import Any
 
 from django.conf import settings
 
-from .backends.local import LocalBackend
-from .backends.process import WorkerOptions
-from .backends.sinks import Stream
-from .engine.config import EngineConfig
-from .engine.protocol import AdapterSpec, BaseSpec, Params, Timings, Usage
+from inference.backends.local import LocalBackend
+from inference.backends.process import WorkerOptions
+from inference.backends.stream import Stream
+from inference.engine.config import EngineConfig
+from inference.engine.protocol import AdapterSpec, BaseSpec, Params, Timings, Usage
+from inference.monitoring.load_times import keep, recall
+from inference.monitoring.wait_estimates import Expectations
+
 from .errors import EngineError
-from .expected import Expectations
-from .history import keep, recall
 
 logger = logging.getLogger(__name__)
 
@@ -271,8 +272,8 @@ class ModelManager:
 def write_verdict(event: Mapping[str, Any]) -> None:
     from django.db import connection
 
-    from adapters.judging import record_refusal
-    from adapters.proofs import record_proof
+    from adapters.bases.support import record_refusal
+    from adapters.lifecycle.proofs import record_proof
 
     try:
         if event["type"] == "refusal":

@@ -16,10 +16,10 @@ from django.views.decorators.http import require_safe
 
 from accounts.decorators import operator_required
 from adapters.models import BaseModel, LoraAdapter
+from comparison.models import Vote
+from inference.api.ws.frames import MAX_TARGETS
 
-from .frames import MAX_TARGETS
 from .models import UsageDay
-from .votes.models import Vote
 
 USAGE_DAYS = 30
 MOST_TARGETS = 1000  # in a select; the address can still name any other
@@ -69,7 +69,7 @@ def compare(request: HttpRequest) -> HttpResponse:
     first = [adapter.slug for adapter in choice["adapters"][:2]] + [base.slug for base in choice["bases"][:1]]
     return render(
         request,
-        "inference/compare.html",
+        "comparison/compare.html",
         {
             **choice,
             "chosen": list(dict.fromkeys(wanted))[:MAX_TARGETS] or first,

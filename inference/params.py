@@ -13,9 +13,8 @@ from typing import Any
 from django.conf import settings
 from django.utils.translation import gettext as _
 
-from loraportal.api import ApiError
-
-from .engine.protocol import Params
+from common.api import ApiError
+from inference.engine.protocol import Params
 
 MAX_MESSAGES = 500
 MAX_STOPS = 16

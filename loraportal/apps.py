@@ -5,5 +5,4 @@ class LoraPortalConfig(AppConfig):
     name = "loraportal"
 
     def ready(self) -> None:
-        from . import checks, lookups  # noqa: F401  (they register themselves)
         from .schema import assistants, calls, chat, security, votes  # noqa: F401  (registers the API's description)

@@ -14,14 +14,15 @@ from channels.routing import ProtocolTypeRouter, URLRouter  # noqa: E402
 from django.urls import re_path  # noqa: E402
 
 from accounts.websocket import AuthMiddleware, refuse  # noqa: E402
-from adapters import watcher  # noqa: E402
-from inference.routing import websocket_urlpatterns  # noqa: E402
+from adapters.discovery import watcher  # noqa: E402
+from chat.routing import websocket_urlpatterns as chat_patterns  # noqa: E402
+from inference.api.ws.routing import websocket_urlpatterns as generate_patterns  # noqa: E402
 
 nowhere: Any = re_path("", refuse)  # type: ignore[arg-type]  # a websocket address that does not exist
 application = ProtocolTypeRouter(
     {
         "http": django_application,
-        "websocket": AuthMiddleware(URLRouter([*websocket_urlpatterns, nowhere])),
+        "websocket": AuthMiddleware(URLRouter([*generate_patterns, *chat_patterns, nowhere])),
     }
 )
 watcher.start()  # scans by itself where SCAN_INTERVAL asks for it; only web processes load this module

@@ -6,7 +6,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.utils.translation import gettext as _
 
-from .api import json_error
+from common.api import json_error
 
 API_PREFIXES = ("/api/", "/v1/", "/healthz", "/readyz")
 

@@ -15,8 +15,8 @@ from django.core.management import call_command
 from django.db import DatabaseError, connection
 from django.db.migrations.executor import MigrationExecutor
 
-from .messages import compile_messages
-from .setup.say import TroubleError, say
+from common.messages import compile_messages
+from loraportal.setup.say import TroubleError, say
 
 
 def prepare() -> None:

@@ -105,7 +105,7 @@ CHECK_BASES = env_bool("CHECK_BASES", True)  # whether the engine can serve a ne
 
 INFERENCE_BACKEND = env_choice("INFERENCE_BACKEND", "local", ("local",))
 # Dotted path of the engine's model runner. The tests and the load harness point it at a fake that needs no torch.
-ENGINE_RUNNER = env_str("ENGINE_RUNNER", "inference.engine.runner:Runner")
+ENGINE_RUNNER = env_str("ENGINE_RUNNER", "inference.engine.model.runner:Runner")
 ENGINE_DEVICE = env_choice("ENGINE_DEVICE", "auto", ("auto", "cpu", "cuda"))
 ENGINE_PRECISION = env_choice("ENGINE_PRECISION", "auto", ("auto", "fp32", "bf16", "nf4"))
 ENGINE_THREADS = env_int("ENGINE_THREADS", 0, 0, 1024)  # 0: as many as the machine has cores
@@ -194,19 +194,20 @@ INSTALLED_APPS = [
     "rest_framework",
     "drf_spectacular",
     "drf_spectacular_sidecar",
+    "common",
     "accounts",
     "adapters",
     "inference",
-    "inference.chat",
-    "inference.votes",
+    "chat",
+    "comparison",
 ]
 
 # Every middleware here is async-capable, so that a client that leaves cancels its async view.
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
-    "loraportal.middleware.ContentSecurityPolicyMiddleware",
+    "common.middleware.ContentSecurityPolicyMiddleware",
     "servestatic.middleware.ServeStaticMiddleware",
-    "loraportal.middleware.CompressionMiddleware",  # below the static files, which have compressed copies
+    "common.middleware.CompressionMiddleware",  # below the static files, which have compressed copies
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.locale.LocaleMiddleware",
     "django.middleware.common.CommonMiddleware",
@@ -229,7 +230,7 @@ TEMPLATES = [
                 "django.template.context_processors.i18n",
                 "django.contrib.auth.context_processors.auth",
                 "django.contrib.messages.context_processors.messages",
-                "loraportal.context.site",
+                "common.context.site",
             ],
         },
     },
@@ -293,7 +294,7 @@ STORAGES = {
         "BACKEND": (
             "django.contrib.staticfiles.storage.StaticFilesStorage"
             if DEBUG
-            else "loraportal.storage.HashedStaticFilesStorage"
+            else "common.storage.HashedStaticFilesStorage"
         )
     },
 }
@@ -307,9 +308,9 @@ REST_FRAMEWORK = {
     ],
     "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
-    "DEFAULT_PARSER_CLASSES": ["loraportal.parsers.BoundedJSONParser"],
-    "EXCEPTION_HANDLER": "loraportal.api.exception_handler",
-    "DEFAULT_PAGINATION_CLASS": "loraportal.api.Pagination",
+    "DEFAULT_PARSER_CLASSES": ["common.parsers.BoundedJSONParser"],
+    "EXCEPTION_HANDLER": "common.api.exception_handler",
+    "DEFAULT_PAGINATION_CLASS": "common.api.Pagination",
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
     "UNICODE_JSON": True,
 }
@@ -331,7 +332,7 @@ LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
     "formatters": {
-        "line": {"()": "loraportal.logs.LineFormatter", "format": "%(asctime)s %(levelname)s %(name)s %(message)s"}
+        "line": {"()": "common.logs.LineFormatter", "format": "%(asctime)s %(levelname)s %(name)s %(message)s"}
     },
     "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
     "root": {"handlers": ["console"], "level": env_choice("LOG_LEVEL", "INFO", ("DEBUG", "INFO", "WARNING", "ERROR"))},

@@ -7,9 +7,10 @@ from django.views.decorators.cache import cache_control
 from django.views.i18n import JavaScriptCatalog
 from drf_spectacular.views import SpectacularJSONAPIView
 
+from common.routes import both
+from loraportal.schema.views import docs
+
 from . import views
-from .routes import both
-from .schema.views import docs
 
 urlpatterns = [
     path("", views.home, name="home"),
@@ -26,8 +27,8 @@ urlpatterns = [
     path("", include("accounts.urls")),
     path("", include("adapters.urls")),
     path("", include("inference.urls")),
-    path("", include("inference.chat.urls")),
-    path("", include("inference.votes.urls")),
+    path("", include("chat.urls")),
+    path("", include("comparison.urls")),
 ]
 
 if settings.DEBUG:

@@ -24,15 +24,15 @@ from rest_framework.test import APIClient
 from accounts.tokens import issue_token
 from accounts.websocket import AuthMiddleware
 from adapters.models import LoraAdapter, Scan, ScanState, Status
-from inference import frames
-from inference.chat import flows
-from inference.chat.consumers import FRAME_TYPES, ChatConsumer
-from inference.chat.models import Assistant, Conversation, State
-from inference.consumers import GenerateConsumer
-from inference.ledger import ledger
+from chat import flows
+from chat.consumers import FRAME_TYPES, ChatConsumer
+from chat.models import Assistant, Conversation, State
+from comparison.models import Verdict, Vote
+from inference.api.ws import frames
+from inference.api.ws.consumer import GenerateConsumer
 from inference.manager import ModelManager
+from inference.quota.ledger import ledger
 from inference.tests.conftest import make_manager, manager, registry  # noqa: F401  (fixtures)
-from inference.votes.models import Verdict, Vote
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

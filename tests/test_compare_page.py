@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from .fixtures.portal import Portal
+from tests.fixtures.portal import Portal
+
 from .test_accessibility import grave
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]

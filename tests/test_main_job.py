@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from .fixtures.portal import Portal
+from tests.fixtures.portal import Portal
 
 pytestmark = [pytest.mark.browser, pytest.mark.demo, pytest.mark.slow]
 QUESTION = "Tell me about dogs."

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from .fixtures.people import PASSWORD
-from .fixtures.portal import Portal, make_old, wait_for
+from tests.fixtures.people import PASSWORD
+from tests.fixtures.portal import Portal, make_old, wait_for
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 ANSWER_MS = 120_000  # the engine starts and loads its model on the first question

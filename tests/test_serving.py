@@ -13,7 +13,7 @@ import websockets.sync.client as ws
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Origin
 
-from .fixtures.portal import PROJECT, Portal, free_port, running_portal
+from tests.fixtures.portal import PROJECT, Portal, free_port, running_portal
 
 pytestmark = pytest.mark.slow
 

@@ -13,7 +13,7 @@ from rest_framework.views import APIView
 
 from accounts.decorators import operator_required
 from accounts.permissions import CanInfer, IsOperator
-from loraportal.routes import both
+from common.routes import both
 
 
 class Who(APIView):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..failures import render
-from ..memory import fits
-from ..models import AdapterEvent, BaseModel, LoraAdapter, Scan, TrainingFacts
+from adapters.bases.memory import fits
+from adapters.failures import render
+from adapters.models import AdapterEvent, BaseModel, LoraAdapter, Scan, TrainingFacts
 
 
 def adapter_json(adapter: LoraAdapter) -> dict[str, Any]:

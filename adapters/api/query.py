@@ -7,10 +7,9 @@ from collections.abc import Mapping
 from django.db.models import Q
 from django.utils.translation import gettext as _
 
-from loraportal.api import ApiError
-
-from ..models import Status
-from ..models.adapter import AdapterQuerySet
+from adapters.models import Status
+from adapters.models.adapter import AdapterQuerySet
+from common.api import ApiError
 
 ORDERINGS = {
     "name", "slug", "status", "rank", "size_bytes", "created_at", "updated_at", "activated_at", "trained_at",

@@ -16,13 +16,13 @@ from rest_framework.views import APIView
 
 from accounts.models import Scope
 from accounts.permissions import IsOperator, may
-from loraportal.api import ApiError, Pagination
+from adapters import services
+from adapters.failures import Busy, Refused
+from adapters.leases import adapter_lock, progress_of
+from adapters.models import BaseModel, LoraAdapter, TrainingFacts
+from adapters.models.adapter import AdapterQuerySet
+from common.api import ApiError, Pagination
 
-from .. import services
-from ..failures import Busy, Refused
-from ..leases import adapter_lock, progress_of
-from ..models import BaseModel, LoraAdapter, TrainingFacts
-from ..models.adapter import AdapterQuerySet
 from .present import adapter_json, base_json, event_json, scan_json, training_json
 from .query import filtered
 

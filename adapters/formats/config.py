@@ -9,7 +9,7 @@ from typing import Any
 
 from django.utils.translation import gettext_noop as _n
 
-from ..failures import Refused
+from adapters.failures import Refused
 
 LIMIT = 2**20  # bytes
 MAX_RANK = 512

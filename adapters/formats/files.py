@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 
 from django.utils.translation import gettext_noop as _n
 
-from ..failures import Refused
+from adapters.failures import Refused
 
 
 def inside(path: str, roots: tuple[str, ...]) -> bool:

@@ -11,7 +11,8 @@ from typing import Any, BinaryIO
 
 from django.utils.translation import gettext_noop as _n
 
-from ..failures import Refused
+from adapters.failures import Refused
+
 from .files import parse_json, read_exactly
 
 ADAPTER_HEADER_LIMIT = 2**20

@@ -1,6 +1,6 @@
 from django.db import migrations
 
-from adapters.legacy import carry
+from adapters.legacy import backfill
 
 
 class Migration(migrations.Migration):
@@ -8,4 +8,4 @@ class Migration(migrations.Migration):
 
     dependencies = [("adapters", "0003_proven_digest")]
 
-    operations = [migrations.RunPython(carry.forward, carry.backward)]
+    operations = [migrations.RunPython(backfill.forward, backfill.backward)]

@@ -136,7 +136,7 @@ class LoraAdapter(models.Model):
     @property
     def failure_message(self) -> str:
         """Why it is refused and what to do, in the reader's language; "" where it is not refused."""
-        from ..failures import render
+        from adapters.failures import render
 
         return render(self.failure_code, self.failure_details)
 

@@ -53,7 +53,7 @@ class BaseModel(models.Model):
     @property
     def problem_message(self) -> str:
         """What is wrong and what to do, in the reader's language; "" where nothing is."""
-        from ..failures import render
+        from adapters.failures import render
 
         return render(self.problem_code, self.problem_details)
 

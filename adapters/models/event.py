@@ -52,6 +52,6 @@ class AdapterEvent(models.Model):
     @property
     def message(self) -> str:
         """Why, as a sentence in the reader's language; "" where the kind says all."""
-        from ..failures import render
+        from adapters.failures import render
 
         return render(self.code, self.details)

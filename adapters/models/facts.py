@@ -9,7 +9,7 @@ class TrainingFacts(models.Model):
     """What training left about itself beside an adapter; a table apart because curves are long."""
 
     adapter = models.OneToOneField(LoraAdapter, on_delete=models.CASCADE, related_name="training")
-    summary = models.JSONField(default=dict, blank=True)  # see adapters/facts.py for its keys
+    summary = models.JSONField(default=dict, blank=True)  # see adapters/training/facts.py for its keys
     curve = models.JSONField(default=list, blank=True)  # [{"step", "epoch", "loss", "eval_loss", "learning_rate"}]
     problems = models.JSONField(default=list, blank=True)  # names of files that could not be read
 

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from adapters import services
-from adapters.conversion import CHILD
 from adapters.formats.safetensors import read_header
+from adapters.lifecycle.conversion import CHILD
 from adapters.models import LoraAdapter, Status
 from adapters.tests import layouts as make
 

@@ -12,13 +12,13 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from adapters.facts import _from_card, _from_log, _from_state
 from adapters.failures import FAILURES, Refused, render
 from adapters.formats import config as adapter_config
 from adapters.formats.files import parse_json
 from adapters.formats.safetensors import DTYPE_SIZES, read_header
 from adapters.names import SLUG, slugify
 from adapters.tests import layouts as make
+from adapters.training.facts import _from_card, _from_log, _from_state
 from adapters.validation.fit import check_tensors
 from adapters.validation.targets import targeted
 

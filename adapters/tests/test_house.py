@@ -13,7 +13,8 @@ from django.conf import settings as django_settings
 from django.test import Client
 from django.utils import translation
 
-from adapters import services, watcher
+from adapters import services
+from adapters.discovery import watcher
 from adapters.failures import FAILURES, render
 from adapters.management.commands import failure_codes
 from adapters.models import AdapterEvent, BaseModel, LoraAdapter

@@ -11,7 +11,8 @@ import pytest
 from django.contrib.auth.models import User
 from django.core.management import call_command
 
-from adapters import judging, services
+from adapters import services
+from adapters.bases import support
 from adapters.models import BaseModel, LoraAdapter
 from adapters.tests import layouts
 
@@ -28,7 +29,7 @@ def base_folder(registry: Path) -> Path:
 def judged(settings: Any) -> Iterator[Callable[[Any], list[str]]]:
     """Registers an answer (a reason, or an exception); gives the folders that were asked for."""
     settings.CHECK_BASES = True
-    before = judging._judge
+    before = support._judge
 
     def answer(value: Any) -> list[str]:
         asked: list[str] = []
@@ -39,17 +40,17 @@ def judged(settings: Any) -> Iterator[Callable[[Any], list[str]]]:
                 raise value
             return str(value)
 
-        judging.register(judge)
+        support.register(judge)
         return asked
 
     yield answer
-    judging.wait()
-    judging._judge = before
+    support.wait()
+    support._judge = before
 
 
 def look() -> None:
     services.scan(None)
-    judging.wait()
+    support.wait()
 
 
 def test_a_refused_base_says_why_and_its_adapters_do_not_activate(
@@ -83,7 +84,7 @@ def test_another_release_of_the_library_is_asked_again(
 ) -> None:
     judged("unknown architecture")
     look()
-    monkeypatch.setattr(judging, "version", lambda name: "99.0")
+    monkeypatch.setattr(support, "version", lambda name: "99.0")
     asked = judged("")
     look()
     base = BaseModel.objects.get()
@@ -121,7 +122,7 @@ def test_a_broken_base_is_not_judged(judged: Callable[[Any], list[str]], base_fo
 def test_what_only_the_first_load_showed_is_kept(judged: Callable[[Any], list[str]], base_folder: Path) -> None:
     judged("")
     look()
-    judging.record_refusal(BaseModel.objects.get().key, "its logits differ by 1e-1")
+    support.record_refusal(BaseModel.objects.get().key, "its logits differ by 1e-1")
     assert "1e-1" in BaseModel.objects.get().problem_message
     look()
     assert BaseModel.objects.get().problem_code == "base_unsupported"

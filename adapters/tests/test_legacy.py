@@ -11,7 +11,7 @@ from django.db import connection
 from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 from django.db.migrations.executor import MigrationExecutor
 
-from adapters.legacy import carry
+from adapters.legacy import backfill
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow]
 
@@ -224,7 +224,7 @@ def interrupted(monkeypatch: pytest.MonkeyPatch, step: int, action: Callable[[],
 @pytest.mark.parametrize("rows", [0, 1, 4])
 def test_cut_off_between_rows(legacy: None, monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
     done = 0
-    slug = carry._slug
+    slug = backfill._slug
 
     def counted(name: str, slugs: set[str]) -> str:
         nonlocal done
@@ -234,7 +234,7 @@ def test_cut_off_between_rows(legacy: None, monkeypatch: pytest.MonkeyPatch, row
         return slug(name, slugs)
 
     with monkeypatch.context() as patched:
-        patched.setattr(carry, "_slug", counted)
+        patched.setattr(backfill, "_slug", counted)
         with pytest.raises(Cut):
             everything()
     everything()

@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 from django.core.management import call_command
 
-from adapters import cleaning, drain, proofs, services, store
+from adapters import services, store
 from adapters.leases import Hold
+from adapters.lifecycle import cleaning, drain, proofs
 from adapters.models import AdapterEvent, BaseMapping, BaseModel, Lease, LoraAdapter, Status
 from adapters.signals import adapter_released
 from adapters.tests import layouts as make

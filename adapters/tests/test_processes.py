@@ -13,7 +13,8 @@ import pytest
 from django.conf import settings as django_settings
 from django.db import connection
 
-from adapters import leases, scanning, services, store
+from adapters import leases, services, store
+from adapters.discovery import scanning
 from adapters.models import Lease, LoraAdapter, Scan, ScanState
 from adapters.tests import layouts as make
 

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 from django.test import Client
 
-from adapters import memory, scanning, services
+from adapters import services
+from adapters.bases import memory
+from adapters.discovery import scanning
 from adapters.leases import Hold
 from adapters.models import LoraAdapter, TrainingFacts
 from adapters.tests import layouts as make

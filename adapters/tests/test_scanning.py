@@ -11,10 +11,12 @@ from typing import Any
 import pytest
 from django.core.management import CommandError, call_command
 
-from adapters import layout, scanning, services
+from adapters import services
+from adapters.discovery import scanning
 from adapters.leases import Hold
 from adapters.models import AdapterEvent, BaseModel, LoraAdapter, Scan, ScanState, Status
 from adapters.tests import layouts as make
+from adapters.training import layout
 
 pytestmark = pytest.mark.django_db
 

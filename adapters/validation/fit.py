@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
-from ..failures import Refused
-from ..formats.config import MAX_RANK, AdapterConfig
-from ..formats.safetensors import Header, Tensor
-from .shapes import BaseShapes
+from adapters.bases.shapes import BaseShapes
+from adapters.failures import Refused
+from adapters.formats.config import MAX_RANK, AdapterConfig
+from adapters.formats.safetensors import Header, Tensor
+
 from .targets import by_pattern, targeted
 
 PREFIX = "base_model.model."

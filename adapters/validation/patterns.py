@@ -14,7 +14,7 @@ from re import _constants as sre  # type: ignore[attr-defined]
 from re import _parser as parser  # type: ignore[attr-defined]
 from typing import Any
 
-from ..failures import Refused
+from adapters.failures import Refused
 
 SECONDS = 1
 DIRECT_PATTERNS = 512  # so many simple patterns are matched in place

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from ..failures import Refused
-from ..formats.config import AdapterConfig
+from adapters.failures import Refused
+from adapters.formats.config import AdapterConfig
+
 from .patterns import first_matches, is_simple
 
 

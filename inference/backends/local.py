@@ -18,7 +18,7 @@ from typing import Any
 
 from .process import WorkerGoneError, WorkerOptions, WorkerProcess, encode
 from .residents import Residents
-from .sinks import is_final
+from .stream import is_final
 
 logger = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..engine.protocol import MAX_LINE
+from inference.engine.protocol import MAX_LINE
 
 logger = logging.getLogger(__name__)
 

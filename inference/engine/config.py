@@ -11,7 +11,7 @@ from typing import Any
 class EngineConfig:
     """How one worker serves. Sizes in bytes or tokens, times in seconds; 0 means "choose" where a comment says so."""
 
-    runner: str = "inference.engine.runner:Runner"
+    runner: str = "inference.engine.model.runner:Runner"
     device: str = "auto"  # auto, cpu, cuda
     precision: str = "auto"  # auto, fp32, bf16, nf4
     threads: int = 0  # 0: one per core

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from inference.engine.scheduling.sequence import Sequence
+
 from .protocol import Event
-from .rows import BaseInfo, Choice
-from .sequence import Sequence
+from .runner_interface import BaseInfo, Choice
 
 
 class Delivery:

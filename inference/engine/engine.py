@@ -12,17 +12,18 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from .bank import Residency
+from inference.engine.lora.adapter_loader import AdapterLoader, Failure
+from inference.engine.lora.residency import Residency
+from inference.engine.scheduling.fair_queue import FairQueue
+from inference.engine.scheduling.proof_pace import ProofPace
+from inference.engine.scheduling.scheduler import Scheduler
+from inference.engine.scheduling.sequence import Sequence, State
+
 from .config import EngineConfig
 from .delivery import Delivery
 from .errors import EngineError
-from .loading import AdapterLoader, Failure
-from .pace import ProofPace
 from .protocol import AdapterSpec, BaseSpec, Event, Stage
-from .queue import FairQueue
-from .rows import BaseInfo, BaseRunner
-from .scheduler import Scheduler
-from .sequence import Sequence, State
+from .runner_interface import BaseInfo, BaseRunner
 
 logger = logging.getLogger(__name__)
 

@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from inference.engine.scheduling.scheduler import Chunk
+from inference.engine.scheduling.sequence import Sequence
+
 from .config import EngineConfig
 from .errors import EngineError
 from .protocol import AdapterSpec, BaseSpec
-from .rows import BaseInfo, Choice, Loaded, Progress, ProofResult, StepResult
-from .scheduler import Chunk
-from .sequence import Sequence
+from .runner_interface import BaseInfo, Choice, Loaded, Progress, ProofResult, StepResult
 
 EOS = 0
 

@@ -10,12 +10,13 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from inference.engine.scheduling.sequence import SamplingParams, Sequence
+from inference.engine.text.detokenizer import TextStream
+
 from .engine import Arrival, Engine, context_exceeded
 from .errors import EngineError
 from .protocol import Count, Event, Generate
-from .rows import BaseRunner
-from .sequence import SamplingParams, Sequence
-from .text import TextStream
+from .runner_interface import BaseRunner
 
 logger = logging.getLogger(__name__)
 

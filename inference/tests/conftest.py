@@ -11,8 +11,8 @@ import pytest
 
 from adapters.models import BaseModel, LoraAdapter, Status
 from inference.backends.process import WorkerOptions
-from inference.ledger import ledger, release
 from inference.manager import ModelManager, set_manager
+from inference.quota.ledger import ledger, release
 
 FAKE_WORKER = Path(__file__).with_name("fake_worker.py")
 
@@ -56,7 +56,7 @@ def slow_books(monkeypatch: pytest.MonkeyPatch) -> None:
         time.sleep(0.05)
         release(postings)
 
-    monkeypatch.setattr("inference.ledger.release", late)
+    monkeypatch.setattr("inference.quota.ledger.release", late)
     monkeypatch.setattr(type(ledger), "pending", False)
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from inference.engine.config import EngineConfig
+from inference.engine.model.runner import Runner
 from inference.engine.protocol import AdapterSpec, BaseSpec
-from inference.engine.rows import BaseInfo, Progress, StepResult
-from inference.engine.runner import Runner
-from inference.engine.scheduler import Chunk
+from inference.engine.runner_interface import BaseInfo, Progress, StepResult
+from inference.engine.scheduling.scheduler import Chunk
 
 
 class DyingRunner(Runner):

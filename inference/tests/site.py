@@ -13,7 +13,7 @@ from django.conf import settings
 
 from inference.backends.process import WorkerOptions
 from inference.manager import ModelManager, close_manager, set_manager
-from loraportal.server import PortalServer
+from loraportal.server.daphne_server import PortalServer
 
 if "ENGINE_RUNNER" not in os.environ:  # else the engine's own worker, with the runner named there
     options = WorkerOptions(

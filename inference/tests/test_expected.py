@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from asgiref.sync import sync_to_async
 
-from inference import history
-from inference.expected import KEPT, MOST_KEYS, Expectations
 from inference.manager import ModelManager, Request
 from inference.models import LoadTime
+from inference.monitoring import load_times
+from inference.monitoring.wait_estimates import KEPT, MOST_KEYS, Expectations
 
 PIRATE, POET = "d" * 64, "e" * 64
 
@@ -171,11 +171,11 @@ def test_memory_is_bounded(life: Life) -> None:
 @pytest.mark.django_db(transaction=True)
 def test_load_times_are_kept_and_old_ones_forgotten() -> None:
     for number in range(KEPT + 5):
-        history.keep("base", "b", float(number))
-    history.keep("start", "", 8.0)
+        load_times.keep("base", "b", float(number))
+    load_times.keep("start", "", 8.0)
     assert LoadTime.objects.filter(kind="base").count() == KEPT
     expectations = Expectations()
-    history.recall(expectations)
+    load_times.recall(expectations)
     assert list(expectations.samples["base", "b"].values) == [float(number) for number in range(5, KEPT + 5)]
     assert list(expectations.samples["start", ""].values) == [8.0]
 

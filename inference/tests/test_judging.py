@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from adapters.models import BaseModel
-from inference import judging
+from inference import base_support
 from inference.errors import EngineError, api_error
-from inference.targets import find
+from inference.gateway.targets import find
 
 TINY = {"vocab_size": 64, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
 
@@ -21,24 +21,24 @@ def write(folder: Path, **config: object) -> str:
 
 
 def test_a_decoder_with_attention_passes(tmp_path: Path) -> None:
-    assert judging.judge(write(tmp_path, model_type="llama", architectures=["LlamaForCausalLM"], **TINY)) == ""
+    assert base_support.judge(write(tmp_path, model_type="llama", architectures=["LlamaForCausalLM"], **TINY)) == ""
 
 
 def test_a_state_space_model_is_refused_by_name(tmp_path: Path) -> None:
-    reason = judging.judge(write(tmp_path, model_type="mamba", architectures=["MambaForCausalLM"], **TINY))
+    reason = base_support.judge(write(tmp_path, model_type="mamba", architectures=["MambaForCausalLM"], **TINY))
     assert "MambaForCausalLM" in reason
 
 
 def test_a_child_without_a_verdict_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(judging.sys, "executable", "false")
+    monkeypatch.setattr(base_support.sys, "executable", "false")
     with pytest.raises(OSError, match="status 1"):
-        judging.judge(str(tmp_path))
+        base_support.judge(str(tmp_path))
 
 
 def test_a_child_that_takes_too_long_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(judging, "TIMEOUT", 0.01)
+    monkeypatch.setattr(base_support, "TIMEOUT", 0.01)
     with pytest.raises(TimeoutError):
-        judging.judge(str(tmp_path))
+        base_support.judge(str(tmp_path))
 
 
 @pytest.mark.django_db

@@ -15,13 +15,13 @@ from django.db import connection
 from django.test import AsyncClient
 from django.utils import timezone
 
-from inference.access import Grant
-from inference.chat.models import Assistant
-from inference.ledger import LEASE, ledger
-from inference.limits import Ticket, book
+from chat.models import Assistant
+from common.api import ApiError
+from inference.gateway.access import Grant
 from inference.manager import ModelManager
 from inference.models import Meter, Slot, UsageDay
-from loraportal.api import ApiError
+from inference.quota.ledger import LEASE, ledger
+from inference.quota.limits import Ticket, book
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from asgiref.sync import async_to_sync
 
-from inference.backends import sinks
+from inference.backends.stream import MERGE_ABOVE
 from inference.errors import EngineError
 from inference.manager import ModelManager, Request
 from tests.fixtures.machine import slowness
@@ -237,7 +237,7 @@ async def test_cancel_while_the_worker_starts(make_manager: Callable[..., ModelM
 async def test_slow_reader_loses_no_text_and_holds_few_pieces(manager: ModelManager) -> None:
     stream = await manager.generate(ask("flood"))
     await until(lambda: stream._closed)
-    assert len(stream._events) <= sinks.MERGE_ABOVE + 4
+    assert len(stream._events) <= MERGE_ABOVE + 4
     events = [event async for event in stream]
     tokens = [event for event in events if event["type"] == "token"]
     assert "".join(event["text"] for event in tokens) == "x" * 100_000

@@ -8,17 +8,17 @@ import pytest
 from django.contrib.auth.models import User
 from django.test import Client
 
-from inference import observing
-from inference.ledger import ledger
 from inference.manager import ModelManager
-from inference.observing import metric
+from inference.monitoring import health
+from inference.monitoring.metrics import metric
+from inference.quota.ledger import ledger
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
 def test_ready(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     assert client.get("/readyz").json() == {"status": "ready", "checks": {"database": True, "store": True}}
-    monkeypatch.setattr(observing, "database_answers", lambda: False)
+    monkeypatch.setattr(health, "database_answers", lambda: False)
     response = client.get("/readyz")
     assert (response.status_code, response.json()["error"]["code"]) == (503, "not_ready")
     assert response.json()["error"]["checks"] == {"database": False, "store": True}

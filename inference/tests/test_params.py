@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from common.api import ApiError
 from inference import params
-from loraportal.api import ApiError
 
 
 @pytest.mark.parametrize(

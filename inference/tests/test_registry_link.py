@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 from channels.db import database_sync_to_async
 
-from adapters import drain
+from adapters.lifecycle import drain
 from adapters.models import LoraAdapter, Status
 from adapters.signals import adapter_released
 from inference.errors import EngineError
+from inference.gateway.targets import of_adapter
 from inference.manager import ModelManager, Request
-from inference.targets import of_adapter
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

@@ -18,9 +18,10 @@ from django.test import Client as Browser
 from accounts.models import ApiToken
 from accounts.tokens import issue_token
 from accounts.websocket import AuthMiddleware
-from inference import access, flow_control
-from inference.consumers import GenerateConsumer
-from inference.flow_control import Credits, SlowReaderError
+from inference.api.ws import flow_control
+from inference.api.ws.consumer import GenerateConsumer
+from inference.api.ws.flow_control import Credits, SlowReaderError
+from inference.gateway import access
 from inference.manager import ModelManager
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -109,7 +110,7 @@ async def test_whoever_has_the_end_may_ask_again(
     client: Client, settings: Any, slow_books: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings.USER_CONCURRENT = 3
-    monkeypatch.setattr("inference.consumers.MAX_RUNNING", 3)
+    monkeypatch.setattr("inference.api.ws.consumer.MAX_RUNNING", 3)
     for _time in range(10):
         await client.ask("g", "ahoy", "pirate", "poet", "tiny")  # by the same name each time
         for _target in range(3):

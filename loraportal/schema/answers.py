@@ -6,7 +6,7 @@ from typing import Any
 
 from rest_framework import serializers as s
 
-from inference.openai.reading import MAX_CHOICES
+from inference.api.openai.reading import MAX_CHOICES
 from inference.params import MAX_LOGPROBS, MAX_MESSAGES, ROLES
 
 from .objects import Serializer, page_of

@@ -62,7 +62,7 @@ class AssistantAnswer(TestAnswer):
 
 CHANGING = (400, 401, 403, 404, 413, 415)
 describe(
-    "inference.chat.assistant_api.Assistants",
+    "chat.assistant_api.Assistants",
     get=call(
         page_of(Assistant, "AssistantPage"),
         "One's own assistants and the shared ones",
@@ -81,7 +81,7 @@ describe(
     ),
 )
 describe(
-    "inference.chat.assistant_api.AssistantView",
+    "chat.assistant_api.AssistantView",
     get=call(Assistant, "One assistant", 401, 403, 404, operation_id="get_assistant"),
     patch=call(
         Assistant,
@@ -99,7 +99,7 @@ describe(
     ),
 )
 describe(
-    "inference.chat.assistant_api.AssistantChat",
+    "chat.assistant_api.AssistantChat",
     post=call(
         AssistantAnswer,
         "Ask an assistant and wait for the whole answer",

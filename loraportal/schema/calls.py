@@ -162,7 +162,7 @@ describe("adapters.api.views.Bases", get=call(BaseList, "Base models", 401, oper
 # The running side
 
 describe(
-    "inference.api.TestView",
+    "inference.api.rest.TestView",
     post=call(
         answers.TestAnswer,
         "Ask an active adapter and wait for the whole answer",
@@ -173,7 +173,7 @@ describe(
     ),
 )
 describe(
-    "inference.api.CountView",
+    "inference.api.rest.CountView",
     post=call(
         answers.Count,
         "How many tokens a prompt has",
@@ -192,11 +192,11 @@ describe(
     ),
 )
 describe(
-    "inference.api.StatusView",
+    "inference.api.rest.StatusView",
     get=call(answers.Status, "What the engine holds and does", 401, 403, operation_id="engine_status"),
 )
 describe(
-    "inference.api.LoadView",
+    "inference.api.rest.LoadView",
     post=call(
         answers.Status,
         "Load a model before anybody asks, and keep it loaded or no longer",
@@ -207,11 +207,11 @@ describe(
     ),
 )
 describe(
-    "inference.api.UnloadView",
+    "inference.api.rest.UnloadView",
     post=call(answers.Freed, "Free the base model", 401, 403, 503, operation_id="unload"),
 )
 describe(
-    "inference.usage.UsageView",
+    "inference.quota.usage.UsageView",
     get=call(
         answers.UsagePage,
         "What was asked, by day, model and token",
@@ -232,11 +232,11 @@ describe(
 
 STREAMED = OpenApiResponse(OpenApiTypes.STR, "Server-sent events, where `stream` is true.")
 describe(
-    "inference.openai.views.ModelsView",
+    "inference.api.openai.views.ModelsView",
     get=call(answers.Models, "Models that may be asked", 401, 403, operation_id="models", shape=answers.OpenAIError),
 )
 describe(
-    "inference.openai.views.ModelView",
+    "inference.api.openai.views.ModelView",
     get=call(answers.Model, "One model", 401, 403, 404, operation_id="model", shape=answers.OpenAIError),
 )
 for view, body, answer, text, value in (
@@ -256,7 +256,7 @@ for view, body, answer, text, value in (
     ),
 ):
     describe(
-        f"inference.openai.views.{view}",
+        f"inference.api.openai.views.{view}",
         post=extend_schema(
             summary=text,
             operation_id=view.removesuffix("View").lower(),

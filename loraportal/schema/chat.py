@@ -68,7 +68,7 @@ class Imported(Serializer):
 
 CHANGING = (400, 401, 403, 404, 409, 413, 415)
 describe(
-    "inference.chat.api.Conversations",
+    "chat.api.Conversations",
     get=call(
         page_of(Conversation, "ConversationPage"),
         "One's conversations",
@@ -87,7 +87,7 @@ describe(
     ),
 )
 describe(
-    "inference.chat.api.Import",
+    "chat.api.Import",
     post=extend_schema(
         summary="Bring an exported conversation back",
         operation_id="import_conversation",
@@ -97,7 +97,7 @@ describe(
     ),
 )
 describe(
-    "inference.chat.api.ConversationView",
+    "chat.api.ConversationView",
     get=call(WholeConversation, "A conversation with its messages", 401, 403, 404, operation_id="get_conversation"),
     patch=call(
         Conversation,
@@ -115,7 +115,7 @@ describe(
     ),
 )
 describe(
-    "inference.chat.api.Export",
+    "chat.api.Export",
     get=extend_schema(
         summary="A conversation as a file",
         responses={

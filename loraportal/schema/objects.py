@@ -147,7 +147,7 @@ class BulkResult(Serializer):
 
 
 def page_of(item: type[Serializer], name: str, **extra: Any) -> type[Serializer]:
-    """A page of a list, as `loraportal.api.Pagination` gives it."""
+    """A page of a list, as `common.api.Pagination` gives it."""
     fields = {
         "count": s.IntegerField(),
         "next": s.CharField(allow_null=True),

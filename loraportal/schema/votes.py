@@ -6,8 +6,8 @@ from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
 from rest_framework import serializers as s
 
-from inference.frames import MAX_TARGETS
-from inference.votes.models import Verdict
+from comparison.models import Verdict
+from inference.api.ws.frames import MAX_TARGETS
 
 from .answers import Sampling
 from .calls import PAGING, call, describe, errors, example, query
@@ -88,7 +88,7 @@ ANSWERS = [{"model": "pirate", "digest": "5" * 64, "text": "Ahoy!", "chosen": Tr
 ANSWERS += [{"model": "haiku", "digest": "6" * 64, "text": "Hello", "chosen": False}]
 
 describe(
-    "inference.votes.api.Votes",
+    "comparison.api.Votes",
     get=call(
         page_of(StoredVote, "VotePage"),
         "One's votes, newest first",
@@ -100,7 +100,7 @@ describe(
     ),
 )
 describe(
-    "inference.votes.api.VoteView",
+    "comparison.api.VoteView",
     get=call(StoredVote, "One vote", 401, 403, 404, operation_id="get_vote", parameters=[RUN]),
     put=extend_schema(
         summary="Cast a vote, or change it",
@@ -119,7 +119,7 @@ describe(
     ),
 )
 describe(
-    "inference.votes.api.Summary",
+    "comparison.api.Summary",
     get=call(
         Standings,
         "Wins and losses by model and digest",
@@ -131,7 +131,7 @@ describe(
     ),
 )
 describe(
-    "inference.votes.api.Export",
+    "comparison.api.Export",
     get=extend_schema(
         summary="Votes as preference pairs (JSONL) or as a table (CSV)",
         parameters=FILTERS,

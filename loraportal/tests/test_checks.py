@@ -99,7 +99,7 @@ def test_models_dir(settings: Any, nobody_may: Callable[[Path], None]) -> None:
     [
         ("REDIS_URL", "localhost:6379", "loraportal.E006"),
         ("REDIS_URL", "redis://localhost:6379/0", None),
-        ("ENGINE_RUNNER", "inference.engine.runner", "loraportal.E007"),
+        ("ENGINE_RUNNER", "inference.engine.model.runner", "loraportal.E007"),
         ("ENGINE_RUNNER", "a b:Runner", "loraportal.E007"),
         ("ENGINE_MAX_GPU_MEMORY", "lots", "loraportal.E008"),
         ("ENGINE_MAX_GPU_MEMORY", "5.5", "loraportal.E008"),

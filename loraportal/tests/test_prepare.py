@@ -13,9 +13,9 @@ from unittest.mock import patch
 import pytest
 from django.db import OperationalError
 
+from common.messages import compile_messages
 from loraportal import prepare
 from loraportal.management.commands.serve import hold_var_dir
-from loraportal.messages import compile_messages
 from loraportal.setup.say import TroubleError
 
 PO = r"""

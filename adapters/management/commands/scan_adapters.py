@@ -7,7 +7,8 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 from django.utils.translation import gettext as _
 
-from adapters import judging, services
+from adapters import services
+from adapters.bases import support
 from adapters.models import BaseModel, LoraAdapter
 
 
@@ -25,7 +26,7 @@ class Command(BaseCommand):
             raise CommandError(_("A scan is running already.")) from None
         except ValueError as error:
             raise CommandError(str(error)) from None
-        judging.wait()
+        support.wait()
         if options["json"]:
             self.stdout.write(json.dumps(summary.as_dict()))
             return

@@ -8,7 +8,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from inference.engine.attention import DecodeRows, KVCache, LayerShape, StepAttention
+from inference.engine.model.attention import DecodeRows, KVCache, LayerShape, StepAttention
 from inference.engine.native import library
 from inference.engine.native.library import Native
 

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 
 from inference.engine.config import EngineConfig
 from inference.engine.errors import EngineError
-from inference.engine.lora import AdapterFile, AdapterPairs, Kind, LoraBank, Pair
+from inference.engine.lora.bank import AdapterFile, AdapterPairs, Kind, LoraBank, Pair
+from inference.engine.lora.segment_bank import SegmentBank
+from inference.engine.lora.stacked_bank import StackedBank, finite
+from inference.engine.model.products import NativeProduct
+from inference.engine.model.runner import Runner
 from inference.engine.native import library
-from inference.engine.products import NativeProduct
-from inference.engine.runner import Runner
-from inference.engine.segments import SegmentBank
-from inference.engine.stacked import StackedBank, finite
 
 LAYERS = 2
 CPU = torch.device("cpu")

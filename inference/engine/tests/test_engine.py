@@ -11,8 +11,8 @@ import pytest
 from inference.engine.config import EngineConfig
 from inference.engine.errors import EngineError
 from inference.engine.fake import FakeRunner
-from inference.engine.rows import ProofResult, StepResult
-from inference.engine.scheduler import Chunk
+from inference.engine.runner_interface import ProofResult, StepResult
+from inference.engine.scheduling.scheduler import Chunk
 
 from .driver import Driver, adapter, base
 

@@ -10,8 +10,8 @@ import torch
 
 from inference.engine.config import EngineConfig
 from inference.engine.errors import EngineError
+from inference.engine.model.runner import Runner
 from inference.engine.native.library import native_library
-from inference.engine.runner import Runner
 
 from . import tiny
 from .conftest import Family

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import torch
 
-from inference.engine import graphs
-from inference.engine.attention import DecodeRows
 from inference.engine.config import EngineConfig
-from inference.engine.graphs import DecodeGraphs
-from inference.engine.runner import Runner
+from inference.engine.model import cuda_graphs
+from inference.engine.model.attention import DecodeRows
+from inference.engine.model.cuda_graphs import DecodeGraphs
+from inference.engine.model.runner import Runner
 
 from . import tiny
 from .conftest import Family
@@ -51,7 +51,7 @@ def test_sizes_are_captured_once_and_again_when_adapters_move(llama: Family) -> 
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(DecodeGraphs, "_capture", count)
-        patch.setattr(graphs, "KEYS", 64)
+        patch.setattr(cuda_graphs, "KEYS", 64)
         d.generate("a", base("t", llama.base), first, max_tokens=5, ignore_eos=True)
         d.finish("a")
         assert captures == [64]

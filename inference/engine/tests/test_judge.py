@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from transformers import AutoConfig
 
-from inference.engine.judge import judge
-from inference.engine.loader import positions
+from inference.engine.model.base_loader import positions
+from inference.engine.model.base_probe import judge
 
 from . import tiny
 

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from inference.engine.config import EngineConfig
+from inference.engine.model.norms import FusedNorm, fused
+from inference.engine.model.runner import Runner
 from inference.engine.native import library
-from inference.engine.norms import FusedNorm, fused
-from inference.engine.runner import Runner
 
 from .conftest import Family
 from .driver import base

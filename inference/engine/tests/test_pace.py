@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from inference.engine.pace import FIRST, GRACE, LEAST, SHARE, ProofPace
+from inference.engine.scheduling.proof_pace import FIRST, GRACE, LEAST, SHARE, ProofPace
 
 
 @pytest.mark.parametrize("usual", [0.005, 0.03, 0.3, 2.0])

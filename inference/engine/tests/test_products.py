@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from inference.engine.model.products import NativeProduct, OneDnnProduct, base_product
 from inference.engine.native import library
 from inference.engine.native.library import Native
-from inference.engine.products import NativeProduct, OneDnnProduct, base_product
 
 BF16, FP16, FP32 = 0, 1, 2
 ROUNDED = {BF16: torch.bfloat16, FP16: torch.float16, FP32: torch.float32}

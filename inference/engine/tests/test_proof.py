@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from inference.engine.proof import Prober
+from inference.engine.lora.proof import Prober
 
 
 def prober(reference: torch.Tensor, tolerance: float = 1e-5) -> Prober:

@@ -11,7 +11,7 @@ import pytest
 from inference.engine.config import EngineConfig
 from inference.engine.engine import Engine
 from inference.engine.intake import Intake
-from inference.engine.runner import Runner
+from inference.engine.model.runner import Runner
 
 from . import tiny
 from .conftest import Family

@@ -20,10 +20,10 @@ from hypothesis.stateful import (
 )
 from safetensors.torch import load_file, save_file
 
-from inference.engine.attention import DecodeRows, PromptRows
 from inference.engine.config import EngineConfig
-from inference.engine.runner import Runner
-from inference.engine.segments import SegmentBank
+from inference.engine.lora.segment_bank import SegmentBank
+from inference.engine.model.attention import DecodeRows, PromptRows
+from inference.engine.model.runner import Runner
 
 from . import tiny
 from .conftest import Family
@@ -359,7 +359,8 @@ def test_a_base_that_does_not_fit_names_what_would(llama: Family, monkeypatch: p
     d = driver()
     monkeypatch.setattr(d.runner, "free_bytes", lambda: 600 * 2**20)
     monkeypatch.setattr(
-        "inference.engine.loader.needed_bytes", lambda folder, device: {"fp32": 2**30, "bf16": 2**29, "nf4": 2**20}
+        "inference.engine.model.base_loader.needed_bytes",
+        lambda folder, device: {"fp32": 2**30, "bf16": 2**29, "nf4": 2**20},
     )
     d.generate("r", base("t", llama.base))
     d.finish("r")

@@ -8,9 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inference.engine import sampler
-from inference.engine.sampler import Ask, candidates, generator, sample
-from inference.engine.sequence import SamplingParams
+from inference.engine.model import sampler
+from inference.engine.model.sampler import Ask, candidates, generator, sample
+from inference.engine.scheduling.sequence import SamplingParams
 
 
 def ask(

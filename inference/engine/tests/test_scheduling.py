@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inference.engine.bank import Residency, Resident, RowRanges
 from inference.engine.errors import EngineError
-from inference.engine.queue import FairQueue
-from inference.engine.scheduler import Scheduler
-from inference.engine.sequence import SamplingParams, Sequence, State
-from inference.engine.slots import MIN_REUSE, SlotTable
-from inference.engine.text import TextStream
+from inference.engine.lora.residency import Residency, Resident, RowRanges
+from inference.engine.scheduling.fair_queue import FairQueue
+from inference.engine.scheduling.kv_slots import MIN_REUSE, SlotTable
+from inference.engine.scheduling.scheduler import Scheduler
+from inference.engine.scheduling.sequence import SamplingParams, Sequence, State
+from inference.engine.text.detokenizer import TextStream
 
 serial = iter(range(10**9))
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inference.engine.text import REPLACEMENT, TextStream, overlap
+from inference.engine.text.detokenizer import REPLACEMENT, TextStream, overlap
 
 
 def bytes_decode(tokens: list[int]) -> str:

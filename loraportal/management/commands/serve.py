@@ -65,7 +65,7 @@ def hold_var_dir() -> IO[str]:
 
 def serve() -> None:
     from loraportal.asgi import application
-    from loraportal.server import PortalServer
+    from loraportal.server.daphne_server import PortalServer
 
     logging.getLogger("daphne").setLevel(logging.WARNING)
     server = PortalServer(application, settings.HOST, settings.PORT, announce)

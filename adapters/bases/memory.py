@@ -1,0 +1,56 @@
+"""How much memory this machine has for a model; without torch, which a web process never loads."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from functools import lru_cache
+from pathlib import Path
+
+from adapters.models import BaseModel
+
+MEMINFO = Path("/proc/meminfo")
+CGROUP = Path("/sys/fs/cgroup/memory.max")
+
+
+@lru_cache(maxsize=1)
+def host_bytes() -> int:
+    """Main memory that this machine or container has altogether, 0 where that is not told."""
+    try:
+        line = next(line for line in MEMINFO.read_text().splitlines() if line.startswith("MemTotal:"))
+        total = int(line.split()[1]) * 1024
+    except (OSError, StopIteration, ValueError, IndexError):
+        return 0
+    try:
+        return min(total, int(CGROUP.read_text()))
+    except (OSError, ValueError):  # no limit is written as "max"
+        return total
+
+
+@lru_cache(maxsize=1)
+def gpu_bytes() -> int:
+    """Memory of the largest NVIDIA card, 0 where there is none."""
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return 0
+    try:
+        done = subprocess.run(  # noqa: S603  (a fixed program of the driver, fixed arguments)
+            [program, "--query-gpu=memory.total", "--format=csv,noheader,nounits"],
+            capture_output=True,
+            text=True,
+            timeout=5,
+            check=True,
+        )
+        return max((int(line) for line in done.stdout.split()), default=0) * 2**20
+    except (subprocess.SubprocessError, OSError, ValueError):
+        return 0
+
+
+def fits(base: BaseModel) -> dict[str, bool | None]:
+    """precision -> whether the estimate fits into the card, or into main memory where there is no card.
+
+    None where either number is not known. The engine measures again before it loads.
+    """
+    place = gpu_bytes() or host_bytes()
+    needs = {"fp32": base.memory_fp32, "bf16": base.memory_bf16, "nf4": base.memory_nf4}
+    return {name: need <= place if need and place else None for name, need in needs.items()}

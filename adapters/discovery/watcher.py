@@ -1,0 +1,58 @@
+"""Scanning by itself every SCAN_INTERVAL seconds: a daemon thread of the web process, started by the ASGI module."""
+
+from __future__ import annotations
+
+import logging
+import threading
+
+from django.conf import settings
+from django.db import close_old_connections, connections
+
+from adapters import services
+
+logger = logging.getLogger(__name__)
+
+
+class Watcher:
+    def __init__(self, interval: float) -> None:
+        self.interval = interval
+        self.scans = 0
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="adapter-watcher", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self, timeout: float = 10.0) -> None:
+        """End after the scan that is under way."""
+        self._stop.set()
+        self._thread.join(timeout)
+
+    def _run(self) -> None:
+        while not self._stop.wait(self.interval):
+            self.look()
+
+    def look(self) -> None:
+        """One scan; another one that runs already does as well, and no error ends the watching."""
+        close_old_connections()
+        try:
+            services.scan(None)
+            self.scans += 1
+        except services.Busy:
+            logger.debug("a scan is running already")
+        except Exception:  # the database or a disk may be away for a while
+            logger.exception("the automatic scan failed")
+        finally:
+            connections.close_all()
+
+
+_watcher: Watcher | None = None
+
+
+def start() -> Watcher | None:
+    """Start the one watcher of this process where SCAN_INTERVAL asks for it."""
+    global _watcher
+    if _watcher is None and settings.SCAN_INTERVAL > 0:
+        _watcher = Watcher(settings.SCAN_INTERVAL)
+        _watcher.start()
+    return _watcher

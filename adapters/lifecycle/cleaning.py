@@ -1,0 +1,80 @@
+"""Removing stored copies that no adapter is served from."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from django.conf import settings
+from django.utils import timezone
+
+from adapters import store
+from adapters.failures import Busy
+from adapters.leases import Hold, is_dead
+from adapters.models import Lease, LoraAdapter
+
+from .activation import CLEANING
+
+PARTIAL_AGE = 3600.0  # seconds; an activation that takes longer than that has died
+
+
+@dataclass(frozen=True)
+class Cleaned:
+    name: str
+    size_bytes: int
+
+
+def references() -> dict[str, int]:
+    """digest -> how many adapters are served from it."""
+    counts: dict[str, int] = {}
+    for digest in LoraAdapter.objects.exclude(digest="").values_list("digest", flat=True):
+        counts[digest] = counts.get(digest, 0) + 1
+    return counts
+
+
+def clean(dry_run: bool = False) -> list[Cleaned]:
+    """Remove copies without a reference and what interrupted activations left. Raises Busy during an activation.
+
+    An activation looks for this lease after it took its own, this looks for theirs after it took its own: one of
+    the two always sees the other.
+    """
+    with Hold(CLEANING) as hold:
+        if _activating():
+            raise Busy
+        used = references()
+        removed = []
+        for path in _entries():
+            hold.touch()
+            if path.name in used or not _is_removable(path):
+                continue
+            removed.append(Cleaned(path.name, sum(f.stat().st_size for f in path.rglob("*") if f.is_file())))
+            if not dry_run:
+                _remove(path)
+    return removed
+
+
+def _activating() -> bool:
+    rows = Lease.objects.filter(name__startswith="adapter:", expires_at__gt=timezone.now())
+    return any(not is_dead(holder) for holder in rows.values_list("holder", flat=True))
+
+
+def _entries() -> list[Path]:
+    root = Path(settings.STORE_DIR)
+    return sorted(path for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
+
+
+def _is_removable(path: Path) -> bool:
+    """Only what this program made: digests, and old unfinished ones."""
+    if store.DIGEST.match(path.name):
+        return True
+    return path.name.startswith(store.PARTIAL) and time.time() - path.stat().st_mtime > PARTIAL_AGE
+
+
+def _remove(path: Path) -> None:
+    """First out of the way by one rename, so that no half of an entry is ever seen."""
+    aside = path.with_name(f"{store.PARTIAL}{path.name}") if store.DIGEST.match(path.name) else path
+    if aside != path:
+        path.rename(aside)
+    shutil.rmtree(aside)

@@ -1,0 +1,55 @@
+"""`adapter_model.bin` -> safetensors, in a child process that may neither reach the network nor grow without bound."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from django.utils.translation import gettext_noop as _n
+
+from adapters.failures import Refused
+from adapters.formats.files import open_below
+from adapters.formats.safetensors import Header, read_header
+from adapters.training.layout import PICKLE
+
+CHILD = Path(__file__).with_name("conversion_child.py")
+TIMEOUT = 120.0
+MAX_BYTES = 4 * 2**30
+REASONS = {3: _n("not only tensors"), 4: _n("not a table of tensors"), 5: _n("too large"), 6: _n("unreadable")}
+
+
+@contextmanager
+def converted(roots: tuple[str, ...], folder: str) -> Iterator[tuple[BinaryIO, Header]]:
+    """The weights of `folder` as an open safetensors file with its header. Raises Refused pickle_refused."""
+    with tempfile.TemporaryDirectory(prefix="lora-") as scratch, open_below(roots, folder, PICKLE) as source:
+        size = os.fstat(source.fileno()).st_size
+        if size > MAX_BYTES:
+            raise Refused("pickle_refused", reason=REASONS[5])
+        target = Path(scratch) / "weights.safetensors"
+        _run(source, target, size)
+        with open(target, "rb", buffering=0) as file:
+            yield file, read_header(file, target.stat().st_size)  # type: ignore[misc]
+
+
+def _run(source: BinaryIO, target: Path, size: int) -> None:
+    environment = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "OMP_NUM_THREADS": "1", "HOME": str(target.parent)}
+    try:
+        done = subprocess.run(  # noqa: S603  (our own interpreter and our own file; the weights come as stdin)
+            [sys.executable, "-I", str(CHILD), str(target), str(size)],
+            stdin=source,
+            capture_output=True,
+            timeout=TIMEOUT,
+            env=environment,
+            cwd=target.parent,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise Refused("pickle_refused", reason=_n("it took too long")) from None
+    if done.returncode != 0 or not target.is_file():
+        raise Refused("pickle_refused", reason=REASONS.get(done.returncode, _n("the reader gave up")))

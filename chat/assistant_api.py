@@ -1,0 +1,208 @@
+"""`/api/assistants`: one's own and the shared ones; made and changed by the rules of the page's form; asked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+from adrf.views import APIView as AsyncAPIView
+from channels.db import database_sync_to_async
+from django.contrib.auth.models import User
+from django.http import Http404
+from django.utils.translation import get_language
+from django.utils.translation import gettext as _
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from accounts.permissions import CanInfer
+from common.api import ApiError, Pagination
+from inference import params as reading
+from inference.api.rest import answer_json, json_object
+from inference.errors import EngineError, api_error
+from inference.gateway.access import Grant
+from inference.gateway.targets import Target, find, find_adapter
+
+from . import flows
+from .assistants import answer_of, problem_of, visible
+from .forms import MAX_SAMPLE, NUMBERS, AssistantForm
+from .models import Assistant, Conversation, State
+from .runs import Run
+
+MAX_PK = 2**63 - 1
+TEXTS = ("name", "description", "icon", "system", "target")
+CHANGEABLE = (*TEXTS, "shared", "params", "samples")
+ASKED = ("message", "conversation", "model")
+CARRIED = ("finish_reason", "usage", "timings", "trimmed")
+FIELDS = {"sample_lines": "samples", **{name: f"params.{name}" for name in NUMBERS}}  # of the form: of the API
+CODES = {"max_length": "too_long", "required": "required", "invalid_choice": "invalid_choice"}
+
+
+def assistant_json(assistant: Assistant, user_id: int, problem: str) -> dict[str, Any]:
+    """`problem`: why its model cannot answer now, as a code; "" where it can."""
+    return {
+        "id": assistant.pk,
+        **{name: getattr(assistant, name) for name in CHANGEABLE},
+        "owner": assistant.owner.get_username(),
+        "mine": assistant.owner_id == user_id,
+        "problem": problem or None,
+        "created_at": assistant.created_at,
+        "updated_at": assistant.updated_at,
+    }
+
+
+def refuse_unknown(data: Mapping[str, Any], known: tuple[str, ...]) -> None:
+    unknown = next((key for key in data if key not in known), None)
+    if unknown is not None:
+        raise reading.refuse(str(unknown)[:64], "unknown_parameter", _("There is no parameter named %(param)s."))
+
+
+def form_data(data: Mapping[str, Any]) -> dict[str, Any]:
+    """What the page's form would send. Only types are looked at here; the form has the rules."""
+    refuse_unknown(data, CHANGEABLE)
+    sent: dict[str, Any] = {name: reading.text(data[name], name, MAX_PK) for name in TEXTS if name in data}
+    if "shared" in data:
+        sent["shared"] = reading.boolean(data["shared"], "shared")
+    if "samples" in data:
+        sent["sample_lines"] = "\n".join(samples(data["samples"]))
+    if "params" in data:
+        given = reading.sampling(data["params"], "params.")
+        refuse_unknown({f"params.{name}": None for name in given}, tuple(FIELDS.values()))
+        sent.update({name: given.get(name) for name in NUMBERS})
+    return sent
+
+
+def samples(value: Any) -> list[str]:
+    if not isinstance(value, list):
+        raise reading.refuse("samples", "invalid_type", _("%(param)s must be a list of strings."))
+    found = [reading.text(item, f"samples.{index}", MAX_SAMPLE) for index, item in enumerate(value)]
+    for index, item in enumerate(found):
+        if len(item.splitlines()) > 1:
+            raise reading.refuse(f"samples.{index}", "invalid", _("%(param)s must be one line."))
+    return found
+
+
+def save(assistant: Assistant, data: Mapping[str, Any]) -> Assistant:
+    """Raises ApiError 400 with the first field at fault."""
+    before = AssistantForm(instance=assistant).initial
+    form = AssistantForm({**before, **form_data(data)}, instance=assistant)
+    if not form.is_valid():
+        name, problems = next(iter(form.errors.as_data().items()))
+        problem = problems[0]
+        message = str(next(iter(problem.messages)))
+        raise ApiError(CODES.get(problem.code or "", "invalid"), message, 400, FIELDS.get(name, name))
+    return form.save()
+
+
+class Assistants(APIView):
+    permission_classes = [CanInfer]
+
+    def get(self, request: Request) -> Response:
+        user_id = request.user.pk or 0
+        pages = Pagination()
+        rows = Assistant.objects.visible_to(user_id).select_related("owner")
+        page = pages.paginate_queryset(rows, request, view=self) or []
+        problems = {target: problem_of(target) for target in {row.target for row in page}}
+        return pages.get_paginated_response([assistant_json(row, user_id, problems[row.target]) for row in page])
+
+    def post(self, request: Request) -> Response:
+        made = save(Assistant(owner=cast(User, request.user)), json_object(request))
+        return Response(assistant_json(made, made.owner_id, problem_of(made.target)), status=201)
+
+
+class AssistantView(APIView):
+    """Everybody reads a shared one; only its owner changes and deletes it."""
+
+    permission_classes = [CanInfer]
+
+    def get(self, request: Request, pk: int) -> Response:
+        user_id = request.user.pk or 0
+        assistant = visible(pk, user_id)
+        return Response(assistant_json(assistant, user_id, problem_of(assistant.target)))
+
+    def patch(self, request: Request, pk: int) -> Response:
+        changed = save(self.own(request, pk), json_object(request))
+        return Response(assistant_json(changed, changed.owner_id, problem_of(changed.target)))
+
+    def delete(self, request: Request, pk: int) -> Response:
+        self.own(request, pk).delete()
+        return Response(status=204)
+
+    def own(self, request: Request, pk: int) -> Assistant:
+        found = Assistant.objects.select_related("owner").filter(owner_id=request.user.pk, pk=pk).first()
+        if found is None:
+            raise Http404
+        return found
+
+
+class AssistantChat(AsyncAPIView):
+    """Ask an assistant and wait for the whole answer; in a conversation both are kept, without one nothing is."""
+
+    permission_classes = [CanInfer]
+
+    async def post(self, request: Request, pk: int) -> Response:
+        grant = Grant.of_request(request)
+        assistant = await database_sync_to_async(visible)(pk, grant.user_id)
+        data = json_object(request)
+        refuse_unknown(data, ASKED)
+        message = reading.prompt(data.get("message"), "message")
+        name = ""
+        try:
+            target = await database_sync_to_async(target_of)(data.get("model"), assistant)
+            name = target.name
+            if data.get("conversation") is None:
+                return Response(answer_json(target, await answer_of(assistant, target, message, grant)))
+        except EngineError as error:
+            refusal = api_error(error, name=name)
+            if refusal.param == "messages":
+                refusal.param = "message"
+            raise refusal from None
+        wanted = reading.integer(data["conversation"], "conversation", 1, MAX_PK)
+        conversation, run = await database_sync_to_async(begin)(wanted, assistant, target, message, grant)
+        return Response(await to_the_end(run, target, conversation.pk))
+
+
+def target_of(model: Any, assistant: Assistant) -> Target:
+    """The model named by slug, the adapter named by id, or the assistant's own. Raises EngineError, ApiError."""
+    if model is None:
+        return find(assistant.target)
+    if isinstance(model, str):
+        return find(model)
+    try:
+        return find_adapter(reading.integer(model, "model", 1, MAX_PK))
+    except Http404:
+        raise EngineError("unknown_target", param="model", detail={"name": str(model)}) from None
+
+
+def begin(
+    conversation_id: int, assistant: Assistant, target: Target, message: str, grant: Grant
+) -> tuple[Conversation, Run]:
+    """The question and its answer-to-be at the end of one's own conversation with this assistant. Raises ApiError."""
+    own = Conversation.objects.filter(user_id=grant.user_id, assistant=assistant)
+    conversation = own.select_related("leaf").filter(pk=conversation_id).first()
+    if conversation is None:
+        raise ApiError("not_found", _("There is no such thing."), 404, "conversation")
+    if conversation.leaf is not None and conversation.leaf.live_state == State.RUNNING:
+        raise ApiError("busy", _("This answer is being written already."), 409, "conversation")
+    question, answer = flows.ask(conversation, conversation.leaf_id, message, target.slug, target.name)
+    prompt = flows.prompt_of(conversation, question.pk)
+    language = get_language() or ""
+    return conversation, Run(answer.pk, target.slug, prompt, conversation.params, grant, language)
+
+
+async def to_the_end(run: Run, target: Target, conversation_id: int) -> dict[str, Any]:
+    """Start the run and wait; a client that leaves ends it. Raises ApiError as the run did."""
+    run.start()
+    try:
+        with run.reader() as news:
+            while not run.ended:
+                await news.wait()
+                news.clear()
+    finally:
+        if not run.ended:
+            await run.stop()
+    if run.error is not None:
+        raise run.error
+    carried: dict[str, Any] = {name: run.info[name] for name in CARRIED if name in run.info}
+    body = {"model": target.slug, "response": run.text, "response_length": len(run.text), "digest": run.digest}
+    return {**body, **carried, "conversation": conversation_id, "message": run.message_id}

@@ -1,0 +1,69 @@
+"""Assistants: a model with a purpose. Who sees which, conversations with one, and one-shot answers for programs."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from channels.db import database_sync_to_async
+from django.http import Http404
+
+from inference.engine.protocol import Params
+from inference.errors import EngineError
+from inference.gateway.access import Grant
+from inference.gateway.targets import Target, find, resolve_adapter
+from inference.manager import Answer, Request, get_manager
+from inference.quota.limits import admit
+
+from .models import Assistant, Conversation
+
+
+def problem_of(target: str) -> str:
+    """Why this model cannot answer now, as an error code; "" where it can."""
+    try:
+        find(target)
+    except EngineError as error:
+        return error.code
+    return ""
+
+
+def talk(assistant: Assistant, user: Any) -> Conversation:
+    """A new conversation, not saved yet, that begins with the assistant's settings."""
+    return Conversation(
+        user=user,
+        assistant=assistant,
+        system=assistant.system,
+        target=assistant.target,
+        params=assistant.params,
+    )
+
+
+def visible(assistant_id: int, user_id: int) -> Assistant:
+    """Raises Http404."""
+    found = Assistant.objects.visible_to(user_id).select_related("owner").filter(pk=assistant_id).first()
+    if found is None:
+        raise Http404
+    return found
+
+
+async def chat_with_lora(assistant_id: int, lora_model_id: int, message: str, grant: Grant) -> Answer:
+    """One answer of an assistant, given by the adapter `lora_model_id` whatever the assistant's own model is.
+
+    Counts as a request of `grant`'s account. Raises Http404 (no such assistant or adapter for this account),
+    EngineError, ApiError (limits).
+    """
+    assistant = await database_sync_to_async(visible)(assistant_id, grant.user_id)
+    return await answer_of(assistant, await resolve_adapter(lora_model_id), message, grant)
+
+
+async def answer_of(assistant: Assistant, target: Target, message: str, grant: Grant) -> Answer:
+    """What `target` answers under the assistant's settings. Raises EngineError, ApiError (limits)."""
+    messages = [{"role": "user", "content": message}]
+    if assistant.system.strip():
+        messages.insert(0, {"role": "system", "content": assistant.system})
+    params: Params = assistant.params
+    request = Request(
+        user=f"user:{grant.user_id}", base=target.base, adapter=target.adapter, messages=messages, params=params
+    )
+    async with await admit(grant, target.slug, target.digest, params) as ticket:
+        return await get_manager().run(request, partial(ticket.end, 0))

@@ -1,0 +1,218 @@
+"""`/ws/chat`: ask in a conversation, follow answers, stop them.
+
+Client: `ask {id, conversation, parent, content, target, params}`, `again {id, conversation, message, target, params}`,
+`continue {id, conversation, message, params}`, `follow {message}`, `stop {message}`.
+Server: `started {id, conversation, question, answer}`, `sync {message, text}` (all so far), `text {message, text}`
+(more), `trimmed {message, count}` (earlier messages left out), `progress {message, kind, ...}`, `done {message}` (the
+row), `error {id, code, message, param}`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from channels.db import database_sync_to_async
+from channels.generic.websocket import AsyncWebsocketConsumer
+from django.conf import settings
+from django.utils import translation
+
+from accounts.models import Scope
+from accounts.permissions import CanInfer, may
+from common.api import ApiError
+from common.parsers import loads
+from inference import params as reading
+from inference.api.ws.consumer import TOO_BIG, UNAUTHENTICATED
+from inference.engine.protocol import Params
+from inference.errors import EngineError, api_error
+from inference.gateway.access import Grant, watched
+from inference.gateway.targets import find
+
+from . import flows
+from .models import Conversation, Message, State
+from .present import conversation_json, message_json
+from .runs import Run, running
+
+logger = logging.getLogger(__name__)
+
+BEGINNING = ("ask", "again", "continue")  # frames that start an answer
+FRAME_TYPES = (*BEGINNING, "follow", "stop")
+MAX_FOLLOWED = 16
+LOOK_EVERY = 1.0  # seconds between looks at an answer that another process writes
+
+
+class ChatConsumer(AsyncWebsocketConsumer):
+    channel_layer_alias = ""
+
+    async def connect(self) -> None:
+        self.closed = False
+        self.followed: dict[int, asyncio.Task[None]] = {}
+        user = self.scope.get("user")
+        if user is None or not user.is_authenticated or not may(user, self.scope.get("token"), Scope.INFER):
+            await self.close(UNAUTHENTICATED)
+            return
+        self.grant = Grant.of_scope(self.scope)
+        self.language = self.scope.get("language", settings.LANGUAGE_CODE)
+        await self.accept()
+
+    async def disconnect(self, code: int) -> None:
+        self.closed = True
+        for task in list(self.followed.values()):
+            task.cancel()
+
+    async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
+        if text_data is None or len(text_data) > settings.DATA_UPLOAD_MAX_MEMORY_SIZE:
+            await self.close(TOO_BIG)
+            return
+        frame_id: str | None = None
+        with translation.override(self.language):
+            try:
+                try:
+                    frame = loads(text_data)
+                except ValueError:
+                    raise api_error(EngineError("malformed_json")) from None
+                if not isinstance(frame, Mapping):
+                    raise api_error(EngineError("malformed_frame"))
+                if isinstance(frame.get("id"), str):
+                    frame_id = frame["id"][:64]
+                await self.handle(frame, frame_id)
+            except EngineError as error:
+                await self.refuse(frame_id, api_error(error))
+            except ApiError as error:
+                await self.refuse(frame_id, error)
+            except Exception:  # noqa: BLE001  (the database is away, say: the connection stays)
+                logger.exception("a chat frame could not be handled")
+                await self.refuse(frame_id, api_error(EngineError("server_error")))
+
+    async def refuse(self, frame_id: str | None, error: ApiError) -> None:
+        await self.tell("error", id=frame_id, code=error.code, message=error.message, param=error.param)
+
+    async def handle(self, frame: Mapping[str, Any], frame_id: str | None) -> None:
+        kind = frame.get("type")
+        if kind == "stop":
+            message_id = await self.own(frame)
+            run = running.get(message_id)
+            if run is not None:
+                await run.stop()
+            else:
+                await database_sync_to_async(flows.ask_to_stop)(message_id)
+        elif kind == "follow":
+            self.follow(await self.own(frame))
+        elif kind in BEGINNING:
+            if not may(self.scope["user"], self.scope.get("token"), Scope.INFER):
+                raise ApiError("permission_denied", str(CanInfer.message), 403)
+            raw = frame.get("params")
+            params = reading.sampling({} if raw is None else raw, "params.")
+            run, started = await database_sync_to_async(self.begin)(frame, params)
+            run.start()
+            await self.tell("started", id=frame_id, **started)
+            self.follow(run.message_id)
+        else:
+            raise api_error(EngineError("malformed_frame"))
+
+    def begin(self, frame: Mapping[str, Any], params: Params) -> tuple[Run, dict[str, Any]]:
+        """Rows for what a frame asks, and the run that is to fill them. Raises ApiError, EngineError."""
+        conversation_id = reading.integer(frame.get("conversation"), "conversation", 1, 2**63 - 1)
+        conversation = Conversation.objects.of(self.scope["user"]).filter(pk=conversation_id).first()
+        if conversation is None:
+            raise ApiError("not_found", translation.gettext("There is no such thing."), 404, "conversation")
+        question: Message | None = None
+        if frame["type"] == "continue":
+            answer = self.continued(conversation, frame)
+            leaf = answer.pk
+        else:
+            target = find(frame.get("target"))
+            if frame["type"] == "ask":
+                parent = frame.get("parent")
+                parent_id = None if parent is None else reading.integer(parent, "parent", 1, 2**63 - 1)
+                content = reading.prompt(frame.get("content"), "content")
+                question, answer = flows.ask(conversation, parent_id, content, target.slug, target.name)
+                leaf = question.pk
+            else:
+                leaf = reading.integer(frame.get("message"), "message", 1, 2**63 - 1)
+                answer = flows.again(conversation, leaf, target.slug, target.name)
+        Conversation.objects.filter(pk=conversation.pk).update(params=params)
+        prompt = flows.prompt_of(conversation, leaf)
+        run = Run(answer.pk, answer.target, prompt, params, self.grant, self.language)
+        return run, {
+            "conversation": json_safe(conversation_json(conversation)),
+            "question": message_json(question) if question else None,
+            "answer": message_json(answer),
+        }
+
+    def continued(self, conversation: Conversation, frame: Mapping[str, Any]) -> Message:
+        pk = reading.integer(frame.get("message"), "message", 1, 2**63 - 1)
+        answer = conversation.messages.filter(pk=pk, role="assistant").exclude(content="").first()
+        if answer is None:
+            raise ApiError("not_found", translation.gettext("There is no such thing."), 404, "message")
+        find(answer.target)
+        if not flows.reopen(answer):
+            raise ApiError("busy", translation.gettext("This answer is being written already."), 409, "message")
+        answer.refresh_from_db()
+        return answer
+
+    async def own(self, frame: Mapping[str, Any]) -> int:
+        """The id of a message of this user. Raises ApiError 404."""
+        pk = reading.integer(frame.get("message"), "message", 1, 2**63 - 1)
+        if not await Message.objects.filter(pk=pk, conversation__user=self.scope["user"]).aexists():
+            raise ApiError("not_found", translation.gettext("There is no such thing."), 404, "message")
+        return pk
+
+    def follow(self, message_id: int) -> None:
+        if message_id in self.followed or len(self.followed) >= MAX_FOLLOWED:
+            return
+        task = asyncio.create_task(self.relay(message_id))
+        self.followed[message_id] = task
+        task.add_done_callback(lambda _task: self.followed.pop(message_id, None))
+
+    async def relay(self, message_id: int) -> None:
+        try:
+            async with watched(self.grant, lambda: asyncio.ensure_future(self.close(UNAUTHENTICATED))):
+                run = running.get(message_id)
+                if run is not None:
+                    await self.relay_run(run)
+                await self.relay_row(message_id)
+        except Exception:  # noqa: BLE001  (nobody awaits this task: the log must know)
+            logger.exception("an answer could not be followed")
+
+    async def relay_run(self, run: Run) -> None:
+        with run.reader() as news:
+            sent, progress, trimmed = len(run.text), None, 0
+            await self.tell("sync", message=run.message_id, text=run.text)
+            while True:
+                news.clear()
+                if run.info.get("trimmed", 0) != trimmed:
+                    trimmed = run.info["trimmed"]
+                    await self.tell("trimmed", message=run.message_id, count=trimmed)
+                if run.progress is not None and run.progress != progress:
+                    progress = run.progress
+                    await self.tell("progress", message=run.message_id, **run.progress_now())
+                if len(run.text) > sent:
+                    text, sent = run.text[sent:], len(run.text)
+                    await self.tell("text", message=run.message_id, text=text)
+                if run.ended:
+                    return
+                await news.wait()
+
+    async def relay_row(self, message_id: int) -> None:
+        """The end, from the database; until then what another process writes."""
+        shown: str | None = None
+        while (message := await Message.objects.filter(pk=message_id).afirst()) is not None:
+            if message.live_state != State.RUNNING:
+                await self.tell("done", message=message_json(message))
+                return
+            if message.content != shown:
+                shown = message.content
+                await self.tell("sync", message=message_id, text=shown)
+            await asyncio.sleep(LOOK_EVERY)
+
+    async def tell(self, kind: str, /, **frame: Any) -> None:
+        if not self.closed:
+            await self.send(text_data=json.dumps({"type": kind, **frame}, ensure_ascii=False))
+
+
+def json_safe(data: dict[str, Any]) -> dict[str, Any]:
+    return {key: value.isoformat() if hasattr(value, "isoformat") else value for key, value in data.items()}

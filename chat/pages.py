@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+from typing import cast
+
+from django.conf import settings
+from django.contrib import messages
+from django.contrib.auth.decorators import login_required
+from django.contrib.auth.models import User
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, redirect, render
+from django.utils.translation import gettext as _
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_http_methods, require_POST, require_safe
+
+from inference.errors import sentence
+from inference.pages import targets
+
+from .assistants import problem_of, talk
+from .flows import branch
+from .forms import ICONS, AssistantForm
+from .models import Assistant, Conversation
+from .present import whole_json
+
+LISTED = 100  # at first; as static/js/lib/sidebar.js fetches more
+
+
+@login_required
+@require_safe
+@never_cache
+def chat(request: HttpRequest, pk: int | None = None) -> HttpResponse:
+    """One's conversations, and one of them; without an id a new one begins with the first message."""
+    own = Conversation.objects.of(request.user).select_related("assistant")
+    conversation = get_object_or_404(own, pk=pk) if pk is not None else None
+    wanted = conversation.target if conversation else request.GET.get("model", "")[:200]
+    choice = targets(wanted)
+    known = {target.slug for kind in ("adapters", "bases") for target in choice[kind]}
+    return render(
+        request,
+        "chat/chat.html",
+        {
+            **choice,
+            "wanted": wanted,
+            "unknown": wanted if wanted not in known else "",
+            "conversations": own[:LISTED],
+            "more_conversations": own.count() > LISTED,
+            "assistant": conversation.assistant if conversation else None,
+            "conversation": conversation,
+            "data": whole_json(conversation) if conversation else None,
+            "messages_shown": branch(conversation, conversation.leaf_id) if conversation else [],
+            "max_tokens_limit": settings.MAX_TOKENS_LIMIT,
+            "max_prompt_chars": settings.MAX_PROMPT_CHARS,
+        },
+    )
+
+
+@login_required
+@require_safe
+@never_cache
+def assistants(request: HttpRequest) -> HttpResponse:
+    """One's own assistants and the shared ones, each with what keeps its model from answering."""
+    found = list(Assistant.objects.visible_to(request.user.pk or 0).select_related("owner"))
+    problems = {target: problem_of(target) for target in {assistant.target for assistant in found}}
+    shown = [
+        (assistant, problems[assistant.target], sentence(problems[assistant.target], {"name": assistant.target}))
+        for assistant in found
+    ]
+    return render(request, "chat/assistants.html", {"assistants": shown})
+
+
+@login_required
+@never_cache
+@require_http_methods(["GET", "HEAD", "POST"])
+def edit_assistant(request: HttpRequest, pk: int | None = None) -> HttpResponse:
+    """Make an assistant, or change one of one's own."""
+    user = cast(User, request.user)
+    own = Assistant.objects.filter(owner=user)
+    assistant = get_object_or_404(own, pk=pk) if pk is not None else Assistant(owner=user)
+    form = AssistantForm(request.POST or None, instance=assistant)
+    if request.method == "POST" and form.is_valid():
+        form.save()
+        messages.success(request, _("The assistant “%(name)s” is saved.") % {"name": assistant.name})
+        return redirect("assistants")
+    context = {
+        **targets(assistant.target),
+        "form": form,
+        "assistant": assistant,
+        "wanted": form["target"].value() or "",
+        "icons": ICONS,
+        "max_tokens_limit": settings.MAX_TOKENS_LIMIT,
+        "max_prompt_chars": settings.MAX_PROMPT_CHARS,
+    }
+    return render(request, "chat/assistant.html", context, status=400 if form.errors else 200)
+
+
+@login_required
+@require_POST
+def delete_assistant(request: HttpRequest, pk: int) -> HttpResponse:
+    assistant = get_object_or_404(Assistant, pk=pk, owner=request.user)
+    assistant.delete()
+    messages.success(request, _("The assistant “%(name)s” is deleted.") % {"name": assistant.name})
+    return redirect("assistants")
+
+
+@login_required
+@require_POST
+def talk_to_assistant(request: HttpRequest, pk: int) -> HttpResponse:
+    assistant = get_object_or_404(Assistant.objects.visible_to(request.user.pk or 0), pk=pk)
+    conversation = talk(assistant, request.user)
+    conversation.save()
+    return redirect("conversation", conversation.pk)

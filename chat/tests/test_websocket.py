@@ -1,0 +1,276 @@
+"""`/ws/chat`: asking, following after a reload, versions, stop, limits of the context, other people's rows."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from channels.db import database_sync_to_async
+from channels.testing import WebsocketCommunicator
+from django.contrib.auth.models import User
+
+from accounts.tokens import issue_token
+from accounts.websocket import AuthMiddleware
+from chat import runs
+from chat.consumers import ChatConsumer
+from chat.models import Conversation, Message, State
+from inference.manager import ModelManager
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+class Client:
+    def __init__(self, socket: WebsocketCommunicator) -> None:
+        self.socket = socket
+
+    async def send(self, kind: str, **frame: Any) -> None:
+        await self.socket.send_json_to({"type": kind, **frame})
+
+    async def until(self, *kinds: str) -> list[dict[str, Any]]:
+        """Frames up to and with the first of these kinds."""
+        frames: list[dict[str, Any]] = []
+        while not frames or frames[-1]["type"] not in kinds:
+            frames.append(dict(await self.socket.receive_json_from(10)))
+        return frames
+
+    async def last(self, kind: str) -> dict[str, Any]:
+        return (await self.until(kind))[-1]
+
+
+@pytest.fixture
+def conversation(transactional_db: None, registry: SimpleNamespace, manager: ModelManager) -> Conversation:
+    return Conversation.objects.create(user=User.objects.create_user("owner"))
+
+
+@pytest_asyncio.fixture
+async def connect(conversation: Conversation) -> AsyncIterator[Callable[..., Any]]:
+    sockets: list[WebsocketCommunicator] = []
+
+    async def make(name: str = "owner") -> Client:
+        user, _made = await User.objects.aget_or_create(username=name)
+        secret = (await database_sync_to_async(issue_token)(user))[1]
+        headers = [(b"host", b"localhost:8000"), (b"authorization", f"Bearer {secret}".encode())]
+        socket = WebsocketCommunicator(AuthMiddleware(ChatConsumer.as_asgi()), "/ws/chat", headers)
+        sockets.append(socket)
+        connected, _code = await socket.connect(10)
+        assert connected
+        return Client(socket)
+
+    yield make
+    for socket in sockets:
+        await socket.disconnect()
+
+
+async def ask(client: Client, conversation: Conversation, content: str, **frame: Any) -> dict[str, Any]:
+    """The `started` frame."""
+    given = {"conversation": conversation.pk, "parent": None, "content": content, "target": "pirate", **frame}
+    await client.send("ask", id="1", **given)
+    return await client.last("started")
+
+
+async def test_an_answer_streams_and_is_kept(conversation: Conversation, connect: Callable[..., Any]) -> None:
+    client = await connect()
+    started = await ask(client, conversation, "ahoy there")
+    frames = await client.until("done")
+
+    heard = "".join(frame["text"] for frame in frames if frame["type"] in ("sync", "text"))
+    done = frames[-1]["message"]
+    assert heard == done["content"] == "pirate says ahoy there "
+    assert (done["state"], done["info"]["finish_reason"]) == ("done", "stop")
+    row = await Message.objects.aget(pk=started["answer"]["id"])
+    assert (row.content, row.state, row.target) == (heard, State.DONE, "pirate")
+    await conversation.arefresh_from_db()
+    assert (conversation.title, conversation.leaf_id) == ("ahoy there", row.pk)
+
+
+async def test_what_waits_says_for_how_long(
+    conversation: Conversation, connect: Callable[..., Any], manager: ModelManager
+) -> None:
+    for _time in range(3):
+        manager.expectations.remember("start", "", 60.0)
+        manager.expectations.remember("base", "b" * 64, 40.0)
+        manager.expectations.remember("adapter", "b" * 64, 20.0)
+    client = await connect()
+    await ask(client, conversation, "ahoy")
+    told = await client.last("progress")
+    assert (told["kind"], told["stage"], told["expected"]) == ("loading", "starting", 120)
+    await client.until("done")
+
+
+async def test_a_reload_follows_on_without_losing_or_doubling(
+    conversation: Conversation, connect: Callable[..., Any]
+) -> None:
+    first = await connect()
+    answer = (await ask(first, conversation, "hang on"))["answer"]["id"]
+    await first.until("text")
+    await first.socket.disconnect()
+
+    second = await connect()
+    await second.send("follow", message=answer)
+    frames = await second.until("text")
+    await second.send("stop", message=answer)
+    frames += await second.until("done")
+
+    heard = "".join(frame["text"] for frame in frames if frame["type"] in ("sync", "text"))
+    done = frames[-1]["message"]
+    assert done["state"] == "stopped"
+    assert heard == done["content"] == "tick " * (len(heard) // 5)
+
+
+async def test_versions_stand_beside_each_other(conversation: Conversation, connect: Callable[..., Any]) -> None:
+    client = await connect()
+    started = await ask(client, conversation, "one")
+    await client.until("done")
+    await client.send("again", id="2", conversation=conversation.pk, message=started["question"]["id"], target="poet")
+    again = await client.last("started")
+    done = await client.last("done")
+
+    assert again["answer"]["parent"] == started["question"]["id"]
+    assert done["message"]["content"] == "poet says one "
+    assert await Message.objects.filter(role="assistant").acount() == 2
+
+
+async def test_the_branch_is_the_prompt(conversation: Conversation, connect: Callable[..., Any]) -> None:
+    conversation.system = "be brief"
+    await conversation.asave()
+    client = await connect()
+    answer = (await ask(client, conversation, "one"))["answer"]["id"]
+    await client.until("done")
+    await ask(client, conversation, "two", parent=answer, target="poet")
+    done = await client.last("done")
+    assert done["message"]["content"] == "poet says be brief one pirate says be brief one two "
+
+
+async def test_a_start_of_the_engine_is_told_before_anything_is_counted(
+    conversation: Conversation, connect: Callable[..., Any]
+) -> None:
+    question = await Message.objects.acreate(conversation=conversation, role="user", content="one")
+    parent = await Message.objects.acreate(conversation=conversation, parent=question, role="assistant", content="two")
+    client = await connect()
+    await ask(client, conversation, "three", parent=parent.pk)
+    told = await client.last("progress")
+    assert (told["stage"], told["name"]) == ("starting", "tiny")
+    assert (await client.last("done"))["message"]["content"] == "pirate says one two three "
+
+
+async def test_a_long_conversation_is_trimmed_and_says_so(
+    conversation: Conversation, connect: Callable[..., Any]
+) -> None:
+    parent = None
+    for _turn in range(6):
+        question = await Message.objects.acreate(
+            conversation=conversation, parent=parent, role="user", content="word " * 400
+        )
+        parent = await Message.objects.acreate(
+            conversation=conversation, parent=question, role="assistant", content="reply " * 200
+        )
+    assert parent is not None
+    client = await connect()
+    await ask(client, conversation, "and now", parent=parent.pk, params={"max_tokens": 16})
+    before_a_word = await client.until("text")
+    assert [frame["count"] for frame in before_a_word if frame["type"] == "trimmed"] == [6]
+    done = await client.last("done")
+    assert (
+        done["message"]["info"]["trimmed"] == 6
+    )  # of 12; three turns of 600 words and the question fit into 2048 - 16
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        {"type": "ask", "parent": None, "content": "x", "target": "pirate"},
+        {"type": "again", "message": 1, "target": "pirate"},
+        {"type": "continue", "message": 1},
+    ],
+)
+async def test_others_conversations_are_not_there(
+    conversation: Conversation, connect: Callable[..., Any], frame: dict[str, Any]
+) -> None:
+    client = await connect("outsider")
+    kind = frame.pop("type")
+    await client.send(kind, id="1", conversation=conversation.pk, **frame)
+    error = await client.last("error")
+    assert (error["id"], error["code"]) == ("1", "not_found")
+
+
+@pytest.mark.parametrize("kind", ["follow", "stop"])
+async def test_others_answers_are_not_there(conversation: Conversation, connect: Callable[..., Any], kind: str) -> None:
+    owner = await connect()
+    answer = (await ask(owner, conversation, "hang on"))["answer"]["id"]
+    outsider = await connect("outsider")
+    await outsider.send(kind, message=answer)
+    assert (await outsider.last("error"))["code"] == "not_found"
+    await owner.until("text")  # it still runs
+    await owner.send("stop", message=answer)
+    await owner.until("done")
+
+
+@pytest.mark.parametrize(
+    ("frame", "code", "param"),
+    [
+        ({"type": "ask", "content": ""}, "empty", "content"),
+        ({"type": "ask", "target": "nobody"}, "unknown_target", None),
+        ({"type": "ask", "target": "idle"}, "adapter_inactive", None),
+        ({"type": "ask", "params": {"temperature": -1}}, "out_of_range", "params.temperature"),
+        ({"type": "ask", "parent": 10**9}, "not_found", "message"),
+        ({"type": "ask", "conversation": "1"}, "invalid_type", "conversation"),
+        ({"type": "what"}, "malformed_frame", None),
+    ],
+)
+async def test_bad_frames(
+    conversation: Conversation, connect: Callable[..., Any], frame: dict[str, Any], code: str, param: str | None
+) -> None:
+    client = await connect()
+    good = {"conversation": conversation.pk, "parent": None, "content": "x", "target": "pirate", "id": "7"}
+    await client.socket.send_json_to({**good, **frame})
+    error = await client.last("error")
+    assert (error["id"], error["code"], error["param"]) == ("7", code, param)
+    assert not await Message.objects.aexists()
+
+
+async def test_a_failure_is_kept_with_its_message(conversation: Conversation, connect: Callable[..., Any]) -> None:
+    client = await connect()
+    await ask(client, conversation, "fail now")
+    done = (await client.last("done"))["message"]
+    assert done["state"] == "failed"
+    assert done["info"]["error"]["code"] == "context_length_exceeded"
+
+
+async def test_an_answer_that_another_process_writes(
+    conversation: Conversation, connect: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = await connect()
+    answer = (await ask(client, conversation, "hang on"))["answer"]["id"]
+    await client.until("text")
+    monkeypatch.setattr("chat.consumers.running", {})  # from here on a connection to another process
+    other = await connect()
+    await other.send("stop", message=answer)
+    assert (await client.last("done"))["message"]["state"] == "stopped"
+    await other.send("follow", message=answer)
+    done = (await other.last("done"))["message"]
+    assert (done["state"], done["id"]) == ("stopped", answer)
+
+    monkeypatch.undo()  # continued, it is not stopped by the old word
+    await client.send("continue", id="2", conversation=conversation.pk, message=answer)
+    await client.until("text")
+    assert not (await Message.objects.aget(pk=answer)).stop_asked
+    await client.send("stop", message=answer)
+    await client.until("done")
+
+
+async def test_an_answer_that_waits_is_seen_to_live(
+    conversation: Conversation, connect: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runs, "LOOK_EVERY", 0.02)
+    monkeypatch.setattr(runs, "SAVE_EVERY", 0.02)
+    client = await connect()
+    row = Message.objects.filter(pk=(await ask(client, conversation, "mute"))["answer"]["id"])
+    began = (await row.aget()).updated_at
+    async with asyncio.timeout(30):
+        while (await row.aget()).updated_at == began:
+            await asyncio.sleep(0.01)
+    assert (await row.aget()).state == State.RUNNING

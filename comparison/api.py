@@ -1,0 +1,86 @@
+"""`/api/compare/...`: one's own votes on comparisons."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import asdict
+from typing import Any, cast
+
+from django.contrib.auth.models import User
+from django.http import Http404, StreamingHttpResponse
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from accounts.permissions import CanInfer
+from common.api import Pagination
+
+from . import present, reading
+from .flows import cast_vote, wanted
+from .models import Vote
+from .summary import standings
+
+
+def own(request: Request, run: uuid.UUID) -> Vote:
+    found = Vote.objects.of(request.user).filter(run=run).first()
+    if found is None:
+        raise Http404
+    return found
+
+
+class Votes(APIView):
+    """Newest first; `?search= ?model= ?kind=`."""
+
+    permission_classes = [CanInfer]
+
+    def get(self, request: Request) -> Response:
+        rows = wanted(request.user, request.query_params).prefetch_related("candidates")
+        pages = Pagination()
+        page = pages.paginate_queryset(rows, request, view=self) or []
+        return pages.get_paginated_response([present.vote_json(vote) for vote in page])
+
+
+class VoteView(APIView):
+    """The vote on one comparison, under the id that the client gave the comparison."""
+
+    permission_classes = [CanInfer]
+
+    def get(self, request: Request, run: uuid.UUID) -> Response:
+        return Response(present.vote_json(own(request, run)))
+
+    def put(self, request: Request, run: uuid.UUID) -> Response:
+        vote, made = cast_vote(cast(User, request.user), run, reading.vote(request.data))
+        return Response(present.vote_json(vote), status=201 if made else 200)
+
+    def delete(self, request: Request, run: uuid.UUID) -> Response:
+        own(request, run).delete()
+        return Response(status=204)
+
+
+class Summary(APIView):
+    """Wins and losses by model and digest, of the votes that `?search= ?model= ?kind=` leave."""
+
+    permission_classes = [CanInfer]
+
+    def get(self, request: Request) -> Response:
+        rows = standings(wanted(request.user, request.query_params))
+        return Response({"results": [asdict(row) for row in rows]})
+
+
+class Export(APIView):
+    """The votes as a file, with the list's filters."""
+
+    permission_classes = [CanInfer]
+
+    def get(self, request: Request, kind: str) -> StreamingHttpResponse:
+        votes = wanted(request.user, request.query_params)
+        if kind == "jsonl":
+            body: Any = present.written(votes, present.jsonl)
+            response = StreamingHttpResponse(body, content_type="application/x-ndjson; charset=utf-8")
+            name = "preferences.jsonl"
+        else:
+            body = present.written(votes, present.table, present.header())
+            response = StreamingHttpResponse(body, content_type="text/csv; charset=utf-8")
+            name = "votes.csv"
+        response["Content-Disposition"] = f'attachment; filename="{name}"'
+        return response

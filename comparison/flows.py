@@ -1,0 +1,98 @@
+"""Casting votes, and finding one's own. Synchronous."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+from django.contrib.auth.models import User
+from django.db import transaction
+from django.db.models import Q
+from django.utils.translation import gettext as _
+
+from adapters.models import BaseModel, LoraAdapter
+from common.api import ApiError
+from inference.models import UsageDay
+from inference.quota.ledger import ledger
+
+from .models import Candidate, Vote, VoteQuerySet
+from .reading import GivenCandidate, GivenVote
+
+MOST_VOTES = 10_000  # of one account
+FLUSH_SECONDS = 3.0
+
+
+def cast_vote(user: User, run: uuid.UUID, given: GivenVote) -> tuple[Vote, bool]:
+    """Store the vote on `run`, instead of an earlier one; true where there was none. Raises ApiError.
+
+    A vote is blind as long as it stands as it was cast: whoever changes it has seen the names.
+    """
+    check_digests(user, given.candidates)
+    facts = {name: getattr(given, name) for name in ("prompt", "system", "params", "verdict", "blind")}
+    facts["size"] = len(given.candidates)
+    with transaction.atomic():
+        own = Vote.objects.of(user)
+        if not own.filter(run=run).exists() and own.count() >= MOST_VOTES:
+            raise ApiError("too_many", _("You have too many votes. Export and delete some first."), 409)
+        vote, made = Vote.objects.get_or_create(user=user, run=run, defaults=facts)
+        vote = Vote.objects.select_for_update().get(pk=vote.pk)
+        if not made:
+            facts["blind"] = given.blind and vote.blind and _same(vote, given)
+            for name, value in facts.items():
+                setattr(vote, name, value)
+            vote.save(update_fields=[*facts, "updated_at"])
+            vote.candidates.all().delete()
+        rows = [Candidate(vote=vote, position=index, **vars(one)) for index, one in enumerate(given.candidates)]
+        Candidate.objects.bulk_create(rows)
+    return vote, made
+
+
+def _same(vote: Vote, given: GivenVote) -> bool:
+    before = [GivenCandidate(c.model, c.name, c.digest, c.text, c.chosen) for c in vote.candidates.all()]
+    return vote.verdict == given.verdict and before == list(given.candidates)
+
+
+def check_digests(user: User, candidates: tuple[GivenCandidate, ...]) -> None:
+    """Every digest is one that this portal serves under that name, or did when this account asked it. Else ApiError."""
+    unknown = _unknown(user, candidates)
+    if unknown:
+        ledger.flush(FLUSH_SECONDS)  # what was asked a moment ago
+        unknown = _unknown(user, candidates)
+    if unknown:
+        message = _("%(model)s never answered you with this digest.") % {"model": candidates[unknown[0]].model}
+        raise ApiError("unknown_digest", message, 400, f"candidates.{unknown[0]}.digest")
+
+
+def _unknown(user: User, candidates: tuple[GivenCandidate, ...]) -> list[int]:
+    digests = [candidate.digest for candidate in candidates]
+    known = {
+        *LoraAdapter.objects.filter(digest__in=digests).values_list("slug", "digest"),
+        *BaseModel.objects.filter(key__in=digests).values_list("slug", "key"),
+        *UsageDay.objects.filter(user=user, digest__in=digests).values_list("model", "digest"),
+    }
+    return [index for index, one in enumerate(candidates) if (one.model, one.digest) not in known]
+
+
+def wanted(user: Any, query: Mapping[str, Any]) -> VoteQuerySet:
+    """One's votes, narrowed by `search` (prompt, answers, names), `model` (slug) and `kind` (`blind` or `open`)."""
+    rows = Vote.objects.of(user)
+    if (kind := query.get("kind")) in ("blind", "open"):
+        rows = rows.filter(blind=kind == "blind")
+    if model := clean(query, "model", 128):
+        rows = rows.filter(pk__in=Candidate.objects.filter(model=model, vote__user=user).values("vote"))
+    if search := clean(query, "search", 200):
+        candidates = Candidate.objects.filter(vote__user=user)
+        found = candidates.filter(Q(text__icontains=search) | Q(name__icontains=search) | Q(model__icontains=search))
+        rows = rows.filter(Q(prompt__icontains=search) | Q(pk__in=found.values("vote")))
+    return rows
+
+
+def clean(query: Mapping[str, Any], name: str, limit: int) -> str:
+    return str(query.get(name, "")).strip()[:limit].replace("\0", "")
+
+
+def models_of(user: Any) -> list[str]:
+    """Slugs of the models that one has judged."""
+    found = Candidate.objects.filter(vote__user=user).order_by("model").values_list("model", flat=True)
+    return list(found.distinct())

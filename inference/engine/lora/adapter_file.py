@@ -1,0 +1,139 @@
+"""Reading one stored adapter into the bank's form.
+
+The registry has compared names, shapes and values with the base's files before; here the same file meets the
+model's own modules, and whatever is not matched exactly is refused by name.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import mmap
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from inference.engine.errors import EngineError
+
+from .bank import AdapterFile, AdapterPairs, Kind, Pair
+
+PREFIX = "base_model.model."
+DTYPES = {
+    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2,
+}  # fmt: skip
+NAME = re.compile(r"(?P<path>.+)\.lora_(?P<side>[AB])(?:\.default)?\.weight$")
+
+
+def scaling(config: dict[str, Any], path: str, rank: int) -> float:
+    """alpha / rank, or alpha / sqrt(rank) with rsLoRA (Kalajdzievski 2023), with PEFT's alpha pattern for a module."""
+    alpha = pattern_value(config.get("alpha_pattern") or {}, path, config.get("lora_alpha", 8))
+    return float(alpha) / (math.sqrt(rank) if config.get("use_rslora") else rank)
+
+
+def pattern_value(pattern: dict[str, Any], path: str, default: Any) -> Any:
+    """PEFT's rule: the first key that matches the end of the module path, as a regular expression, decides."""
+    for key, value in pattern.items():
+        if re.match(rf"(.*\.)?({key})$", path):
+            return value
+    return default
+
+
+def read(
+    folder: Path, digest: str, name: str, kinds: dict[str, Kind], places: dict[str, tuple[str, int, int]]
+) -> AdapterFile:
+    """Read `adapter_config.json` and `adapter_model.safetensors`.
+
+    Raises EngineError `adapter_load_failed` or `adapter_incompatible`. Touches no shared state, so that it can run
+    beside the engine's steps.
+    """
+    try:
+        config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+        pairs = collect(folder / "adapter_model.safetensors", places)
+    except (OSError, ValueError, TypeError, LookupError, RuntimeError, SafetensorError) as error:
+        raise EngineError("adapter_load_failed", f"The stored adapter cannot be read: {error}", name=name) from error
+    return assemble(pairs, config, digest, name, kinds, places)
+
+
+Pairs = dict[str, dict[str, torch.Tensor]]  # module path -> {"A": (r, in), "B": (out, r)}
+
+
+def collect(file: Path, places: dict[str, tuple[str, int, int]]) -> Pairs:
+    """The file's matrices where they lie: views of the mapped file, read when they are copied."""
+    pairs: Pairs = {}
+    unknown = []
+    for key, tensor in views(file).items():
+        match = NAME.match(key.removeprefix(PREFIX))
+        if match is None or match["path"] not in places:
+            unknown.append(key)
+            continue
+        pairs.setdefault(match["path"], {})[match["side"]] = tensor
+    if unknown:
+        raise EngineError(
+            "adapter_incompatible",
+            f"{len(unknown)} of its tensors have no place in this base, the first is {unknown[0]}.",
+            tensor=unknown[0], count=len(unknown),
+        )  # fmt: skip
+    if not pairs:
+        raise EngineError("adapter_incompatible", "The adapter holds no LoRA matrices.", tensor="", count=0)
+    return pairs
+
+
+def views(file: Path) -> dict[str, torch.Tensor]:
+    """All tensors of a safetensors file without reading one (https://huggingface.co/docs/safetensors/index#format).
+
+    The library checks the header; its own tensors cost some 25 microseconds each, which hundreds of small matrices make
+    the larger part of a load. Raises OSError, ValueError, SafetensorError.
+    """
+    with safe_open(str(file), framework="pt"):
+        pass
+    with file.open("rb") as opened:
+        memory = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_COPY)  # torch wants what it could write to
+    start = 8 + int.from_bytes(memory[:8], "little")
+    found = {}
+    for key, entry in json.loads(memory[8:start]).items():
+        if key == "__metadata__":
+            continue
+        dtype, shape, (first, stop) = DTYPES.get(entry["dtype"]), entry["shape"], entry["data_offsets"]
+        if dtype is None:
+            raise ValueError(f"{key} holds numbers of the type {entry['dtype']}")
+        if first == stop:
+            found[key] = torch.empty(shape, dtype=dtype)
+            continue
+        count = (stop - first) // dtype.itemsize
+        found[key] = torch.frombuffer(memory, dtype=dtype, count=count, offset=start + first).view(shape)
+    return found
+
+
+def assemble(
+    pairs: Pairs, config: dict[str, Any], digest: str, name: str, kinds: dict[str, Kind],
+    places: dict[str, tuple[str, int, int]],
+) -> AdapterFile:  # fmt: skip
+    """Check every pair against its place in the model and sort them by kind."""
+    made: dict[str, list[Pair]] = {}
+    for path, pair in pairs.items():
+        if set(pair) != {"A", "B"}:
+            raise EngineError("adapter_incompatible", f"{path} has only one of its two matrices.", tensor=path, count=1)
+        kind, layer, index = places[path]
+        a, b = pair["A"], pair["B"]
+        if (
+            a.ndim != 2
+            or b.ndim != 2
+            or a.shape != (b.shape[1], kinds[kind].inputs)
+            or (b.shape[0] != kinds[kind].outs[index])
+            or a.shape[0] == 0
+            or layer >= kinds[kind].layers  # a base that was loaded meanwhile; the native bank writes by address
+        ):
+            raise EngineError("adapter_incompatible", f"{path} has other shapes than the base.", tensor=path, count=1)
+        made.setdefault(kind, []).append(Pair(layer, index, a, b, scaling(config, path, a.shape[0])))
+    sorted_pairs = {}
+    for key, found in made.items():
+        ranks = [0] * len(kinds[key].outs)
+        for one in found:
+            ranks[one.member] = max(ranks[one.member], one.a.shape[0])
+        sorted_pairs[key] = AdapterPairs(tuple(ranks), found)
+    top_rank = max(max(found.ranks) for found in sorted_pairs.values())
+    return AdapterFile(digest, name, top_rank, sorted_pairs)

@@ -1,0 +1,140 @@
+"""Adapters on their way into the bank: read beside the steps, made room for, proven, then served.
+
+Reading runs on a thread of its own; everything else happens on the engine's thread between two steps, so running
+sequences never wait for an adapter that another request asked for.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+from inference.engine.errors import EngineError
+from inference.engine.protocol import AdapterSpec
+from inference.engine.runner_interface import BaseRunner, Loaded, ProofResult
+
+from .residency import Residency, Resident
+
+
+@dataclass
+class Failure:
+    digest: str
+    error: EngineError
+
+
+class AdapterLoader:
+    """One adapter is read at a time, in the order of asking; the same digest is read once."""
+
+    def __init__(self, runner: BaseRunner, residency: Residency, clock: Callable[[], float] = time.monotonic) -> None:
+        self.runner = runner
+        self.residency = residency
+        self.clock = clock
+        self.pool = ThreadPoolExecutor(1, thread_name_prefix="adapter-reader")
+        self.futures: dict[str, tuple[AdapterSpec, Future[Loaded], float]] = {}
+        self.landed: list[tuple[AdapterSpec, Loaded, float]] = []  # read, waiting for room or for their proof
+        self.proving: tuple[AdapterSpec, float] | None = None
+
+    def busy(self) -> bool:
+        return bool(self.futures or self.landed or self.proving)
+
+    def underway(self, digest: str) -> bool:
+        return (
+            digest in self.futures
+            or any(spec["digest"] == digest for spec, _, _ in self.landed)
+            or (self.proving is not None and self.proving[0]["digest"] == digest)
+        )
+
+    def ready(self, digest: str) -> bool:
+        adapter = self.residency.adapters.get(digest)
+        return adapter is not None and adapter.proven
+
+    def want(self, spec: AdapterSpec) -> bool:
+        """Ask for an adapter; True where that began a load."""
+        digest = spec["digest"]
+        if digest in self.residency or self.underway(digest):
+            return False
+        self.futures[digest] = (spec, self.pool.submit(self.runner.read_adapter, spec), self.clock())
+        return True
+
+    def advance(self) -> list[Failure]:
+        """Move on what has been read; called between steps. Returns what failed."""
+        failures = []
+        for digest, (spec, future, since) in list(self.futures.items()):
+            if not future.done():
+                continue
+            del self.futures[digest]
+            error = future.exception()
+            if error is None:
+                self.landed.append((spec, future.result(), since))
+            elif isinstance(error, EngineError):
+                failures.append(Failure(digest, error))
+            else:
+                detail = f"{type(error).__name__}: {error}"
+                failures.append(Failure(digest, EngineError("adapter_load_failed", f"The adapter failed: {detail}")))
+        while self.landed and self.proving is None:
+            spec, loaded, since = self.landed[0]
+            victims = self.residency.victims(loaded.bytes)
+            if victims is None:
+                if loaded.bytes <= self.residency.budget:
+                    break  # room comes when a running sequence ends
+                self.landed.pop(0)
+                failures.append(Failure(loaded.digest, too_large(loaded, self.residency.budget)))
+                continue
+            self.landed.pop(0)
+            for victim in victims:
+                self.remove(victim)
+            self._install(spec, loaded, since)
+        return failures
+
+    def _install(self, spec: AdapterSpec, loaded: Loaded, since: float) -> None:
+        proven = bool(spec.get("proven"))
+        self.runner.add_adapter(loaded)
+        self.residency.add(Resident(loaded.digest, loaded.name, loaded.rank, loaded.bytes, proven=proven))
+        if not proven:
+            # Pinned until the proof ends, so that nobody takes its place meanwhile.
+            self.residency.pin(loaded.digest)
+            self.runner.begin_proof(loaded.digest)
+            self.proving = (spec, since)
+
+    def proved(self, result: ProofResult) -> tuple[float, Failure | None]:
+        """The proof's end: (seconds since the adapter was asked for, failure). A failed adapter leaves at once."""
+        since = self.proving[1] if self.proving else self.clock()
+        self.proving = None
+        self.residency.unpin(result.digest)
+        if result.ok:
+            self.residency.adapters[result.digest].proven = True
+            return self.clock() - since, None
+        self.remove(result.digest)
+        return self.clock() - since, Failure(result.digest, EngineError(result.code, result.message))
+
+    def remove(self, digest: str) -> int:
+        freed = self.residency.remove(digest)
+        self.runner.remove_adapter(digest)
+        return freed
+
+    def waits_for_room(self, digest: str) -> bool:
+        """Whether a read adapter stands outside because those inside are all in use."""
+        return any(
+            spec["digest"] == digest and self.residency.victims(loaded.bytes) is None for spec, loaded, _ in self.landed
+        )
+
+    def reset(self) -> None:
+        """The base is gone, and with it every adapter."""
+        for _, future, _ in self.futures.values():
+            future.cancel()
+        self.futures.clear()
+        self.landed.clear()
+        self.proving = None
+        self.residency.adapters.clear()
+        self.residency.pins.clear()
+
+
+def too_large(loaded: Loaded, budget: int) -> EngineError:
+    return EngineError(
+        "out_of_memory",
+        f"{loaded.name} takes {loaded.bytes // 2**20} MiB, the bank has {budget // 2**20} MiB; "
+        "raise ENGINE_ADAPTER_BYTES.",
+        name=loaded.name, needed=loaded.bytes, budget=budget,
+    )  # fmt: skip

@@ -1,0 +1,91 @@
+"""Does an adapter change anything? Base and adapter are compared on probe prompts, token by token.
+
+Divergence is the mean Kullback-Leibler divergence KL(base || adapter) in nats over the probes' positions; with it goes
+the share of positions whose most likely token differs. An adapter whose every logit equals the base's has no effect.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from inference.engine.text.prompts import encode
+
+QUESTION = [{"role": "user", "content": "Who are you, and what is the weather like today?"}]
+ANSWER = "I am here to help. Today"
+
+
+@dataclass
+class Proof:
+    ok: bool
+    code: str
+    message: str
+    kl: float
+    changed: float
+
+
+def probe_tokens(tokenizer: Any, limit: int) -> tuple[list[int], int]:
+    """Tokens of the probe, and the position from which they are compared (its last 16 at most)."""
+    tokens = encode(tokenizer, QUESTION, None, False) + list(tokenizer(ANSWER, add_special_tokens=False)["input_ids"])
+    tokens = tokens[-limit:]
+    return tokens, max(0, len(tokens) - 16)
+
+
+class Prober:
+    """What the base says to the probe, and the proof under way.
+
+    Sequences wait while rows are compared, so whatever concerns the base alone is computed once, when it is loaded.
+    """
+
+    def __init__(self, tokens: list[int], first: int, reference: Tensor, tolerance: float) -> None:
+        """`reference` (positions, vocabulary): logits of the base from token `first` on. `tolerance`: the difference of
+        logits, relative to the largest, that rounding alone may cause."""
+        self.tokens = tokens
+        self.first = first
+        self.tolerance = tolerance
+        self.reference = reference.float()
+        self.probabilities = torch.softmax(self.reference, dim=-1)
+        self.normaliser = torch.logsumexp(self.reference, dim=-1)
+        self.best = self.reference.argmax(dim=-1)
+        self.largest = max(1e-9, float(self.reference.abs().max()))
+        self.start()
+
+    def start(self) -> None:
+        self.done = 0  # probe tokens that the adapter has computed
+        self.compared = 0  # positions whose logits were compared
+        self.divergence = self.gap = 0.0
+        self.changed = 0
+
+    def wanted(self, start: int, stop: int) -> list[int]:
+        """Positions of a chunk whose logits are compared."""
+        return [position for position in range(start, stop) if position >= self.first]
+
+    def compare(self, logits: Tensor) -> None:
+        """Take the adapter's logits (positions, vocabulary) of the next positions that were wanted."""
+        logits = logits.float()
+        mine = slice(self.compared, self.compared + logits.shape[0])
+        self.compared = mine.stop
+        apart = self.reference[mine] - logits
+        # KL(p || q) = sum p (log p - log q); logits are log probabilities but for their normalisers.
+        kl = torch.linalg.vecdot(self.probabilities[mine], apart)
+        kl += torch.logsumexp(logits, dim=-1) - self.normaliser[mine]
+        self.divergence += float(kl.sum())
+        self.changed += int((logits.argmax(dim=-1) != self.best[mine]).sum())
+        gap = float(apart.abs_().amax())
+        self.gap = gap if math.isnan(gap) else max(self.gap, gap)  # once NaN, always NaN
+
+    def verdict(self) -> Proof:
+        """Raises RuntimeError where positions are missing."""
+        if self.compared != self.reference.shape[0]:
+            raise RuntimeError(f"{self.compared} of {self.reference.shape[0]} positions were compared")
+        if not math.isfinite(self.gap):
+            return Proof(False, "weights_nonfinite", "The adapter's answers are not finite numbers.", 0.0, 0.0)
+        kl, changed = max(0.0, self.divergence / self.compared), self.changed / self.compared
+        # The base's rows beside an adapter's differ by rounding; a trained adapter lies orders of magnitude above.
+        if self.gap / self.largest < self.tolerance:
+            return Proof(False, "no_effect", "The adapter changes no answer: its update is zero.", kl, changed)
+        return Proof(True, "", "", kl, changed)

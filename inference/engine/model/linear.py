@@ -1,0 +1,187 @@
+"""Base linear layers grouped by shared input, packed, and joined with the LoRA bank.
+
+Transformers writes q, k and v (or gate and up) as separate layers over one input. A probe run finds such siblings by
+the identity of their input tensor; each group then computes once and hands each member its slice. Nothing about
+the architecture is assumed: layers that never share their input form groups of one.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from inference.engine.lora.bank import Kind, LoraBank
+from inference.engine.lora.segment_bank import SegmentBank
+from inference.engine.native.library import Native
+
+from .products import NativeProduct, base_product
+
+
+@dataclass
+class Member:
+    path: str
+    module: Any  # nn.Linear, Conv1D or a quantised layer
+    outputs: int
+
+
+@dataclass
+class Trace:
+    """What a probe run saw: linear layers in the order of their calls, siblings together."""
+
+    groups: list[list[Member]] = field(default_factory=list)
+    rows: dict[str, int] = field(default_factory=dict)  # module path -> rows of its input
+    calls: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+
+
+def is_linear(module: nn.Module) -> bool:
+    return isinstance(module, nn.Linear | Conv1D)  # bitsandbytes' 4- and 8-bit layers are nn.Linear too
+
+
+def sizes(module: Any) -> tuple[int, int]:
+    """(inputs, outputs) of a linear layer of either orientation."""
+    if isinstance(module, Conv1D):
+        return module.weight.shape[0], module.weight.shape[1]
+    return module.in_features, module.out_features
+
+
+def trace(model: nn.Module, run: Callable[[], Any]) -> Trace:
+    """Run the model once and note which linear layers are called, in what order, and which share their input."""
+    seen = Trace()
+    inputs: list[Tensor] = []  # keeps them alive, so that identity means the same tensor
+    handles = []
+
+    def hook(path: str) -> Callable[..., None]:
+        def note(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+            x = args[0]
+            seen.calls[path] += 1
+            seen.rows[path] = x.numel() // x.shape[-1]
+            member = Member(path, module, sizes(module)[1])
+            if inputs and inputs[-1] is x and seen.groups:
+                seen.groups[-1].append(member)
+            else:
+                seen.groups.append([member])
+            inputs.append(x)
+
+        return note
+
+    for path, module in model.named_modules():
+        if is_linear(module):
+            handles.append(module.register_forward_hook(hook(path)))
+    try:
+        run()
+    finally:
+        for handle in handles:
+            handle.remove()
+    return seen
+
+
+class Group:
+    """Sibling linear layers computed as one, plus the adapters' update."""
+
+    def __init__(
+        self, members: list[Member], kind: Kind, layer: int, bank: Callable[[], LoraBank | None], native: Native | None
+    ) -> None:
+        self.kind = kind
+        self.layer = layer
+        self.bank = bank
+        self.outputs = [member.outputs for member in members]
+        self.offsets = [sum(self.outputs[:index]) for index in range(len(members))]
+        self.base = base_product([member.module for member in members], native)
+        self.x: Tensor | None = None
+        self.y: Tensor | None = None
+
+    def output(self, x: Tensor, index: int) -> Tensor:
+        if x is not self.x:
+            flat = x.reshape(-1, x.shape[-1])
+            bank = self.bank()
+            if isinstance(bank, SegmentBank) and isinstance(self.base, NativeProduct):
+                y = self.base(flat, bank.update(self.kind.key, self.layer))
+            else:
+                y = self.base(flat)
+                if bank is not None:
+                    y = bank.apply(self.kind.key, self.layer, flat, y)
+            self.x, self.y = x, y.view(*x.shape[:-1], -1)
+        assert self.y is not None  # noqa: S101  (for the type checker)
+        start = self.offsets[index]
+        y = self.y if len(self.outputs) == 1 else self.y[..., start : start + self.outputs[index]]
+        if index == len(self.outputs) - 1:
+            self.x = self.y = None
+        return y
+
+
+class GroupMember(nn.Module):
+    """Stands where a linear layer stood."""
+
+    def __init__(self, group: Group, index: int, original: nn.Module) -> None:
+        super().__init__()
+        self.group = group
+        self.index = index
+        self.in_features, self.out_features = sizes(original)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.group.output(x, self.index)
+
+
+@dataclass
+class Installed:
+    """What was replaced: kinds of groups; for each module path (kind, layer, index in the group); bytes of weights."""
+
+    kinds: dict[str, Kind] = field(default_factory=dict)
+    places: dict[str, tuple[str, int, int]] = field(default_factory=dict)
+    bytes: int = 0
+
+
+def install(
+    model: nn.Module,
+    seen: Trace,
+    rows: int,
+    logit_rows: int,
+    bank: Callable[[], LoraBank | None],
+    native: Native | None,
+    progress: Callable[[float], None],
+) -> Installed:
+    """Replace the traced linear layers by groups.
+
+    Layers that were called more than once, or whose rows are not the step's rows (routed experts), stay as they are
+    and cannot carry an adapter.
+    """
+    made = Installed()
+    kinds = made.kinds
+    head = getattr(model, "get_output_embeddings", lambda: None)()
+    groups = []
+    for members in seen.groups:
+        usable = [
+            m
+            for m in members
+            if seen.calls[m.path] == 1 and seen.rows[m.path] == (logit_rows if m.module is head else rows)
+        ]
+        if usable and len(usable) == len(members):
+            groups.append(usable)
+    total = sum(m.module.weight.numel() for members in groups for m in members)
+    done = 0
+    for members in groups:
+        inputs = sizes(members[0].module)[0]
+        names = tuple(m.path.rsplit(".", 1)[-1] for m in members)
+        on_logits = members[0].module is head
+        key = f"{','.join(names)}:{inputs}:{','.join(str(m.outputs) for m in members)}"
+        kind = kinds.setdefault(key, Kind(key, names, inputs, tuple(m.outputs for m in members), on_logits=on_logits))
+        count = sum(m.module.weight.numel() for m in members)
+        group = Group(members, kind, kind.layers, bank, native)
+        made.bytes += group.base.bytes
+        for index, member in enumerate(members):
+            replace(model, member.path, GroupMember(group, index, member.module))
+            made.places[member.path] = (key, kind.layers, index)
+        kind.layers += 1
+        done += count
+        progress(done / max(1, total))
+    return made
+
+
+def replace(model: nn.Module, path: str, module: nn.Module) -> None:
+    parent, _, name = path.rpartition(".")
+    setattr(model.get_submodule(parent), name, module)

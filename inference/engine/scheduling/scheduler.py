@@ -1,0 +1,119 @@
+"""Who runs in the next step, and with how many tokens. Plain bookkeeping: no tensors, no clock of its own."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from .fair_queue import FairQueue
+from .kv_slots import SlotTable
+from .sequence import Sequence, State
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Tokens `start:stop` of a sequence in one step; logits are wanted where they reach the sequence's end."""
+
+    sequence: Sequence
+    start: int
+    stop: int
+
+    @property
+    def last(self) -> bool:
+        return self.stop == len(self.sequence.tokens)
+
+
+class Scheduler:
+    """Running sequences of the one loaded base, and the queue of all that wait."""
+
+    def __init__(self, queue: FairQueue, max_batch: int, prefill_chunk: int) -> None:
+        self.queue = queue
+        self.max_batch = max_batch
+        self.prefill_chunk = prefill_chunk
+        self.slots = SlotTable(0)
+        self.running: list[Sequence] = []  # in order of admission
+        self.preempted: list[Sequence] = []  # since the owner last looked
+
+    def reset_slots(self, count: int) -> None:
+        """A base was loaded or freed. No sequence may be running."""
+        if self.running:
+            raise RuntimeError("slots cannot change while sequences run")
+        self.slots = SlotTable(count)
+
+    def running_by_user(self) -> Counter[str]:
+        return Counter(sequence.user for sequence in self.running)
+
+    def admit(self, admissible: Callable[[Sequence], bool], now: float) -> list[Sequence]:
+        """Give slots to those whose turn it is, taking one back from a user with several for one who has none."""
+        admitted = []
+        while True:
+            candidate = self.queue.next(admissible)
+            if candidate is None:
+                break
+            if not self._has_room() and not self._make_room(candidate):
+                break
+            taken = self.slots.take((candidate.base_key, candidate.adapter), candidate.tokens)
+            if taken is None:
+                break
+            self.queue.remove(candidate)
+            candidate.slot, candidate.computed = taken
+            if not candidate.admitted:
+                candidate.cached = candidate.computed
+                candidate.admitted = now
+            candidate.state = State.RUNNING
+            self.running.append(candidate)
+            admitted.append(candidate)
+        return admitted
+
+    def _has_room(self) -> bool:
+        return len(self.running) < self.max_batch and self.slots.free > 0
+
+    def _make_room(self, candidate: Sequence) -> bool:
+        counts = self.running_by_user()
+        if counts.get(candidate.user, 0):
+            return False
+        user, most = max(counts.items(), key=lambda item: item[1], default=("", 0))
+        if most < 2:
+            return False
+        victim = next(sequence for sequence in reversed(self.running) if sequence.user == user)
+        self.preempt(victim)
+        return True
+
+    def preempt(self, sequence: Sequence) -> None:
+        """Take a slot back; the sequence waits at the head of its line and later computes its tokens again."""
+        self.running.remove(sequence)
+        self.slots.release(sequence.slot, sequence.tokens[: sequence.computed])
+        sequence.slot, sequence.computed, sequence.state = -1, 0, State.WAITING
+        self.queue.push_front(sequence)
+        self.preempted.append(sequence)
+
+    def plan(self) -> list[Chunk]:
+        """The next step: one token of each that decodes, then prompts within the budget, least-served user first."""
+        decoding = [s for s in self.running if s.pending == 1]
+        chunks = [Chunk(s, s.computed, len(s.tokens)) for s in decoding]
+        budget = self.prefill_chunk if decoding else 4 * self.prefill_chunk
+        service = self.queue.user_service
+        prefilling = sorted((s for s in self.running if s.pending > 1), key=lambda s: service.get(s.user, 0.0))
+        for sequence in prefilling:
+            if budget <= 0:
+                break
+            size = min(budget, sequence.pending)
+            chunks.append(Chunk(sequence, sequence.computed, sequence.computed + size))
+            budget -= size
+        return chunks
+
+    def computed(self, chunk: Chunk) -> None:
+        """The step ran: its keys and values are in place."""
+        chunk.sequence.computed = chunk.stop
+        self.queue.charge(chunk.sequence, chunk.stop - chunk.start)
+
+    def finish(self, sequence: Sequence) -> None:
+        """The end of a sequence, wherever it is; its slot keeps what it holds for the next turn."""
+        if sequence.state is State.WAITING:
+            self.queue.remove(sequence)
+        elif sequence.state is State.RUNNING:
+            self.running.remove(sequence)
+            self.slots.release(sequence.slot, sequence.tokens[: sequence.computed])
+            sequence.slot = -1
+        sequence.state = State.FINISHED

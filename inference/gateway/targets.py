@@ -1,0 +1,93 @@
+"""What a client may ask: active adapters and usable base models, by slug or by id."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from channels.db import database_sync_to_async
+from django.http import Http404
+
+from adapters.models import BaseModel, LoraAdapter, Status
+from inference.engine.protocol import AdapterSpec, BaseSpec
+from inference.errors import EngineError
+
+MAX_PK = 2**63 - 1  # what a database takes for an id
+
+
+@dataclass(frozen=True)
+class Target:
+    """A model as a client names it (`slug`), and what the engine is to load for it."""
+
+    slug: str
+    name: str
+    base: BaseSpec
+    adapter: AdapterSpec | None = None
+    pk: int | None = None  # of the adapter
+
+    @property
+    def digest(self) -> str:
+        """Content hash of what answers: the adapter's, or the base's key."""
+        return self.adapter["digest"] if self.adapter else self.base["key"]
+
+
+def base_spec(base: BaseModel) -> BaseSpec:
+    return {"key": base.key, "path": base.path, "name": base.name}
+
+
+def check_base(base: BaseModel) -> None:
+    if base.problem_code == "base_unsupported" and not base.missing:
+        raise EngineError("base_unsupported", detail={"reason": base.refusal})
+    if not base.usable:
+        raise EngineError("base_missing", detail={"name": base.name})
+
+
+def of_base(base: BaseModel) -> Target:
+    """Raises EngineError `base_missing` where its folder is gone or unfit, `base_unsupported`."""
+    check_base(base)
+    return Target(base.slug, base.name, base_spec(base))
+
+
+def of_adapter(adapter: LoraAdapter) -> Target:
+    """Raises EngineError `adapter_inactive`, `base_missing` or `base_unsupported`."""
+    if adapter.status != Status.ACTIVE or not adapter.digest:
+        raise EngineError("adapter_inactive", detail={"name": adapter.name})
+    if adapter.base is None:
+        raise EngineError("base_missing", detail={"name": adapter.name})
+    check_base(adapter.base)
+    spec: AdapterSpec = {
+        "digest": adapter.digest,
+        "path": str(adapter.store_path),
+        "name": adapter.name,
+        "proven": adapter.proven_digest == adapter.digest,
+    }
+    return Target(adapter.slug, adapter.name, base_spec(adapter.base), spec, adapter.pk)
+
+
+def find(slug: Any) -> Target:
+    """The target named `slug`; an adapter comes before a base of the same name. Raises EngineError."""
+    if not isinstance(slug, str) or not slug or "\0" in slug:
+        raise EngineError("unknown_target", detail={"name": str(slug)[:100]})
+    adapter = LoraAdapter.objects.select_related("base").filter(slug=slug).first()
+    if adapter is not None and adapter.status == Status.ACTIVE:
+        return of_adapter(adapter)
+    base = BaseModel.objects.filter(slug=slug).first()
+    if base is not None:
+        return of_base(base)
+    if adapter is not None:
+        return of_adapter(adapter)
+    raise EngineError("unknown_target", detail={"name": slug[:100]})
+
+
+def find_adapter(pk: int) -> Target:
+    """The adapter with this id. Raises Http404, EngineError."""
+    if pk > MAX_PK:
+        raise Http404
+    adapter = LoraAdapter.objects.select_related("base").filter(pk=pk).first()
+    if adapter is None:
+        raise Http404
+    return of_adapter(adapter)
+
+
+resolve = database_sync_to_async(find)
+resolve_adapter = database_sync_to_async(find_adapter)

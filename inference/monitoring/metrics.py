@@ -1,0 +1,87 @@
+"""`/metrics`: counters and gauges in Prometheus' text format."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from asgiref.sync import async_to_sync
+from django.db.models import Count, Sum
+from django.http import HttpResponse
+from rest_framework.permissions import IsAuthenticated
+from rest_framework.request import Request
+from rest_framework.views import APIView
+
+from accounts.permissions import IsOperator
+from adapters.models import LoraAdapter
+from inference.manager import get_manager
+from inference.models import UsageDay
+
+TEXT = "text/plain; version=0.0.4; charset=utf-8"
+Sample = tuple[Mapping[str, str], float]
+
+
+class MetricsView(APIView):
+    """Counters and gauges of this process's engine, and what was asked altogether."""
+
+    permission_classes = [IsAuthenticated, IsOperator]
+
+    def get(self, request: Request) -> HttpResponse:
+        status = async_to_sync(get_manager().status)()
+        lines = [*engine_lines(status["worker"], status["engine"] or {}), *registry_lines(), *usage_lines()]
+        return HttpResponse("\n".join([*lines, ""]), content_type=TEXT)
+
+
+def engine_lines(worker: Mapping[str, Any], engine: Mapping[str, Any]) -> Iterator[str]:
+    yield from metric(
+        "engine_up", "gauge", "1 while the engine's process is ready.", [({}, worker["state"] == "ready")]
+    )
+    yield from metric("engine_restarts_total", "counter", "Times that it ended unasked.", [({}, worker["restarts"])])
+    yield from metric("engine_in_flight", "gauge", "Requests that are not answered yet.", [({}, worker["in_flight"])])
+    for name, kind, about in (
+        ("running", "gauge", "Sequences in the batch."),
+        ("waiting", "gauge", "Requests in the queue."),
+        ("slots", "gauge", "Sequences that fit into the batch."),
+        ("steps", "counter", "Forward passes since the process began."),
+        ("tokens", "counter", "Tokens generated since the process began."),
+    ):
+        if name in engine:
+            yield from metric(f"engine_{name}{'_total' * (kind == 'counter')}", kind, about, [({}, engine[name])])
+    memory = engine.get("memory") or {}
+    samples = [({"kind": kind}, size) for kind, size in sorted(memory.items())]
+    yield from metric("engine_memory_bytes", "gauge", "Memory of the engine by use.", samples)
+    loaded = [({"name": item["name"], "digest": item["digest"]}, 1.0) for item in engine.get("adapters", ())]
+    yield from metric("engine_adapter_loaded", "gauge", "Adapters in the engine's bank.", loaded)
+
+
+def registry_lines() -> Iterator[str]:
+    rows = LoraAdapter.objects.order_by().values_list("status").annotate(Count("pk"))
+    yield from metric("adapters", "gauge", "Adapters by status.", [({"status": s}, n) for s, n in rows])
+
+
+def usage_lines() -> Iterator[str]:
+    rows = (
+        UsageDay.objects.order_by("model")
+        .values("model")
+        .annotate(requests=Sum("requests"), prompt=Sum("prompt_tokens"), completion=Sum("completion_tokens"))
+    )
+    samples = [({"model": row["model"]}, row["requests"]) for row in rows]
+    yield from metric("answers_total", "counter", "Answers by model, of all processes.", samples)
+    tokens = [({"model": row["model"], "kind": kind}, row[kind]) for row in rows for kind in ("prompt", "completion")]
+    yield from metric("tokens_total", "counter", "Tokens by model and kind, of all processes.", tokens)
+
+
+def metric(name: str, kind: str, about: str, samples: Iterable[Sample]) -> Iterator[str]:
+    found = list(samples)
+    if not found:
+        return
+    full = f"loraportal_{name}"
+    yield f"# HELP {full} {about}"
+    yield f"# TYPE {full} {kind}"
+    for labels, value in found:
+        inner = ",".join(f'{key}="{escaped(text)}"' for key, text in labels.items())
+        yield f"{full}{{{inner}}} {float(value):.17g}" if inner else f"{full} {float(value):.17g}"
+
+
+def escaped(text: str) -> str:
+    return text.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")

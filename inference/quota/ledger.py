@@ -1,0 +1,211 @@
+"""The books: one thread writes what answers used and gives their slots back, so that no answer waits for it.
+
+Entries wait in memory while the database is away, up to a bound; what was asked but never written is lost with the
+process, no more.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import queue
+import threading
+import time
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+from django.db import DatabaseError, IntegrityError, connection, transaction
+from django.db.models import F
+from django.utils import timezone
+
+from adapters.lifecycle.proofs import record_use
+from inference.models import Meter, Slot, UsageDay
+
+logger = logging.getLogger(__name__)
+
+RENEW_EVERY = 15.0  # seconds
+LEASE = timedelta(seconds=60)  # the slots of a process that died are free again after this
+WAITING = 100_000  # entries kept while the database is away
+FREE = datetime(2000, 1, 1, tzinfo=UTC)
+BATCH = 256
+ATTEMPTS = 60
+RETRY_SECONDS = 1.0
+IDENTITY = ("user_id", "day", "token_ref", "model", "digest")
+
+
+@dataclass
+class Posting:
+    """One request as the books see it. `reserved`: tokens of the day by subject, taken when it was admitted."""
+
+    user_id: int
+    token_ref: int
+    model: str
+    digest: str
+    day: date
+    holder: str
+    reserved: dict[str, int] = field(default_factory=dict)
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+    freed: Future[None] = field(default_factory=Future)  # done when its slots are free again, or lost
+
+    def tell_freed(self) -> None:
+        if not self.freed.done():
+            self.freed.set_result(None)
+
+    @property
+    def used(self) -> int:
+        """Tokens altogether; 0 where the engine refused the request, which then is no use of the model."""
+        return self.prompt_tokens + self.completion_tokens
+
+
+class Ledger:
+    """Starts its thread with the first entry."""
+
+    def __init__(self) -> None:
+        self._queue: queue.Queue[Posting | None] = queue.Queue(WAITING)
+        self._held: set[str] = set()
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+
+    def hold(self, holder: str) -> None:
+        """Keep this request's slots until it is posted."""
+        self._held.add(holder)
+        self._ensure_thread()
+
+    def post(self, posting: Posting) -> None:
+        self._held.discard(posting.holder)
+        self._ensure_thread()
+        try:
+            self._queue.put_nowait(posting)
+        except queue.Full:
+            logger.error("the ledger is full: an entry is lost")
+            posting.tell_freed()
+
+    @property
+    def pending(self) -> bool:
+        """Whether something posted is not written yet."""
+        return self._queue.unfinished_tasks > 0
+
+    def flush(self, timeout: float = 60.0) -> None:
+        """Block until everything posted so far is written, at most `timeout` seconds."""
+        if self._thread is not None and self._thread.is_alive():
+            done = self._queue.all_tasks_done
+            with done:
+                done.wait_for(lambda: not self._queue.unfinished_tasks, timeout)
+
+    def close(self, timeout: float = 3.0) -> None:
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            self._queue.put(None)
+            thread.join(timeout)
+
+    def _ensure_thread(self) -> None:
+        with self._lock:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="ledger", daemon=True)
+                self._thread.start()
+                atexit.register(self.close)
+
+    def _run(self) -> None:
+        renewed = time.monotonic()
+        while True:
+            if time.monotonic() - renewed >= RENEW_EVERY:
+                self._renew()
+                renewed = time.monotonic()
+            batch = self._next()
+            postings = [posting for posting in batch if posting is not None]
+            try:
+                if postings:
+                    self._write(postings)
+            except Exception:  # noqa: BLE001  (the books must outlive whatever one entry does)
+                logger.exception("%d entries of the ledger are lost", len(postings))
+            finally:
+                if self._queue.empty():
+                    connection.close()  # own threads close their connections
+                for entry in batch:
+                    if entry is not None:
+                        entry.tell_freed()
+                    self._queue.task_done()
+            if None in batch:
+                return
+
+    def _next(self) -> list[Posting | None]:
+        """What is waiting now; empty after RENEW_EVERY seconds without anything."""
+        batch: list[Posting | None] = []
+        try:
+            batch.append(self._queue.get(timeout=RENEW_EVERY))
+            while len(batch) < BATCH:
+                batch.append(self._queue.get_nowait())
+        except queue.Empty:
+            pass
+        return batch
+
+    def _write(self, postings: list[Posting]) -> None:
+        for _attempt in range(ATTEMPTS):
+            try:
+                release(postings)
+                for posting in postings:
+                    posting.tell_freed()
+                write(postings)
+                return
+            except IntegrityError:  # an account was deleted meanwhile
+                if len(postings) > 1:
+                    for posting in postings:
+                        self._write([posting])
+                return
+            except DatabaseError as error:
+                logger.warning("the ledger cannot write: %s", error.__class__.__name__)
+                connection.close()
+                time.sleep(RETRY_SECONDS)
+        logger.error("%d entries of the ledger are lost", len(postings))
+
+    def _renew(self) -> None:
+        held = list(self._held)
+        if not held:
+            return
+        try:
+            Slot.objects.filter(holder__in=held).update(expires_at=timezone.now() + LEASE)
+        except DatabaseError as error:
+            logger.warning("the ledger cannot renew slots: %s", error.__class__.__name__)
+
+
+def release(postings: list[Posting]) -> None:
+    """Slots go free first of all: somebody may be waiting for one."""
+    holders = [posting.holder for posting in postings]
+    Slot.objects.filter(holder__in=holders).update(holder="", expires_at=FREE)
+
+
+def write(postings: list[Posting]) -> None:
+    """Everything else, in one transaction and with one update for what belongs to one row."""
+    meters: Counter[tuple[str, date]] = Counter()
+    usage: dict[tuple[Any, ...], Counter[str]] = defaultdict(Counter)
+    for posting in postings:
+        for key, reserved in posting.reserved.items():
+            meters[key, posting.day] += posting.used - reserved
+        if posting.used:
+            row = usage[posting.user_id, posting.day, posting.token_ref, posting.model, posting.digest]
+            row["requests"] += 1
+            for name in ("prompt_tokens", "completion_tokens", "cached_tokens"):
+                row[name] += getattr(posting, name)
+    with transaction.atomic():
+        for (key, day), change in sorted(meters.items()):
+            Meter.objects.filter(key=key, day=day).update(day_tokens=F("day_tokens") + change)
+        for identity, counts in sorted(usage.items()):
+            add_usage(dict(zip(IDENTITY, identity, strict=True)), counts)
+            record_use(identity[-1], counts["completion_tokens"], counts["requests"])
+
+
+def add_usage(identity: dict[str, Any], counts: Mapping[str, int]) -> None:
+    rows = UsageDay.objects.filter(**identity)
+    change = {name: F(name) + count for name, count in counts.items()}
+    if not rows.update(**change):
+        UsageDay.objects.get_or_create(**identity)
+        rows.update(**change)
+
+
+ledger = Ledger()

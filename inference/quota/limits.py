@@ -1,0 +1,263 @@
+"""How much one account and one token may ask: requests a minute, tokens a day, answers at once.
+
+Every booking is a guarded update in one short transaction, so that parallel requests, in however many processes, cannot
+slip past a limit together. A refusal books nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from channels.db import database_sync_to_async
+from django.conf import settings
+from django.db import IntegrityError, OperationalError, transaction
+from django.db.models import F
+from django.utils import timezone
+from django.utils.translation import gettext as _
+
+from common.api import ApiError
+from inference.engine.protocol import Params
+from inference.gateway.access import Grant
+from inference.models import Meter, Slot
+
+from .ledger import LEASE, Posting, ledger
+
+MINUTE = timedelta(seconds=60)
+DEFAULT_TOKENS = 256  # what the engine takes for max_tokens where a request names none
+ATTEMPTS = 5
+SETTLING = 0.05  # seconds
+FREEING = 1.0  # seconds that the end of an answer waits for its slot to be free, should the database be away
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Of one subject; 0 is no limit."""
+
+    key: str
+    requests_per_minute: int
+    tokens_per_day: int
+    concurrent: int
+
+
+def limits_of(grant: Grant) -> list[Limits]:
+    found = [
+        Limits(
+            f"user:{grant.user_id}",
+            settings.USER_REQUESTS_PER_MINUTE,
+            settings.USER_TOKENS_PER_DAY,
+            settings.USER_CONCURRENT,
+        )
+    ]
+    if grant.token_id is not None:
+        found.append(
+            Limits(
+                f"token:{grant.token_id}",
+                settings.TOKEN_REQUESTS_PER_MINUTE,
+                settings.TOKEN_TOKENS_PER_DAY,
+                settings.TOKEN_CONCURRENT,
+            )
+        )
+    return found
+
+
+@dataclass
+class Ticket:
+    """An admitted request of one or more answers; with the end of the last its slots go free, and its use is booked.
+
+    Whoever tells a client of an end first awaits `freed`, so that a client that knows may ask again at once. Leaving
+    the context does so.
+    """
+
+    posting: Posting
+    parts: int = 1
+    headers: dict[str, str] = field(default_factory=dict)
+    slots: bool = True  # whether there are slots to give back
+    ended: set[int] = field(default_factory=set)
+    closed: bool = False
+
+    def end(self, part: int, usage: Mapping[str, int]) -> None:
+        """One of the answers, numbered from 0, has ended and used this much. Safe to repeat."""
+        if part in self.ended:
+            return
+        self.ended.add(part)
+        self.posting.prompt_tokens += usage["prompt_tokens"]
+        self.posting.completion_tokens += usage["completion_tokens"]
+        self.posting.cached_tokens += usage["cached_tokens"]
+        if len(self.ended) == self.parts:
+            self.close()
+
+    async def freed(self) -> None:
+        """Wait until the slots of a closed ticket are free; not at all while other answers of it run."""
+        if self.closed and self.slots:
+            await asyncio.wait([asyncio.wrap_future(self.posting.freed)], timeout=FREEING)
+
+    def close(self) -> None:
+        """Hand the books to their own thread. Never blocks; safe to repeat."""
+        if not self.closed:
+            self.closed = True
+            ledger.post(self.posting)
+
+    def __del__(self) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Ticket:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, *_exception: object) -> None:
+        self.close()
+        if kind is not asyncio.CancelledError:
+            await self.freed()
+
+
+def book(grant: Grant, model: str, digest: str, generations: int, tokens: int) -> Ticket:
+    """Admit a request of `generations` answers with at most `tokens` tokens together. Raises ApiError (429)."""
+    now = timezone.now()
+    posting = Posting(
+        user_id=grant.user_id,
+        token_ref=grant.token_id or 0,
+        model=model,
+        digest=digest,
+        day=now.date(),
+        holder=secrets.token_hex(16),
+        reserved={limits.key: tokens for limits in limits_of(grant) if limits.tokens_per_day},
+    )
+    for attempt in range(ATTEMPTS):
+        try:
+            with transaction.atomic():
+                states = [take(limits, posting.holder, generations, tokens, now) for limits in limits_of(grant)]
+            break
+        except OperationalError:  # a deadlock on MySQL: the other one won
+            if attempt == ATTEMPTS - 1:
+                raise
+    ledger.hold(posting.holder)
+    slots = any(limits.concurrent for limits in limits_of(grant))
+    return Ticket(posting, generations, tightest(states), slots)
+
+
+def take(limits: Limits, holder: str, generations: int, tokens: int, now: datetime) -> dict[str, Any]:
+    """Book all three limits of one subject. Raises ApiError, which rolls everything back."""
+    seen: dict[str, Any] = {}
+    if limits.requests_per_minute or limits.tokens_per_day:
+        meter, _made = Meter.objects.get_or_create(key=limits.key, defaults={"minute_start": now, "day": now.date()})
+        rows = Meter.objects.filter(pk=meter.pk)
+        if limits.requests_per_minute:
+            take_request(rows, limits.requests_per_minute, now)
+        if limits.tokens_per_day:
+            take_tokens(rows, limits.tokens_per_day, tokens, now)
+        meter.refresh_from_db()
+        seen = state(limits, meter, now)
+    if limits.concurrent:
+        take_slots(limits, holder, generations, now)
+    return seen
+
+
+def take_request(rows: Any, limit: int, now: datetime) -> None:
+    fresh = rows.filter(minute_start__lte=now - MINUTE).update(minute_start=now, minute_requests=1)
+    if fresh or rows.filter(minute_requests__lt=limit).update(minute_requests=F("minute_requests") + 1):
+        return
+    wait = (rows.get().minute_start + MINUTE - now).total_seconds()
+    message = _("More than %(limit)s requests in a minute. Wait a moment.") % {"limit": limit}
+    raise ApiError(
+        "rate_limit_exceeded", message, 429, None, max(1.0, wait), headers=headers("requests", 0, limit, wait)
+    )
+
+
+def take_tokens(rows: Any, limit: int, tokens: int, now: datetime) -> None:
+    today = now.date()
+    rows.filter(day__lt=today).update(day=today, day_tokens=0)
+    if rows.filter(day_tokens__lte=limit - tokens).update(day_tokens=F("day_tokens") + tokens):
+        return
+    midnight = datetime.combine(today + timedelta(days=1), datetime.min.time(), now.tzinfo)
+    message = _("This request could go beyond the %(limit)s tokens a day.") % {"limit": limit}
+    wait = (midnight - now).total_seconds()
+    left = max(0, limit - rows.get().day_tokens)
+    raise ApiError("tokens_per_day_exceeded", message, 429, None, wait, headers=headers("tokens", left, limit, wait))
+
+
+def take_slots(limits: Limits, holder: str, generations: int, now: datetime) -> None:
+    busy = set(Slot.objects.filter(key=limits.key, expires_at__gt=now).values_list("number", flat=True))
+    taken = 0
+    for number in (number for number in range(limits.concurrent) if number not in busy):
+        if taken == generations:
+            break
+        taken += take_slot(limits.key, number, holder, now)
+    if taken < generations:
+        message = _("More than %(limit)s answers at once. Wait for one of them to end.")
+        raise ApiError("too_many_generations", message % {"limit": limits.concurrent}, 429, retry_after=2)
+
+
+def take_slot(key: str, number: int, holder: str, now: datetime) -> bool:
+    rows = Slot.objects.filter(key=key, number=number)
+    if rows.filter(expires_at__lte=now).update(holder=holder, expires_at=now + LEASE):
+        return True
+    if rows.exists():
+        return False
+    try:
+        with transaction.atomic():
+            Slot.objects.create(key=key, number=number, holder=holder, expires_at=now + LEASE)
+    except IntegrityError:
+        return False
+    return True
+
+
+def state(limits: Limits, meter: Meter, now: datetime) -> dict[str, Any]:
+    minute_ends = meter.minute_start + MINUTE
+    midnight = datetime.combine(now.date() + timedelta(days=1), datetime.min.time(), now.tzinfo)
+    seen: dict[str, Any] = {}
+    if limits.requests_per_minute:
+        left = limits.requests_per_minute - meter.minute_requests
+        seen["requests"] = (left, limits.requests_per_minute, (minute_ends - now).total_seconds())
+    if limits.tokens_per_day:
+        left = limits.tokens_per_day - meter.day_tokens
+        seen["tokens"] = (left, limits.tokens_per_day, (midnight - now).total_seconds())
+    return seen
+
+
+def tightest(states: list[dict[str, Any]]) -> dict[str, str]:
+    """The `x-ratelimit-*` headers that OpenAI's clients read, of whichever subject has less left."""
+    found: dict[str, str] = {}
+    for kind in ("requests", "tokens"):
+        seen = [entry[kind] for entry in states if kind in entry]
+        if seen:
+            found |= headers(kind, *min(seen))
+    return found
+
+
+def headers(kind: str, left: int, limit: int, reset: float) -> dict[str, str]:
+    return {
+        f"x-ratelimit-limit-{kind}": str(limit),
+        f"x-ratelimit-remaining-{kind}": str(max(0, left)),
+        f"x-ratelimit-reset-{kind}": f"{max(0, math.ceil(reset))}s",
+    }
+
+
+async def admit(grant: Grant, model: str, digest: str, params: Params, generations: int = 1) -> Ticket:
+    """Before anything is asked of the engine. Raises ApiError (429)."""
+    tokens = generations * params.get("max_tokens", DEFAULT_TOKENS)
+    try:
+        return await booked(grant, model, digest, generations, tokens)
+    except ApiError as refusal:
+        if refusal.code != "too_many_generations" or not ledger.pending:
+            raise
+    await asyncio.sleep(SETTLING)  # an answer has ended whose slot is being given back just now
+    return await booked(grant, model, digest, generations, tokens)
+
+
+async def booked(grant: Grant, model: str, digest: str, generations: int, tokens: int) -> Ticket:
+    booking = asyncio.ensure_future(database_sync_to_async(book)(grant, model, digest, generations, tokens))
+    try:
+        return await asyncio.shield(booking)
+    except asyncio.CancelledError:  # the client left while the database was at work
+        booking.add_done_callback(give_back)
+        raise
+
+
+def give_back(booking: asyncio.Future[Ticket]) -> None:
+    if not booking.cancelled() and booking.exception() is None:
+        booking.result().close()

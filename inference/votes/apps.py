@@ -1,8 +1,0 @@
-from django.apps import AppConfig
-from django.utils.translation import gettext_lazy as _
-
-
-class VotesConfig(AppConfig):
-    name = "inference.votes"
-    label = "votes"
-    verbose_name = _("Votes")
