@@ -30,7 +30,8 @@ from pathlib import Path
 here = Path(os.environ["HERE"])
 settings.LORA_ROOTS, settings.STORE_DIR = [here / "adapters"], here / "store"
 settings.BASE_MODELS_DIR, settings.SCAN_SETTLE_SECONDS = here / "models", 0.0
-from adapters import services, store, scanning
+from adapters import services, store
+from adapters.discovery import scanning
 def die(*args, **kwargs):
     os.kill(os.getpid(), signal.SIGKILL)
 def stop(*args, **kwargs):
@@ -136,7 +137,8 @@ def test_an_activation_that_is_killed(registry: Path, tmp_path: Path, where: str
     make.adapter(registry / "one")
     services.scan(None)
     pk = LoraAdapter.objects.get().pk
-    process = child(tmp_path, f"services.activate({pk}, None)", f"from adapters import activation\n{where} = die")
+    setup = f"from adapters.lifecycle import activation\n{where} = die"
+    process = child(tmp_path, f"services.activate({pk}, None)", setup)
     go(process)
     assert process.wait(60) == -signal.SIGKILL
     adapter = LoraAdapter.objects.get()
