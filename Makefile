@@ -12,9 +12,10 @@ run:  ## Set up what is missing and serve the portal (PORT=8001 VAR_DIR=/elsewhe
 test:  ## Set up what is missing and run the tests (ARGS="-k tokens" chooses)
 	@exec $(SETUP) test $(ARGS)
 
-lint: tools  ## Ruff's checks and formatting
+lint: tools  ## Ruff's checks and formatting, and who may import whom
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
+	@$(BIN)/lint-imports --no-logo
 
 types: tools  ## mypy, untyped definitions disallowed
 	@$(BIN)/mypy .

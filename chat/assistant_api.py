@@ -15,12 +15,12 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from accounts.access import Grant
 from accounts.permissions import CanInfer
 from common.api import ApiError, Pagination
 from inference import params as reading
 from inference.api.rest import answer_json, json_object
 from inference.errors import EngineError, api_error
-from inference.gateway.access import Grant
 from inference.gateway.targets import Target, find, find_adapter
 
 from . import flows

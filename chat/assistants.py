@@ -8,9 +8,9 @@ from typing import Any
 from channels.db import database_sync_to_async
 from django.http import Http404
 
+from accounts.access import Grant
 from inference.engine.protocol import Params
 from inference.errors import EngineError
-from inference.gateway.access import Grant
 from inference.gateway.targets import Target, find, resolve_adapter
 from inference.manager import Answer, Request, get_manager
 from inference.quota.limits import admit

@@ -20,6 +20,7 @@ from channels.generic.websocket import AsyncWebsocketConsumer
 from django.conf import settings
 from django.utils import translation
 
+from accounts.access import Grant, watched
 from accounts.models import Scope
 from accounts.permissions import CanInfer, may
 from common.api import ApiError
@@ -28,7 +29,6 @@ from inference import params as reading
 from inference.api.ws.consumer import TOO_BIG, UNAUTHENTICATED
 from inference.engine.protocol import Params
 from inference.errors import EngineError, api_error
-from inference.gateway.access import Grant, watched
 from inference.gateway.targets import find
 
 from . import flows

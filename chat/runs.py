@@ -15,11 +15,11 @@ from django.db import DatabaseError
 from django.http import Http404
 from django.utils import translation
 
+from accounts.access import Grant, watched
 from common.api import ApiError
 from inference.backends.stream import Stream
 from inference.engine.protocol import Params
 from inference.errors import EngineError, api_error
-from inference.gateway.access import Grant, watched
 from inference.gateway.targets import Target, resolve
 from inference.manager import Request, get_manager
 from inference.quota.limits import admit

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import uuid
 
+from django.conf import settings
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
 from django.core.paginator import Paginator
@@ -12,11 +13,36 @@ from django.utils.translation import gettext as _
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_POST, require_safe
 
+from inference.api.ws.frames import MAX_TARGETS
+from inference.pages import targets
+
 from .flows import clean, models_of, wanted
 from .models import Vote
 from .summary import standings
 
 PAGE_SIZE = 25
+
+
+@login_required
+@require_safe
+def compare(request: HttpRequest) -> HttpResponse:
+    """Ask several models the same, side by side. `?models=` names them by slug, separated by commas."""
+    choice = targets()
+    known = [adapter.slug for adapter in choice["adapters"]] + [base.slug for base in choice["bases"]]
+    wanted = [slug for slug in request.GET.get("models", "").split(",") if slug in known]
+    first = [adapter.slug for adapter in choice["adapters"][:2]] + [base.slug for base in choice["bases"][:1]]
+    return render(
+        request,
+        "comparison/compare.html",
+        {
+            **choice,
+            "chosen": list(dict.fromkeys(wanted))[:MAX_TARGETS] or first,
+            "most": MAX_TARGETS,
+            "votes": Vote.objects.of(request.user).count(),
+            "max_tokens_limit": settings.MAX_TOKENS_LIMIT,
+            "max_prompt_chars": settings.MAX_PROMPT_CHARS,
+        },
+    )
 
 
 @login_required

@@ -5,6 +5,7 @@ from common.routes import both
 from . import api, pages
 
 urlpatterns = [
+    *both("compare", pages.compare, "compare"),
     *both("compare/votes", pages.votes, "votes"),
     *both("compare/votes/<uuid:run>/delete", pages.delete_vote, "vote-delete"),
     *both("api/compare/votes", api.Votes.as_view(), "api_votes"),

@@ -25,8 +25,8 @@ from inference.backends.process import WorkerOptions
 from inference.backends.stream import Stream
 from inference.engine.config import EngineConfig
 from inference.engine.protocol import AdapterSpec, BaseSpec, Params, Timings, Usage
-from inference.monitoring.load_times import keep, recall
-from inference.monitoring.wait_estimates import Expectations
+from inference.estimates.load_times import keep, recall
+from inference.estimates.wait_estimates import Expectations
 
 from .errors import EngineError
 

@@ -16,8 +16,6 @@ from django.views.decorators.http import require_safe
 
 from accounts.decorators import operator_required
 from adapters.models import BaseModel, LoraAdapter
-from comparison.models import Vote
-from inference.api.ws.frames import MAX_TARGETS
 
 from .models import UsageDay
 
@@ -53,28 +51,6 @@ def test(request: HttpRequest) -> HttpResponse:
             **choice,
             "wanted": wanted if wanted in slugs else "",
             "unknown": wanted if wanted and wanted not in slugs else "",
-            "max_tokens_limit": settings.MAX_TOKENS_LIMIT,
-            "max_prompt_chars": settings.MAX_PROMPT_CHARS,
-        },
-    )
-
-
-@login_required
-@require_safe
-def compare(request: HttpRequest) -> HttpResponse:
-    """Ask several models the same, side by side. `?models=` names them by slug, separated by commas."""
-    choice = targets()
-    known = [adapter.slug for adapter in choice["adapters"]] + [base.slug for base in choice["bases"]]
-    wanted = [slug for slug in request.GET.get("models", "").split(",") if slug in known]
-    first = [adapter.slug for adapter in choice["adapters"][:2]] + [base.slug for base in choice["bases"][:1]]
-    return render(
-        request,
-        "comparison/compare.html",
-        {
-            **choice,
-            "chosen": list(dict.fromkeys(wanted))[:MAX_TARGETS] or first,
-            "most": MAX_TARGETS,
-            "votes": Vote.objects.of(request.user).count(),
             "max_tokens_limit": settings.MAX_TOKENS_LIMIT,
             "max_prompt_chars": settings.MAX_PROMPT_CHARS,
         },

@@ -13,7 +13,6 @@ from .monitoring import health, metrics
 
 urlpatterns = [
     *both("test", pages.test, "test"),
-    *both("compare", pages.compare, "compare"),
     *both("monitoring", pages.monitoring, "monitoring"),
     path("lora-test.html", RedirectView.as_view(pattern_name="test", query_string=True)),
     *both("api/lora/models/<int:pk>/test", rest.TestView.as_view(), "api_lora_test"),

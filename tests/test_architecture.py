@@ -1,145 +1,70 @@
-"""Who may import whom. Read from the source, so that an import inside a function counts as well."""
+"""Who may import whom: the contracts in pyproject.toml hold, and fail where they are broken. What is loaded where."""
 
 from __future__ import annotations
 
-import ast
 import json
+import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+import tomllib
 from pathlib import Path
 
 import pytest
 
 PROJECT = Path(__file__).resolve().parent.parent
-APPS = {
-    "accounts", "adapters", "chat", "common", "comparison", "inference", "loraportal", "demo", "benchmarks", "tests"
-}  # fmt: skip
+LINTER = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]
+CONTRACTS = [contract["name"] for contract in LINTER["contracts"]]
 HEAVY = {"torch", "transformers", "peft", "accelerate", "bitsandbytes"}
-RUNNER = "inference.engine.model.runner"
-WORKER = "inference.engine.worker"
-PROGRAMS = {
-    "adapters.lifecycle.conversion_child",
-    "inference.engine.model.base_probe",
-}  # child processes; nobody imports them
+DJANGO = "import os; os.environ['DJANGO_SETTINGS_MODULE'] = 'loraportal.settings'; import django; django.setup();"
 
 
-def sources(*folders: str) -> Iterator[Path]:
-    for folder in folders:
-        for path in sorted((PROJECT / folder).rglob("*.py")):
-            if "tests" not in path.relative_to(PROJECT).parts and "migrations" not in path.parts:
-                yield path
+def lint(folder: Path) -> tuple[int, str]:
+    """Exit status of import-linter in `folder`, and what it says on one line."""
+    command = [str(Path(sys.executable).with_name("lint-imports")), "--no-cache", "--no-logo"]
+    result = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
+    return result.returncode, " ".join((result.stdout + result.stderr).split())
 
 
-def module_name(path: Path) -> str:
-    parts = path.relative_to(PROJECT).with_suffix("").parts
-    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+@pytest.fixture
+def copied(tmp_path: Path) -> Path:
+    """The sources that the contracts are about."""
+    for package in LINTER["root_packages"]:
+        shutil.copytree(PROJECT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(PROJECT / "pyproject.toml", tmp_path)
+    return tmp_path
 
 
-def imports(path: Path, top_level_only: bool = False) -> Iterator[str]:
-    """Absolute names of the modules that a file imports; those under `if TYPE_CHECKING` are not imports."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    package = module_name(path) if path.name == "__init__.py" else module_name(path).rpartition(".")[0]
-    for node in walk(tree, top_level_only):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            parents = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
-            base = ".".join([*parents, *([node.module] if node.module else [])])
-            yield base
-            yield from (f"{base}.{alias.name}" for alias in node.names)
+def test_the_contracts_hold() -> None:
+    status, said = lint(PROJECT)
+    assert status == 0, said
+    assert f"Contracts: {len(CONTRACTS)} kept, 0 broken." in said
 
 
-def walk(tree: ast.AST, top_level_only: bool) -> Iterator[ast.AST]:
-    for node in ast.iter_child_nodes(tree):
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
-            continue
-        yield node
-        if not (top_level_only and isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)):
-            yield from walk(node, top_level_only)
+def test_every_contract_fails_where_it_is_broken(copied: Path) -> None:
+    for file, line in {
+        "adapters/names.py": "import inference.manager",
+        "adapters/failures.py": "import adapters.services",
+        "inference/params.py": "import inference.urls",
+        "inference/engine/text/prompts.py": "import inference.engine.worker",
+        "inference/engine/config.py": "import django",
+        "inference/engine/protocol.py": "def late():\n    import torch",
+    }.items():
+        with open(copied / file, "a") as opened:
+            opened.write(f"\n\n{line}\n")
+    status, said = lint(copied)
+    assert status == 1
+    assert [name for name in CONTRACTS if f"{name} BROKEN" not in said] == []
 
 
-def inside(name: str, package: str) -> bool:
-    return name == package or name.startswith(f"{package}.")
-
-
-def test_the_reader_of_imports_sees_them_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys.modules[__name__], "PROJECT", tmp_path)
-    path = tmp_path / "inference" / "engine" / "thing.py"
-    path.parent.mkdir(parents=True)
-    path.write_text(
-        "from typing import TYPE_CHECKING\nimport torch.nn\nfrom ..manager import x\nfrom . import slots\n"
-        "if TYPE_CHECKING:\n    import peft\ndef f():\n    import django\n"
-    )
-    found = set(imports(path))
-    assert {"torch.nn", "inference.manager", "inference.engine.slots", "django"} <= found and "peft" not in found
-    assert "django" not in set(imports(path, top_level_only=True))
-
-
-def test_the_registry_does_not_know_the_engine() -> None:
-    wrong = [
-        (module_name(path), name) for path in sources("adapters") for name in imports(path) if inside(name, "inference")
-    ]
-    assert not wrong
-
-
-def test_accounts_and_project_stand_alone() -> None:
-    wrong = [
-        (module_name(path), name)
-        for path in sources("accounts")
-        for name in imports(path)
-        if inside(name, "inference") or inside(name, "adapters")
-    ]
-    assert not wrong
-
-
-def test_the_engine_knows_neither_django_nor_the_project() -> None:
-    files = list(sources("inference/engine"))
-    assert len(files) > 3
-    foreign = {"django", "channels", "rest_framework", *(APPS - {"inference"})}
-    wrong = [
-        (module_name(path), name)
-        for path in files
-        for name in imports(path)
-        if name.partition(".")[0] in foreign or (inside(name, "inference") and not inside(name, "inference.engine"))
-        if name != "inference"  # `from .. import` of the package itself is caught by the name that follows
-    ]
-    assert not wrong
-
-
-def reachable(start: str, without: str | None = None) -> set[str]:
-    """Engine modules that `start` imports at module level, directly or through others, not passing `without`."""
-    files = {module_name(path): path for path in sources("inference/engine")}
-    seen: set[str] = set()
-    todo = [start]
-    while todo:
-        name = todo.pop()
-        if name in seen or name not in files or name == without:
-            continue
-        seen.add(name)
-        todo += imports(files[name], top_level_only=True)
-    return seen
-
-
-def test_only_the_runner_and_its_own_modules_import_torch() -> None:
-    heavy = {
-        module_name(path)
-        for path in sources(*APPS - {"demo", "benchmarks", "tests"})
-        if any(name.partition(".")[0] in HEAVY for name in imports(path, top_level_only=True))
-    }
-    heavy -= PROGRAMS
-    if not heavy:
-        pytest.fail("no module imports torch at module level: the engine's runner has moved, follow it here")
-    assert RUNNER in heavy
-    assert heavy <= reachable(RUNNER)
-    others = set().union(
-        *(
-            reachable(module_name(path), without=RUNNER)
-            for path in sources("inference/engine")
-            if module_name(path) not in reachable(RUNNER) | PROGRAMS
-        )
-    )
-    assert not heavy & others, "these are the runner's own, nobody else imports them"
+@pytest.mark.parametrize(
+    ("gone", "module"),
+    [("inference/engine/text", "inference.engine.text"), ("adapters/hooks.py", "adapters.hooks")],
+)
+def test_a_module_that_a_contract_names_cannot_be_moved_away(copied: Path, gone: str, module: str) -> None:
+    path = copied / gone
+    path.rename(path.with_name(f"moved_{path.name}"))
+    status, said = lint(copied)
+    assert status == 1 and module in said
 
 
 def loaded(code: str) -> set[str]:
@@ -152,26 +77,23 @@ def loaded(code: str) -> set[str]:
     return set(json.loads(result.stdout.splitlines()[-1]))
 
 
-DJANGO = "import os; os.environ['DJANGO_SETTINGS_MODULE'] = 'loraportal.settings'; import django; django.setup();"
-
-
 def test_a_web_process_loads_no_torch() -> None:
     names = loaded(f"{DJANGO} import loraportal.urls, loraportal.asgi; loraportal.urls.urlpatterns")
-    assert {
-        "adapters.urls",
-        "inference.urls",
-        "inference.api.ws.routing",
-        "chat.routing",
-        "channels",
-        "rest_framework",
-    } <= names
+    portal = {"adapters.urls", "inference.urls", "inference.api.ws.routing", "chat.urls", "chat.routing"}
+    assert portal | {"comparison.urls", "channels", "rest_framework"} <= names
     assert not (HEAVY & names)
 
 
 def test_scheduling_is_plain_python() -> None:
-    modules = ["scheduling.scheduler", "scheduling.kv_slots", "lora.residency", "protocol", "runner_interface"]
-    imports = "; ".join(f"import inference.engine.{name}" for name in modules)
-    assert not HEAVY & loaded(imports)
+    modules = [
+        "scheduling.scheduler",
+        "scheduling.kv_slots",
+        "lora.residency",
+        "protocol",
+        "runner_interface",
+        "worker",
+    ]
+    assert not HEAVY & loaded("; ".join(f"import inference.engine.{name}" for name in modules))
 
 
 def test_importing_starts_nothing() -> None:

@@ -1,20 +1,20 @@
 """Whether the running side can serve a base model at all, asked once for a content when the base is registered.
 
-The registry does not know the engine: the running side registers a judge here, as it does in `drain.py`. Judging takes
-seconds, so it never holds up a scan: a thread does it afterwards, base by base.
+The registry does not know the engine: it asks the running side by `hooks.py`. An answer takes seconds, so it never
+holds up a scan: a thread asks afterwards, base by base.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
 from importlib.metadata import version
 
 from django.conf import settings
 from django.db import connections
 from django.utils import timezone
 
+from adapters import hooks
 from adapters.failures import Busy
 from adapters.leases import Hold
 from adapters.models import BaseModel
@@ -22,19 +22,9 @@ from adapters.names import text_hash
 
 logger = logging.getLogger(__name__)
 
-Judge = Callable[
-    [str], str
-]  # folder -> reason of a refusal; "" where the base can be served, or nothing says it cannot
 LEASE = "judging"
 CODE = "base_unsupported"
-_judge: Judge | None = None
 _thread: threading.Thread | None = None
-
-
-def register(judge: Judge) -> None:
-    """Set who judges. It may raise OSError or TimeoutError: the base is then judged after another scan."""
-    global _judge
-    _judge = judge
 
 
 def question(base: BaseModel) -> str:
@@ -55,7 +45,8 @@ def waiting() -> list[BaseModel]:
 def start() -> None:
     """Begin to judge what waits, beside the caller; at most one thread of a process and one process do it."""
     global _thread
-    if _judge is None or not settings.CHECK_BASES or (_thread is not None and _thread.is_alive()) or not waiting():
+    running = _thread is not None and _thread.is_alive()
+    if running or not hooks.is_registered() or not settings.CHECK_BASES or not waiting():
         return
     _thread = threading.Thread(target=_run, name="base-judge", daemon=True)
     _thread.start()
@@ -84,7 +75,7 @@ def judge_all() -> int:
     refused = 0
     for base in waiting():
         try:
-            reason = _judge(base.path) if _judge is not None else ""
+            reason = hooks.base_support(base.path)
         except (OSError, TimeoutError) as error:
             logger.warning("%s could not be judged: %s", base.name, error)
             continue

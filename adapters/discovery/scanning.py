@@ -7,7 +7,6 @@ import os
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,12 +20,14 @@ from adapters.bases.registry import Matcher, refresh
 from adapters.failures import Busy, Refused
 from adapters.formats.files import inside
 from adapters.leases import Hold, is_held
+from adapters.lifecycle.activation import activate
 from adapters.models import AdapterEvent, BaseModel, EventKind, LoraAdapter, Scan, ScanState, Status
 from adapters.names import slugify, text_hash
 from adapters.training.facts import store_facts
 from adapters.training.grouping import mark_groups
 from adapters.training.layout import WEIGHTS, Candidate, Walk
-from adapters.training.naming import name_of, run_name_of
+from adapters.training.naming import name_of
+from adapters.validation.outcome import DESCRIBED, fill, settle_status, signature
 from adapters.validation.validate import Verdict, judge
 
 from .adoption import Imported
@@ -38,11 +39,6 @@ logger = logging.getLogger(__name__)
 Progress = Callable[[str, int, int], None]  # stage, folders done, folders in all (0: not known yet)
 BATCH = 500
 LEASE = "scan"
-DESCRIBED = [
-    "root", "path", "signature", "group_hash", "run_name", "checkpoint", "flags", "incomplete", "missing",
-    "update_available", "base", "base_name_recorded", "peft_type", "rank", "alpha", "target_modules", "size_bytes",
-    "trained_at", "updated_at",
-]  # fmt: skip
 
 
 @dataclass
@@ -285,8 +281,6 @@ class _Run:
 
     def _restore(self) -> None:
         """Active rows without a stored copy: carried from an older system, or their copy was lost. Activate again."""
-        from adapters.lifecycle.activation import activate
-
         rows = LoraAdapter.objects.filter(status=Status.ACTIVE)
         for pk, digest, missing in list(rows.values_list("pk", "digest", "missing")):
             if digest and store.has(digest):
@@ -334,63 +328,6 @@ def _known() -> dict[str, Known]:
     return {row[0]: Known(*row[1:]) for row in rows.iterator(chunk_size=2000)}
 
 
-def signature(candidate: Candidate, failure_code: str, bases: str) -> str:
-    """A row's signature. A judgement that hung on the base models is made again when those change."""
-    return text_hash(candidate.signature, bases if failure_code.startswith(("base_", "tensors_")) else "")
-
-
-def fill(adapter: LoraAdapter, candidate: Candidate, verdict: Verdict, bases: str) -> None:
-    """Write what was seen into the object, without saving and without touching its status."""
-    glance = verdict.glance
-    adapter.root, adapter.path = candidate.root, candidate.path
-    code = verdict.code if not verdict.incomplete else ""
-    adapter.signature = signature(candidate, code, bases)
-    adapter.group_hash = text_hash(candidate.run)
-    adapter.run_name = run_name_of(candidate.root, candidate.run)[:255]
-    adapter.checkpoint = candidate.checkpoint
-    adapter.incomplete, adapter.missing = verdict.incomplete, False
-    adapter.flags = verdict.flags
-    if adapter.status == Status.ACTIVE and adapter.digest:
-        # The stored copy is what is served and shown; the folder's state is a remark.
-        if verdict.code and not verdict.incomplete:
-            adapter.flags = sorted({*verdict.flags, "source_broken"})
-        return
-    if not adapter.base_by_hand:
-        adapter.base = verdict.base
-    adapter.base_name_recorded = glance.base_name
-    adapter.peft_type, adapter.alpha = glance.peft_type, glance.alpha
-    adapter.rank = verdict.rank or glance.rank
-    adapter.target_modules = list(glance.target_modules)
-    adapter.size_bytes = candidate.size
-    adapter.trained_at = datetime.fromtimestamp(candidate.newest / 1e9, tz=UTC) if candidate.newest else None
-
-
-def settle_status(adapter: LoraAdapter, candidate: Candidate, verdict: Verdict, actor: AbstractBaseUser | None) -> None:
-    """Move a row that exists to the status that the verdict asks for. What is active stays active."""
-    if adapter.status == Status.ACTIVE and (adapter.digest or not verdict.code or verdict.incomplete):
-        return
-    if verdict.code and not verdict.incomplete:
-        if adapter.status != Status.FAILED or adapter.failure_code != verdict.code:
-            adapter.mark_failed(actor, verdict.code, verdict.details)
-        return
-    if adapter.status == Status.FAILED:
-        # A refusal that only reading the values found stands while config and weights are the same.
-        if not verdict.incomplete and adapter.failure_details.get("files") == candidate.core_signature:
-            return
-        adapter.mark_recovered(actor)
-
-
-def describe(adapter: LoraAdapter, candidate: Candidate, verdict: Verdict) -> None:
-    """`fill` and save, outside of a scan."""
-    from adapters.bases.registry import fingerprint
-
-    fill(adapter, candidate, verdict, fingerprint())
-    if adapter.base_id is None or verdict.base is not None and not adapter.base_by_hand:
-        adapter.base = verdict.base
-    adapter.update_available = False
-    adapter.save(update_fields=DESCRIBED)
-
-
 def _is_update(adapter: LoraAdapter, candidate: Candidate, verdict: Verdict, roots: tuple[str, ...]) -> bool:
     """True where activating again would serve something else than what is served now."""
     if adapter.status != Status.ACTIVE or not adapter.digest or verdict.code or verdict.incomplete:
@@ -401,19 +338,3 @@ def _is_update(adapter: LoraAdapter, candidate: Candidate, verdict: Verdict, roo
         return store.digest_of(roots, candidate.path) != adapter.digest
     except (Refused, OSError):
         return False
-
-
-def rejudge(adapter: LoraAdapter, actor: AbstractBaseUser | None) -> None:
-    """Judge one adapter's folder now and write the outcome; its folder may be gone, then only that is noted."""
-    from adapters.lifecycle.activation import look_again
-
-    roots = _chosen(None)
-    candidate = look_again(adapter, roots)
-    if candidate is None:
-        LoraAdapter.objects.filter(pk=adapter.pk).update(missing=True, updated_at=timezone.now())
-        return
-    chosen = adapter.base if adapter.base_by_hand else None
-    verdict = judge(candidate, Matcher(), roots, settings.SCAN_SETTLE_SECONDS, chosen)
-    with transaction.atomic():
-        settle_status(adapter, candidate, verdict, actor)
-        describe(adapter, candidate, verdict)

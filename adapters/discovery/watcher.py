@@ -8,7 +8,9 @@ import threading
 from django.conf import settings
 from django.db import close_old_connections, connections
 
-from adapters import services
+from adapters.failures import Busy
+
+from . import scanning
 
 logger = logging.getLogger(__name__)
 
@@ -36,9 +38,9 @@ class Watcher:
         """One scan; another one that runs already does as well, and no error ends the watching."""
         close_old_connections()
         try:
-            services.scan(None)
+            scanning.scan(None)
             self.scans += 1
-        except services.Busy:
+        except Busy:
             logger.debug("a scan is running already")
         except Exception:  # the database or a disk may be away for a while
             logger.exception("the automatic scan failed")

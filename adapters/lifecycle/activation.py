@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING
 from django.conf import settings
 from django.utils import timezone
 
-from adapters import store
+from adapters import hooks, store
 from adapters.bases.registry import Matcher, refresh
-from adapters.discovery.scanning import describe
 from adapters.failures import ActivationFailed, Busy, Refused
 from adapters.formats import config as adapter_config
 from adapters.formats.files import inside, open_below, read_small
@@ -19,8 +18,8 @@ from adapters.formats.safetensors import Header, read_header
 from adapters.leases import Hold, adapter_lock, is_held
 from adapters.models import EventKind, LoraAdapter, Status
 from adapters.names import text_hash
-from adapters.signals import adapter_released
 from adapters.training.layout import CONFIG, PICKLE, WEIGHTS, Candidate, look
+from adapters.validation.outcome import describe
 from adapters.validation.validate import Verdict, assert_fit, judge
 
 from .conversion import converted
@@ -151,4 +150,4 @@ def deactivate(adapter_id: int, actor: AbstractBaseUser | None, reason: str = ""
 def released(digest: str, reason: str) -> None:
     """Tell the running side that `digest` is not served any more, unless another adapter has the same content."""
     if digest and not LoraAdapter.objects.active().filter(digest=digest).exists():
-        adapter_released.send(sender=LoraAdapter, digest=digest, reason=reason)
+        hooks.released(digest, reason)

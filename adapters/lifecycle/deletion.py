@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from django.db import transaction
 
+from adapters import hooks
 from adapters.failures import Busy, Refused
 from adapters.formats.files import inside
 from adapters.leases import Hold, adapter_lock
@@ -17,7 +18,6 @@ from adapters.models import EventKind, LoraAdapter, Status
 from adapters.training.grouping import mark_groups
 from adapters.training.layout import Walk
 
-from . import drain
 from .activation import look_again, real_roots, released
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def _retire(adapter: LoraAdapter, actor: AbstractBaseUser | None, reason: str) -
             raise Busy
         released(digest, reason)
     shared = LoraAdapter.objects.active().filter(digest=digest).exists()
-    if digest and not shared and not drain.drain(digest):
+    if digest and not shared and not hooks.drain(digest):
         raise Busy("in_use")
 
 

@@ -6,14 +6,19 @@ import unicodedata
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from django.conf import settings
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 
-from adapters.bases.registry import BaseModel
+from adapters.bases.registry import Matcher
 from adapters.failures import Busy
 from adapters.leases import Hold, adapter_lock
-from adapters.models import BaseMapping, EventKind, LoraAdapter, Status, Tag
+from adapters.models import BaseMapping, BaseModel, EventKind, LoraAdapter, Status, Tag
 from adapters.names import SLUG, text_hash
+from adapters.validation.outcome import describe, settle_status
+from adapters.validation.validate import judge
+
+from .activation import look_again, real_roots
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import AbstractBaseUser
@@ -79,8 +84,6 @@ def set_base(
     `remember` uses the choice for every adapter that recorded the same name, now and later. The adapter is judged
     anew at once. Raises DoesNotExist, and Busy where it is active or another call is at it.
     """
-    from adapters.discovery.scanning import rejudge
-
     with Hold(adapter_lock(adapter_id)):
         adapter = LoraAdapter.objects.get(pk=adapter_id)
         if adapter.status == Status.ACTIVE:
@@ -106,3 +109,17 @@ def _remember(recorded: str, base: BaseModel | None, actor: AbstractBaseUser | N
         recorded_hash=key,
         defaults={"recorded": recorded, "base": base, "actor_id": actor.pk if actor is not None else None},
     )
+
+
+def rejudge(adapter: LoraAdapter, actor: AbstractBaseUser | None) -> None:
+    """Judge one adapter's folder now and write the outcome; its folder may be gone, then only that is noted."""
+    roots = real_roots()
+    candidate = look_again(adapter, roots)
+    if candidate is None:
+        LoraAdapter.objects.filter(pk=adapter.pk).update(missing=True, updated_at=timezone.now())
+        return
+    chosen = adapter.base if adapter.base_by_hand else None
+    verdict = judge(candidate, Matcher(), roots, settings.SCAN_SETTLE_SECONDS, chosen)
+    with transaction.atomic():
+        settle_status(adapter, candidate, verdict, actor)
+        describe(adapter, candidate, verdict)

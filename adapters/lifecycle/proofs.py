@@ -7,9 +7,9 @@ from typing import Any
 from django.db.models import F
 from django.utils import timezone
 
+from adapters import hooks
 from adapters.failures import FAILURES
 from adapters.models import EventKind, LoraAdapter
-from adapters.signals import adapter_released
 
 from .activation import files_signature
 
@@ -39,7 +39,7 @@ def record_proof(
         known = code if code in FAILURES else "adapter_incompatible"
         adapter.mark_failed(None, known, details)
     if concerned and not ok:
-        adapter_released.send(sender=LoraAdapter, digest=digest, reason="failed")
+        hooks.released(digest, "failed")
     return len(concerned)
 
 

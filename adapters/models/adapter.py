@@ -8,12 +8,13 @@ from django.db import models, transaction
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
+from adapters.failures import render
+
 from .base import BaseModel
+from .event import AdapterEvent, EventKind
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import AbstractBaseUser
-
-    from .event import EventKind
 
 
 class Status(models.TextChoices):
@@ -136,8 +137,6 @@ class LoraAdapter(models.Model):
     @property
     def failure_message(self) -> str:
         """Why it is refused and what to do, in the reader's language; "" where it is not refused."""
-        from adapters.failures import render
-
         return render(self.failure_code, self.failure_details)
 
     def mark_active(self, actor: AbstractBaseUser | None, digest: str) -> bool:
@@ -215,8 +214,6 @@ class LoraAdapter(models.Model):
         to_status: str = "",
     ) -> None:
         """Write one event row."""
-        from .event import AdapterEvent
-
         AdapterEvent.objects.create(
             adapter=self,
             adapter_name=self.name,

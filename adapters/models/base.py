@@ -4,6 +4,8 @@ from django.conf import settings
 from django.db import models
 from django.utils.translation import gettext_lazy as _
 
+from adapters.failures import render
+
 
 class BaseModel(models.Model):
     """A base model found under `BASE_MODELS_DIR`: `key` identifies its content, `slug` is its API id."""
@@ -53,8 +55,6 @@ class BaseModel(models.Model):
     @property
     def problem_message(self) -> str:
         """What is wrong and what to do, in the reader's language; "" where nothing is."""
-        from adapters.failures import render
-
         return render(self.problem_code, self.problem_details)
 
 

@@ -4,7 +4,7 @@ from django.conf import settings
 from django.db import models
 from django.utils.translation import gettext_lazy as _
 
-from .adapter import LoraAdapter
+from adapters.failures import render
 
 
 class EventKind(models.TextChoices):
@@ -28,7 +28,9 @@ class EventKind(models.TextChoices):
 class AdapterEvent(models.Model):
     """Who did what to an adapter, when, from which status to which, and why. Outlives the adapter's row."""
 
-    adapter = models.ForeignKey(LoraAdapter, on_delete=models.SET_NULL, null=True, blank=True, related_name="events")
+    adapter = models.ForeignKey(
+        "adapters.LoraAdapter", on_delete=models.SET_NULL, null=True, blank=True, related_name="events"
+    )
     adapter_name = models.CharField(_("adapter"), max_length=255, blank=True, default="")
     kind = models.CharField(_("what"), max_length=32, choices=EventKind.choices)
     actor = models.ForeignKey(
@@ -52,6 +54,4 @@ class AdapterEvent(models.Model):
     @property
     def message(self) -> str:
         """Why, as a sentence in the reader's language; "" where the kind says all."""
-        from adapters.failures import render
-
         return render(self.code, self.details)

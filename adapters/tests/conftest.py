@@ -1,12 +1,39 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from django.contrib.auth import get_user_model
 
+from adapters import hooks
 from adapters.tests import layouts
+
+
+class RecordingSide:
+    """A running side that runs nothing and remembers what it was told of."""
+
+    def __init__(self) -> None:
+        self.heard: list[tuple[str, str]] = []  # digest, reason
+
+    def released(self, digest: str, reason: str) -> None:
+        self.heard.append((digest, reason))
+
+    def drain(self, digest: str, timeout: float) -> bool:
+        return True
+
+    def base_support(self, folder: str) -> str:
+        return ""
+
+
+@pytest.fixture
+def running_side() -> Iterator[RecordingSide]:
+    """Registered in place of the real one."""
+    side = RecordingSide()
+    before = hooks.register(side)
+    yield side
+    hooks.register(before)
 
 
 @pytest.fixture

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import ast
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +12,7 @@ from django.test import Client
 from django.utils import translation
 
 from adapters import services
-from adapters.discovery import watcher
+from adapters.discovery import scanning, watcher
 from adapters.failures import FAILURES, render
 from adapters.management.commands import failure_codes
 from adapters.models import AdapterEvent, BaseModel, LoraAdapter
@@ -64,26 +62,6 @@ def test_unknown_codes_are_told_as_such() -> None:
     assert render("", {}) == ""
 
 
-def test_nothing_heavy_is_imported_by_the_web_process() -> None:
-    code = "import sys, django; django.setup(); import loraportal.urls; print({*sys.modules} & {*sys.argv[1:]})"
-    done = subprocess.run(
-        [sys.executable, "-c", code, "torch", "peft"], capture_output=True, text=True, check=True, timeout=60
-    )
-    assert done.stdout.strip() == "set()"
-
-
-def test_the_registry_never_imports_inference() -> None:
-    for path in APP.rglob("*.py"):
-        if path.name == "pages.py" or "tests" in path.parts:
-            continue
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
-            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-            assert not any(name.split(".")[0] in {"inference", "torch", "peft", "transformers"} for name in names) or (
-                path.name == "conversion_child.py"
-            ), path
-
-
 @pytest.mark.django_db(transaction=True)
 def test_the_watcher_scans_by_itself(registry: Path) -> None:
     make.adapter(registry / "one")
@@ -105,7 +83,7 @@ def test_the_watcher_survives_errors(monkeypatch: pytest.MonkeyPatch) -> None:
             enough.set()
         raise OSError("the disk is away")
 
-    monkeypatch.setattr(services, "scan", broken)
+    monkeypatch.setattr(scanning, "scan", broken)
     made.start()
     assert enough.wait(10)
     made.stop()

@@ -11,10 +11,11 @@ import pytest
 from django.contrib.auth.models import User
 from django.core.management import call_command
 
-from adapters import services
+from adapters import hooks, services
 from adapters.bases import support
 from adapters.models import BaseModel, LoraAdapter
 from adapters.tests import layouts
+from adapters.tests.conftest import RecordingSide
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -26,26 +27,25 @@ def base_folder(registry: Path) -> Path:
 
 
 @pytest.fixture
-def judged(settings: Any) -> Iterator[Callable[[Any], list[str]]]:
+def judged(settings: Any, running_side: RecordingSide) -> Iterator[Callable[[Any], list[str]]]:
     """Registers an answer (a reason, or an exception); gives the folders that were asked for."""
     settings.CHECK_BASES = True
-    before = support._judge
 
     def answer(value: Any) -> list[str]:
         asked: list[str] = []
 
-        def judge(folder: str) -> str:
-            asked.append(folder)
-            if isinstance(value, Exception):
-                raise value
-            return str(value)
+        class Side(RecordingSide):
+            def base_support(self, folder: str) -> str:
+                asked.append(folder)
+                if isinstance(value, Exception):
+                    raise value
+                return str(value)
 
-        support.register(judge)
+        hooks.register(Side())
         return asked
 
     yield answer
     support.wait()
-    support._judge = before
 
 
 def look() -> None:

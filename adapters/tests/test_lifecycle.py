@@ -6,34 +6,26 @@ import hashlib
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from django.core.management import call_command
 
-from adapters import services, store
+from adapters import hooks, services, store
 from adapters.leases import Hold
-from adapters.lifecycle import cleaning, drain, proofs
+from adapters.lifecycle import cleaning, proofs
 from adapters.models import AdapterEvent, BaseMapping, BaseModel, Lease, LoraAdapter, Status
-from adapters.signals import adapter_released
 from adapters.tests import layouts as make
+from adapters.tests.conftest import RecordingSide
 
 pytestmark = pytest.mark.django_db
 
 
 @pytest.fixture
-def released() -> Iterator[list[tuple[str, str]]]:
-    """(digest, reason) of every signal."""
-    heard: list[tuple[str, str]] = []
-
-    def hear(sender: Any, digest: str, reason: str, **kwargs: Any) -> None:
-        heard.append((digest, reason))
-
-    adapter_released.connect(hear)
-    yield heard
-    adapter_released.disconnect(hear)
+def released(running_side: RecordingSide) -> list[tuple[str, str]]:
+    """(digest, reason) of everything that was taken out of service."""
+    return running_side.heard
 
 
 def found(name: str = "one") -> LoraAdapter:
@@ -290,29 +282,28 @@ def test_deletion_never_leaves_the_root(registry: Path, tmp_path: Path) -> None:
     assert (treasure / "gold").read_text() == "gold"
 
 
-def test_an_adapter_in_use_is_drained_first(registry: Path) -> None:
+def test_an_adapter_in_use_is_drained_first(
+    registry: Path, running_side: RecordingSide, monkeypatch: pytest.MonkeyPatch
+) -> None:
     adapter = active(registry)
     asked: list[tuple[str, float]] = []
 
-    def hook(digest: str, timeout: float) -> bool:
+    def drain(digest: str, timeout: float) -> bool:
         asked.append((digest, timeout))
         return len(asked) > 1
 
-    drain.register(hook)
-    try:
-        digest = adapter.digest
-        with pytest.raises(services.Busy) as caught:
-            services.delete_files(adapter.pk, None, "one")
-        assert caught.value.code == "in_use"
-        assert (registry / "one").exists()
-        adapter.refresh_from_db()
-        assert adapter.status == Status.DISCOVERED  # takes no new requests
-        services.activate(adapter.pk, None)
-        services.forget(adapter.pk, None)
-        assert [d for d, _ in asked] == [digest, digest]
-        assert 0 < asked[0][1] <= drain.TIMEOUT
-    finally:
-        drain.unregister(hook)
+    monkeypatch.setattr(running_side, "drain", drain)
+    digest = adapter.digest
+    with pytest.raises(services.Busy) as caught:
+        services.delete_files(adapter.pk, None, "one")
+    assert caught.value.code == "in_use"
+    assert (registry / "one").exists()
+    adapter.refresh_from_db()
+    assert adapter.status == Status.DISCOVERED  # takes no new requests
+    services.activate(adapter.pk, None)
+    services.forget(adapter.pk, None)
+    assert [d for d, _ in asked] == [digest, digest]
+    assert 0 < asked[0][1] <= hooks.DRAIN_TIMEOUT
 
 
 def test_clean_store(registry: Path, settings: Any, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,11 +11,11 @@ from django.contrib.auth.models import User
 from django.http import Http404
 from django.test import Client
 
+from accounts.access import Grant
 from adapters.models import LoraAdapter
 from chat.assistants import chat_with_lora
 from chat.models import Assistant, Conversation
 from inference.errors import EngineError
-from inference.gateway.access import Grant
 from inference.manager import ModelManager
 
 pytestmark = pytest.mark.django_db(transaction=True)

@@ -16,11 +16,11 @@ from rest_framework.permissions import IsAuthenticated
 from rest_framework.request import Request as ApiRequest
 from rest_framework.response import Response
 
+from accounts.access import Grant
 from accounts.permissions import CanInfer, IsOperator
 from common.api import ApiError
 from inference import params
 from inference.errors import EngineError, api_error
-from inference.gateway.access import Grant
 from inference.gateway.targets import Target, resolve, resolve_adapter
 from inference.manager import Answer, Request, get_manager
 from inference.quota.limits import admit

@@ -21,9 +21,9 @@ from django.db.models import F
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
+from accounts.access import Grant
 from common.api import ApiError
 from inference.engine.protocol import Params
-from inference.gateway.access import Grant
 from inference.models import Meter, Slot
 
 from .ledger import LEASE, Posting, ledger

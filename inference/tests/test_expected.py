@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from asgiref.sync import sync_to_async
 
+from inference.estimates import load_times
+from inference.estimates.wait_estimates import KEPT, MOST_KEYS, Expectations
 from inference.manager import ModelManager, Request
 from inference.models import LoadTime
-from inference.monitoring import load_times
-from inference.monitoring.wait_estimates import KEPT, MOST_KEYS, Expectations
 
 PIRATE, POET = "d" * 64, "e" * 64
 

@@ -15,9 +15,9 @@ from django.db import connection
 from django.test import AsyncClient
 from django.utils import timezone
 
+from accounts.access import Grant
 from chat.models import Assistant
 from common.api import ApiError
-from inference.gateway.access import Grant
 from inference.manager import ModelManager
 from inference.models import Meter, Slot, UsageDay
 from inference.quota.ledger import LEASE, ledger

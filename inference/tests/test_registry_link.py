@@ -12,9 +12,8 @@ from typing import Any
 import pytest
 from channels.db import database_sync_to_async
 
-from adapters.lifecycle import drain
+from adapters import hooks
 from adapters.models import LoraAdapter, Status
-from adapters.signals import adapter_released
 from inference.errors import EngineError
 from inference.gateway.targets import of_adapter
 from inference.manager import ModelManager, Request
@@ -66,7 +65,7 @@ async def test_failed_proof_fails_the_adapter(registry: SimpleNamespace, manager
 async def test_released_adapter_leaves_the_engine(registry: SimpleNamespace, manager: ModelManager) -> None:
     await manager.run(ask(registry.pirate))
     await until(lambda: held(manager) == ["pirate"])
-    adapter_released.send(LoraAdapter, digest=registry.pirate.digest, reason="deactivated")
+    hooks.released(registry.pirate.digest, "deactivated")
     await until(lambda: held(manager) == [])
     os.kill(manager.backend.snapshot()["pid"], signal.SIGKILL)
     await until(lambda: manager.backend.restarts == 1 and manager.backend.last_status)
@@ -76,7 +75,7 @@ async def test_released_adapter_leaves_the_engine(registry: SimpleNamespace, man
 async def test_deletion_waits_for_what_runs(registry: SimpleNamespace, manager: ModelManager) -> None:
     async with await manager.generate(ask(registry.pirate, "hang")) as stream:
         await until(lambda: held(manager) == ["pirate"])
-        assert not await database_sync_to_async(drain.drain)(registry.pirate.digest, 0.05)
+        assert not await database_sync_to_async(hooks.drain)(registry.pirate.digest, 0.05)
         await stream.cancel()
-        assert await database_sync_to_async(drain.drain)(registry.pirate.digest, 10.0)
+        assert await database_sync_to_async(hooks.drain)(registry.pirate.digest, 10.0)
     await until(lambda: held(manager) == [])

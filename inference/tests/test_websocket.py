@@ -15,13 +15,13 @@ from channels.testing import WebsocketCommunicator
 from django.contrib.auth.models import User
 from django.test import Client as Browser
 
+from accounts import access
 from accounts.models import ApiToken
 from accounts.tokens import issue_token
 from accounts.websocket import AuthMiddleware
 from inference.api.ws import flow_control
 from inference.api.ws.consumer import GenerateConsumer
 from inference.api.ws.flow_control import Credits, SlowReaderError
-from inference.gateway import access
 from inference.manager import ModelManager
 
 pytestmark = pytest.mark.django_db(transaction=True)

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
+from accounts.access import Grant, watcher
 from inference.backends.stream import is_final
 from inference.errors import EngineError
-from inference.gateway.access import Grant, watcher
 from inference.manager import Request, get_manager
 from inference.quota.limits import Ticket
 

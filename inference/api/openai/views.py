@@ -13,11 +13,11 @@ from rest_framework.permissions import IsAuthenticated
 from rest_framework.request import Request as ApiRequest
 from rest_framework.response import Response
 
+from accounts.access import Grant
 from accounts.permissions import CanInfer
 from inference.api.rest import json_object
 from inference.engine.protocol import Params
 from inference.errors import EngineError, api_error
-from inference.gateway.access import Grant
 from inference.gateway.targets import Target
 from inference.manager import Request
 from inference.quota.limits import admit

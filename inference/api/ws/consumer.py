@@ -13,12 +13,12 @@ from channels.generic.websocket import AsyncWebsocketConsumer
 from django.conf import settings
 from django.utils import translation
 
+from accounts.access import Grant, watched, withdrawn
 from accounts.models import Scope
 from accounts.permissions import CanInfer, may
 from common.api import ApiError
+from inference.api.ws.generation import Generation
 from inference.errors import EngineError, api_error
-from inference.gateway.access import Grant, watched, withdrawn
-from inference.gateway.generation import Generation
 
 from .frames import Ack, FrameError, Generate, Stop, error_frame, read
 

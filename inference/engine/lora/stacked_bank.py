@@ -20,7 +20,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from inference.engine.model.products import ONEDNN, linear_pointwise
+from inference.engine.native.onednn import ONEDNN, linear_pointwise
 
 from .bank import AdapterFile, AdapterPairs, AdapterWeights, Kind, Packed, nonfinite
 from .residency import RowRanges

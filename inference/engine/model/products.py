@@ -16,9 +16,8 @@ from transformers.pytorch_utils import Conv1D
 
 from inference.engine.lora.segment_bank import Update
 from inference.engine.native.library import Native
+from inference.engine.native.onednn import ONEDNN, linear_pointwise
 
-ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-linear_pointwise: Any = torch.ops.mkldnn._linear_pointwise if ONEDNN else None
 PACK_ROWS = 16  # the batch size that oneDNN lays weights out for; measured flat from 1 to 64
 HUGE_PAGE = 2 * 2**20
 NO_UPDATE = (None, None, 0, None)

@@ -10,16 +10,15 @@ from typing import Any
 from django.http import Http404
 from django.utils import translation
 
+from accounts.access import Grant
 from common.api import ApiError
 from inference.api.ws.flow_control import Credits, SlowReaderError
 from inference.api.ws.frames import Generate, error_frame
 from inference.backends.stream import Stream, is_final
 from inference.errors import EngineError, api_error
+from inference.gateway.targets import resolve
 from inference.manager import Request, get_manager
 from inference.quota.limits import Ticket, admit
-
-from .access import Grant
-from .targets import resolve
 
 logger = logging.getLogger(__name__)
 
