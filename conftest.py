@@ -1,7 +1,7 @@
 """Fixtures for all tests of the project: see tests/fixtures."""
 
 pytest_plugins = [
-    "tests.fixtures.house",
+    "tests.fixtures.isolation",
     "tests.fixtures.people",
     "tests.fixtures.models",
     "tests.fixtures.portal",

@@ -12,7 +12,7 @@ def main() -> None:
     from django.core.management import execute_from_command_line
 
     try:
-        settings.INSTALLED_APPS  # noqa: B018  (reads the settings, so that a wrong value is told in its own sentence)
+        settings.INSTALLED_APPS  # noqa: B018  (reads the settings, so that a wrong value gets its own sentence)
     except ImproperlyConfigured as error:
         sys.exit(f"Settings: {error}")
     execute_from_command_line(sys.argv)

@@ -72,7 +72,7 @@ def withdrawn(grants: Collection[Grant]) -> set[Grant]:
     }
 
 
-class Watcher:
+class GrantWatcher:
     """The grants of one event loop that have something running."""
 
     def __init__(self) -> None:
@@ -106,12 +106,12 @@ class Watcher:
                     call()
 
 
-_watchers: WeakKeyDictionary[asyncio.AbstractEventLoop, Watcher] = WeakKeyDictionary()
+_watchers: WeakKeyDictionary[asyncio.AbstractEventLoop, GrantWatcher] = WeakKeyDictionary()
 
 
-def watcher() -> Watcher:
+def watcher() -> GrantWatcher:
     """Of the running event loop."""
-    return _watchers.setdefault(asyncio.get_running_loop(), Watcher())
+    return _watchers.setdefault(asyncio.get_running_loop(), GrantWatcher())
 
 
 @contextlib.asynccontextmanager

@@ -28,7 +28,7 @@ class Failure:
 
 
 class Refused(Exception):  # noqa: N818
-    """An adapter or base model was judged and refused."""
+    """An adapter or base model was checked and refused."""
 
     def __init__(self, code: str, **details: Any) -> None:
         super().__init__(code)

@@ -59,7 +59,7 @@ def adapter_lock(pk: int) -> str:
     return f"adapter:{pk}"
 
 
-class Hold:
+class HeldLease:
     """A held lock; a context manager. `touch` it at least once a minute during long work."""
 
     def __init__(self, name: str, busy_code: str = "busy") -> None:
@@ -69,7 +69,7 @@ class Hold:
         self._touched = 0.0
         self._reported = time.monotonic()
 
-    def __enter__(self) -> Hold:
+    def __enter__(self) -> HeldLease:
         expires = timezone.now() + timedelta(seconds=SECONDS)
         try:
             with transaction.atomic():

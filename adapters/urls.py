@@ -3,22 +3,22 @@ from __future__ import annotations
 from django.urls import path
 from django.views.generic import RedirectView
 
-from common.routes import both
+from common.routes import optional_slash
 
 from . import pages
 from .api import views
 
 urlpatterns = [
-    *both("models", pages.models, "models"),
-    *both("models/<int:pk>", pages.model, "model"),
+    *optional_slash("models", pages.models, "models"),
+    *optional_slash("models/<int:pk>", pages.model, "model"),
     path("model-management.html", RedirectView.as_view(pattern_name="models", query_string=True)),
-    *both("api/lora/models", views.Adapters.as_view(), "api-adapters"),
-    *both("api/lora/models/<int:pk>", views.Adapter.as_view(), "api-adapter"),
-    *both("api/lora/models/<int:pk>/activate", views.Activate.as_view(), "api-adapter-activate"),
-    *both("api/lora/models/<int:pk>/deactivate", views.Deactivate.as_view(), "api-adapter-deactivate"),
-    *both("api/lora/models/<int:pk>/events", views.Events.as_view(), "api-adapter-events"),
-    *both("api/lora/models/<int:pk>/metrics", views.Metrics.as_view(), "api-adapter-metrics"),
-    *both("api/lora/models/bulk", views.Bulk.as_view(), "api-adapters-bulk"),
-    *both("api/lora/scan", views.ScanView.as_view(), "api-scan"),
-    *both("api/lora/bases", views.Bases.as_view(), "api-bases"),
+    *optional_slash("api/lora/models", views.AdaptersView.as_view(), "api-adapters"),
+    *optional_slash("api/lora/models/<int:pk>", views.AdapterView.as_view(), "api-adapter"),
+    *optional_slash("api/lora/models/<int:pk>/activate", views.ActivateView.as_view(), "api-adapter-activate"),
+    *optional_slash("api/lora/models/<int:pk>/deactivate", views.DeactivateView.as_view(), "api-adapter-deactivate"),
+    *optional_slash("api/lora/models/<int:pk>/events", views.EventsView.as_view(), "api-adapter-events"),
+    *optional_slash("api/lora/models/<int:pk>/metrics", views.AdapterMetricsView.as_view(), "api-adapter-metrics"),
+    *optional_slash("api/lora/models/bulk", views.BulkView.as_view(), "api-adapters-bulk"),
+    *optional_slash("api/lora/scan", views.ScanView.as_view(), "api-scan"),
+    *optional_slash("api/lora/bases", views.BasesView.as_view(), "api-bases"),
 ]

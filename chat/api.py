@@ -55,7 +55,7 @@ def having(rows: ConversationQuerySet, text: str) -> set[int]:
     return found
 
 
-class Conversations(APIView):
+class ConversationsView(APIView):
     permission_classes = [CanInfer]
 
     def get(self, request: Request) -> Response:
@@ -91,7 +91,7 @@ class Conversations(APIView):
             raise ApiError("too_many", _("You have too many conversations. Delete some first."), 409)
 
 
-class Import(Conversations):
+class ConversationImportView(ConversationsView):
     http_method_names = ["post", "options"]
 
     def post(self, request: Request) -> Response:
@@ -125,7 +125,7 @@ class ConversationView(APIView):
         return Response(status=204)
 
 
-class Export(APIView):
+class ConversationExportView(APIView):
     permission_classes = [CanInfer]
 
     def get(self, request: Request, pk: int, kind: str) -> HttpResponse:

@@ -20,7 +20,7 @@ from accounts.permissions import CanInfer
 from common.api import ApiError, Pagination
 from inference import params as reading
 from inference.api.rest import answer_json, json_object
-from inference.errors import EngineError, api_error
+from inference.errors import InferenceError, api_error
 from inference.gateway.targets import Target, find, find_adapter
 
 from . import flows
@@ -94,7 +94,7 @@ def save(assistant: Assistant, data: Mapping[str, Any]) -> Assistant:
     return form.save()
 
 
-class Assistants(APIView):
+class AssistantsView(APIView):
     permission_classes = [CanInfer]
 
     def get(self, request: Request) -> Response:
@@ -135,7 +135,7 @@ class AssistantView(APIView):
         return found
 
 
-class AssistantChat(AsyncAPIView):
+class AssistantChatView(AsyncAPIView):
     """Ask an assistant and wait for the whole answer; in a conversation both are kept, without one nothing is."""
 
     permission_classes = [CanInfer]
@@ -152,7 +152,7 @@ class AssistantChat(AsyncAPIView):
             name = target.name
             if data.get("conversation") is None:
                 return Response(answer_json(target, await answer_of(assistant, target, message, grant)))
-        except EngineError as error:
+        except InferenceError as error:
             refusal = api_error(error, name=name)
             if refusal.param == "messages":
                 refusal.param = "message"
@@ -171,7 +171,7 @@ def target_of(model: Any, assistant: Assistant) -> Target:
     try:
         return find_adapter(reading.integer(model, "model", 1, MAX_PK))
     except Http404:
-        raise EngineError("unknown_target", param="model", detail={"name": str(model)}) from None
+        raise InferenceError("unknown_target", param="model", detail={"name": str(model)}) from None
 
 
 def begin(

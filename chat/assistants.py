@@ -10,7 +10,7 @@ from django.http import Http404
 
 from accounts.access import Grant
 from inference.engine.protocol import Params
-from inference.errors import EngineError
+from inference.errors import InferenceError
 from inference.gateway.targets import Target, find, resolve_adapter
 from inference.manager import Answer, Request, get_manager
 from inference.quota.limits import admit
@@ -22,7 +22,7 @@ def problem_of(target: str) -> str:
     """Why this model cannot answer now, as an error code; "" where it can."""
     try:
         find(target)
-    except EngineError as error:
+    except InferenceError as error:
         return error.code
     return ""
 

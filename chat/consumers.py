@@ -28,7 +28,7 @@ from common.parsers import loads
 from inference import params as reading
 from inference.api.ws.consumer import TOO_BIG, UNAUTHENTICATED
 from inference.engine.protocol import Params
-from inference.errors import EngineError, api_error
+from inference.errors import InferenceError, api_error
 from inference.gateway.targets import find
 
 from . import flows
@@ -73,19 +73,19 @@ class ChatConsumer(AsyncWebsocketConsumer):
                 try:
                     frame = loads(text_data)
                 except ValueError:
-                    raise api_error(EngineError("malformed_json")) from None
+                    raise api_error(InferenceError("malformed_json")) from None
                 if not isinstance(frame, Mapping):
-                    raise api_error(EngineError("malformed_frame"))
+                    raise api_error(InferenceError("malformed_frame"))
                 if isinstance(frame.get("id"), str):
                     frame_id = frame["id"][:64]
                 await self.handle(frame, frame_id)
-            except EngineError as error:
+            except InferenceError as error:
                 await self.refuse(frame_id, api_error(error))
             except ApiError as error:
                 await self.refuse(frame_id, error)
             except Exception:  # noqa: BLE001  (the database is away, say: the connection stays)
                 logger.exception("a chat frame could not be handled")
-                await self.refuse(frame_id, api_error(EngineError("server_error")))
+                await self.refuse(frame_id, api_error(InferenceError("server_error")))
 
     async def refuse(self, frame_id: str | None, error: ApiError) -> None:
         await self.tell("error", id=frame_id, code=error.code, message=error.message, param=error.param)
@@ -111,7 +111,7 @@ class ChatConsumer(AsyncWebsocketConsumer):
             await self.tell("started", id=frame_id, **started)
             self.follow(run.message_id)
         else:
-            raise api_error(EngineError("malformed_frame"))
+            raise api_error(InferenceError("malformed_frame"))
 
     def begin(self, frame: Mapping[str, Any], params: Params) -> tuple[Run, dict[str, Any]]:
         """Rows for what a frame asks, and the run that is to fill them. Raises ApiError, EngineError."""

@@ -8,7 +8,7 @@ from django.utils.translation import gettext as _
 
 from common.api import ApiError
 from inference import params as reading
-from inference.errors import EngineError, sentence
+from inference.errors import InferenceError, sentence
 from inference.gateway.targets import find
 
 from .models import Assistant
@@ -46,7 +46,7 @@ class AssistantForm(forms.ModelForm):  # type: ignore[type-arg]
         slug: str = self.cleaned_data["target"]
         try:
             find(slug)
-        except EngineError as error:
+        except InferenceError as error:
             if slug != self.instance.target:  # one whose adapter is gone may be edited all the same
                 raise forms.ValidationError(sentence(error.code, error.detail)) from None
         return slug

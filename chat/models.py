@@ -27,7 +27,7 @@ class AssistantQuerySet(models.QuerySet["Assistant"]):
 
 
 class Assistant(models.Model):
-    """A model with a purpose: what it is told, how it samples, what one may ask it. Its owner alone changes it."""
+    """A model with a purpose: its instructions, how it samples, what one may ask it. Its owner alone changes it."""
 
     owner = models.ForeignKey(settings.AUTH_USER_MODEL, models.CASCADE, related_name="assistants")
     name = models.CharField(_("name"), max_length=80)

@@ -19,7 +19,7 @@ from accounts.access import Grant, watched
 from common.api import ApiError
 from inference.backends.stream import Stream
 from inference.engine.protocol import Params
-from inference.errors import EngineError, api_error
+from inference.errors import InferenceError, api_error
 from inference.gateway.targets import Target, resolve
 from inference.manager import Request, get_manager
 from inference.quota.limits import admit
@@ -115,7 +115,7 @@ class Run:
                     await self._answer()
         except ApiError as error:
             self._fail(error)
-        except EngineError as error:
+        except InferenceError as error:
             with translation.override(self.language):
                 self._fail(api_error(error, name=self.target))
         except asyncio.CancelledError:
@@ -125,7 +125,7 @@ class Run:
             if not isinstance(error, Http404):
                 logger.exception("an answer of a conversation failed")
             with translation.override(self.language):
-                self._fail(api_error(EngineError("server_error")))
+                self._fail(api_error(InferenceError("server_error")))
         finally:
             keeping.cancel()
             await asyncio.shield(self._end())
@@ -160,7 +160,7 @@ class Run:
     async def _take(self, event: Mapping[str, Any]) -> None:
         kind = event["type"]
         if kind == "error":
-            raise EngineError.from_event(event)
+            raise InferenceError.from_event(event)
         if kind == "token":
             self.text += event["text"]
             self.progress = None
@@ -186,7 +186,7 @@ class Run:
                     await self.stop()
 
     async def _fit(self, target: Target) -> list[dict[str, str]]:
-        """The prompt without the oldest turns that do not fit; how many these are is told, never silent."""
+        """The prompt without the oldest turns that do not fit; how many these are is reported."""
         system = [turn for turn in self.prompt[:1] if turn["role"] == "system"]
         turns = self.prompt[len(system) :]
         if len(turns) <= 1:

@@ -52,7 +52,7 @@ def error_body(code: str, message: str, param: str | None = None, **extra: Any) 
 
 
 def exception_handler(exc: Exception, context: dict[str, Any]) -> Response | None:
-    """Every exception of a DRF view as the one error shape; unknown ones are logged and told as `server_error`."""
+    """Every exception of a DRF view as the one error shape; unknown ones are logged and answered as `server_error`."""
     headers: dict[str, str] = {}
     if isinstance(exc, ApiError):
         headers.update(exc.headers)

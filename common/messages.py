@@ -23,7 +23,7 @@ def compile_messages(folders: Iterable[Path]) -> list[Path]:
             partial = target.with_name(f".{target.name}.{os.getpid()}")
             try:
                 polib.pofile(str(source)).save_as_mofile(str(partial))
-                # The same time as the source: an older checkout of it must be compiled anew as well.
+                # The same time as the source: an older checkout of it must be compiled again as well.
                 os.utime(partial, ns=(source.stat().st_atime_ns, source.stat().st_mtime_ns))
                 partial.replace(target)
             finally:

@@ -8,7 +8,7 @@ from typing import Any
 from django.urls import URLPattern, path
 
 
-def both(
+def optional_slash(
     route: str, view: Callable[..., Any], name: str | None = None, kwargs: dict[str, Any] | None = None
 ) -> list[URLPattern]:
     """Two patterns for one view. The name belongs to the one without slash, which is what `reverse` gives."""

@@ -1,4 +1,4 @@
-"""Static files with the content's hash in their names, so that browsers may keep them for ever."""
+"""Static files with the content's hash in their names, so that browsers may keep them without asking again."""
 
 from servestatic.storage import CompressedManifestStaticFilesStorage
 

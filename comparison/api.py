@@ -28,7 +28,7 @@ def own(request: Request, run: uuid.UUID) -> Vote:
     return found
 
 
-class Votes(APIView):
+class VotesView(APIView):
     """Newest first; `?search= ?model= ?kind=`."""
 
     permission_classes = [CanInfer]
@@ -57,7 +57,7 @@ class VoteView(APIView):
         return Response(status=204)
 
 
-class Summary(APIView):
+class VoteSummaryView(APIView):
     """Wins and losses by model and digest, of the votes that `?search= ?model= ?kind=` leave."""
 
     permission_classes = [CanInfer]
@@ -67,7 +67,7 @@ class Summary(APIView):
         return Response({"results": [asdict(row) for row in rows]})
 
 
-class Export(APIView):
+class VoteExportView(APIView):
     """The votes as a file, with the list's filters."""
 
     permission_classes = [CanInfer]

@@ -93,6 +93,6 @@ def clean(query: Mapping[str, Any], name: str, limit: int) -> str:
 
 
 def models_of(user: Any) -> list[str]:
-    """Slugs of the models that one has judged."""
+    """Slugs of the models that one has voted on."""
     found = Candidate.objects.filter(vote__user=user).order_by("model").values_list("model", flat=True)
     return list(found.distinct())

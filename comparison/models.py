@@ -49,7 +49,7 @@ class Vote(models.Model):
 
 
 class Candidate(models.Model):
-    """One answer that was to be judged. `digest`: content hash of the adapter that wrote it, or the base's key."""
+    """One answer of a comparison. `digest`: content hash of the adapter that wrote it, or the base's key."""
 
     vote = models.ForeignKey(Vote, models.CASCADE, related_name="candidates", verbose_name=_("vote"))
     position = models.PositiveSmallIntegerField(_("position"))  # as shown, from 0

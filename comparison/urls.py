@@ -1,16 +1,18 @@
 from __future__ import annotations
 
-from common.routes import both
+from common.routes import optional_slash
 
 from . import api, pages
 
 urlpatterns = [
-    *both("compare", pages.compare, "compare"),
-    *both("compare/votes", pages.votes, "votes"),
-    *both("compare/votes/<uuid:run>/delete", pages.delete_vote, "vote-delete"),
-    *both("api/compare/votes", api.Votes.as_view(), "api_votes"),
-    *both("api/compare/votes/<uuid:run>", api.VoteView.as_view(), "api_vote"),
-    *both("api/compare/votes/export.jsonl", api.Export.as_view(), "api_votes_jsonl", {"kind": "jsonl"}),
-    *both("api/compare/votes/export.csv", api.Export.as_view(), "api_votes_csv", {"kind": "csv"}),
-    *both("api/compare/summary", api.Summary.as_view(), "api_votes_summary"),
+    *optional_slash("compare", pages.compare, "compare"),
+    *optional_slash("compare/votes", pages.votes, "votes"),
+    *optional_slash("compare/votes/<uuid:run>/delete", pages.delete_vote, "vote-delete"),
+    *optional_slash("api/compare/votes", api.VotesView.as_view(), "api_votes"),
+    *optional_slash("api/compare/votes/<uuid:run>", api.VoteView.as_view(), "api_vote"),
+    *optional_slash(
+        "api/compare/votes/export.jsonl", api.VoteExportView.as_view(), "api_votes_jsonl", {"kind": "jsonl"}
+    ),
+    *optional_slash("api/compare/votes/export.csv", api.VoteExportView.as_view(), "api_votes_csv", {"kind": "csv"}),
+    *optional_slash("api/compare/summary", api.VoteSummaryView.as_view(), "api_votes_summary"),
 ]

@@ -1,4 +1,4 @@
-"""The registry's judge of base models: the engine's look at a folder, in a child process of its own."""
+"""Whether the engine can serve a base model: its look at a folder, in a child process of its own."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from inference.backends.process import OFFLINE, PRIVATE
 TIMEOUT = 120.0  # seconds; it takes about four, of which torch's import is most
 
 
-def judge(folder: str) -> str:
+def refusal_reason(folder: str) -> str:
     """Why the engine cannot serve the base in `folder`; "" where nothing says so.
 
     Raises OSError where the child gave no verdict, TimeoutError.

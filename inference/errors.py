@@ -18,7 +18,7 @@ from common.api import ApiError
 
 
 @dataclass(frozen=True)
-class Kind:
+class ErrorKind:
     """HTTP `status`, a `sentence`, and a `detailed` one that is used where the event has all that it names."""
 
     status: int
@@ -27,104 +27,108 @@ class Kind:
     retry_after: float | None = None  # seconds
 
 
-KINDS: dict[str, Kind] = {
+KINDS: dict[str, ErrorKind] = {
     # The request itself
-    "context_length_exceeded": Kind(
+    "context_length_exceeded": ErrorKind(
         400,
         _("The prompt is longer than this model takes."),
         _("The prompt has %(tokens)s tokens; %(context)s with the answer are the most this model takes."),
     ),
-    "prompt_too_long": Kind(400, _("The prompt is too long."), _("The prompt is longer than %(limit)s characters.")),
-    "template_failed": Kind(
+    "prompt_too_long": ErrorKind(
+        400, _("The prompt is too long."), _("The prompt is longer than %(limit)s characters.")
+    ),
+    "template_failed": ErrorKind(
         400,
         _("The base model's chat template refuses these messages."),
         _("The base model's chat template refuses these messages: %(reason)s"),
     ),
-    "invalid_parameter": Kind(
+    "invalid_parameter": ErrorKind(
         400, _("The engine refuses a parameter."), _("The engine refuses the parameter %(param)s: %(reason)s")
     ),
     # Limits
-    "queue_full": Kind(503, _("Too many requests are waiting. Try again in a moment."), retry_after=5),
-    "user_limit": Kind(429, _("You have too many requests running. Wait for one of them to end."), retry_after=2),
-    "too_many_generations": Kind(429, _("This connection has too many answers running."), retry_after=2),
-    "slow_reader": Kind(503, _("The answer was not read fast enough and was stopped."), retry_after=1),
+    "queue_full": ErrorKind(503, _("Too many requests are waiting. Try again in a moment."), retry_after=5),
+    "user_limit": ErrorKind(429, _("You have too many requests running. Wait for one of them to end."), retry_after=2),
+    "too_many_generations": ErrorKind(429, _("This connection has too many answers running."), retry_after=2),
+    "slow_reader": ErrorKind(503, _("The answer was not read fast enough and was stopped."), retry_after=1),
     # The adapter and the base
-    "adapter_inactive": Kind(
+    "adapter_inactive": ErrorKind(
         409,
         _("This adapter is not active. Activate it first."),
         _("The adapter %(name)s is not active. Activate it first."),
     ),
-    "adapter_load_failed": Kind(
+    "adapter_load_failed": ErrorKind(
         503,
         _("The adapter could not be loaded."),
         _("The adapter %(name)s could not be loaded."),
         retry_after=5,
     ),
-    "adapter_incompatible": Kind(
+    "adapter_incompatible": ErrorKind(
         422,
         _("The adapter does not fit its base model."),
         _("The adapter %(name)s does not fit its base model."),
     ),
-    "no_effect": Kind(
+    "no_effect": ErrorKind(
         422,
         _("The adapter changes nothing in its base model's answers."),
         _("The adapter %(name)s changes nothing in its base model's answers."),
     ),
-    "weights_nonfinite": Kind(
+    "weights_nonfinite": ErrorKind(
         422,
         _("The adapter holds numbers that are not finite."),
         _("The adapter %(name)s holds numbers that are not finite."),
     ),
-    "base_missing": Kind(
+    "base_missing": ErrorKind(
         409,
         _("The base model is not on this machine."),
         _("The base model of %(name)s is not on this machine, or cannot be used."),
     ),
-    "base_load_failed": Kind(
+    "base_load_failed": ErrorKind(
         503,
         _("The base model could not be loaded."),
         _("The base model could not be loaded: %(reason)s"),
         retry_after=30,
     ),
-    "base_unsupported": Kind(
+    "base_unsupported": ErrorKind(
         422,
         _("This base model cannot be served exactly."),
         _("This base model cannot be served exactly: %(reason)s."),
     ),
-    "base_pinned": Kind(
+    "base_pinned": ErrorKind(
         503,
         _("Another base model is kept loaded. Ask an operator."),
         _("The base model %(base)s is kept loaded. Ask an operator."),
         retry_after=60,
     ),
     # The engine
-    "out_of_memory": Kind(
+    "out_of_memory": ErrorKind(
         503,
         _("There was not enough memory for this request."),
         _("%(base)s needs %(needed)s in %(precision)s, %(free)s are free. %(remedy)s"),
         retry_after=30,
     ),
-    "engine_crashed": Kind(503, _("The engine stopped unexpectedly and is being restarted. Try again."), retry_after=2),
-    "engine_unavailable": Kind(503, _("The engine could not be started; its log has the reason."), retry_after=30),
-    "nonfinite_logits": Kind(503, _("The model's output was not finite; the answer was stopped."), retry_after=1),
-    "engine_timeout": Kind(503, _("The engine did not answer in time."), retry_after=5),
-    "engine_error": Kind(503, _("The engine failed at this request."), retry_after=1),
-    "device_busy": Kind(503, _("Another process is using this graphics card for inference."), retry_after=30),
-    "shutting_down": Kind(503, _("The server is shutting down."), retry_after=10),
-    "internal_error": Kind(500, _("Something went wrong here; the server's log has the details.")),
+    "engine_crashed": ErrorKind(
+        503, _("The engine stopped unexpectedly and is being restarted. Try again."), retry_after=2
+    ),
+    "engine_unavailable": ErrorKind(503, _("The engine could not be started; its log has the reason."), retry_after=30),
+    "nonfinite_logits": ErrorKind(503, _("The model's output was not finite; the answer was stopped."), retry_after=1),
+    "engine_timeout": ErrorKind(503, _("The engine did not answer in time."), retry_after=5),
+    "engine_error": ErrorKind(503, _("The engine failed at this request."), retry_after=1),
+    "device_busy": ErrorKind(503, _("Another process is using this graphics card for inference."), retry_after=30),
+    "shutting_down": ErrorKind(503, _("The server is shutting down."), retry_after=10),
+    "internal_error": ErrorKind(500, _("Something went wrong here; the server's log has the details.")),
     # The connection (websocket)
-    "malformed_frame": Kind(400, _("This frame is not one that the server knows.")),
-    "duplicate_id": Kind(400, _("An answer with this id is still running on this connection.")),
-    "unknown_target": Kind(404, _("There is no such model."), _("There is no model named %(name)s.")),
-    "revoked": Kind(401, _("Your access was withdrawn.")),
-    "server_error": Kind(500, _("Something went wrong here; the server's log has the details.")),
+    "malformed_frame": ErrorKind(400, _("This frame is not one that the server knows.")),
+    "duplicate_id": ErrorKind(400, _("An answer with this id is still running on this connection.")),
+    "unknown_target": ErrorKind(404, _("There is no such model."), _("There is no model named %(name)s.")),
+    "revoked": ErrorKind(401, _("Your access was withdrawn.")),
+    "server_error": ErrorKind(500, _("Something went wrong here; the server's log has the details.")),
 }
 
 # Where the engine names no parameter, the code does.
 PARAMS = {"context_length_exceeded": "messages", "prompt_too_long": "messages", "template_failed": "messages"}
 
 
-class EngineError(Exception):
+class InferenceError(Exception):
     """A request that ended without an answer: `code` is a key of KINDS, `detail` fills the sentence."""
 
     def __init__(
@@ -137,7 +141,7 @@ class EngineError(Exception):
         self.detail = dict(detail or {})
 
     @classmethod
-    def from_event(cls, event: Mapping[str, Any]) -> EngineError:
+    def from_event(cls, event: Mapping[str, Any]) -> InferenceError:
         return cls(event["code"], event.get("message", ""), event.get("param"), event.get("detail"))
 
     def event(self, request_id: str) -> dict[str, Any]:
@@ -151,7 +155,7 @@ class EngineError(Exception):
         }
 
 
-def kind_of(code: str) -> Kind:
+def kind_of(code: str) -> ErrorKind:
     return KINDS.get(code, KINDS["engine_error"])
 
 
@@ -175,7 +179,7 @@ def memory_remedy(precisions: list[Any]) -> str:
     return gettext("It would fit with %(precisions)s.") % {"precisions": ", ".join(map(str, precisions))}
 
 
-def api_error(error: EngineError, raw_prompt: bool = False, name: str = "") -> ApiError:
+def api_error(error: InferenceError, raw_prompt: bool = False, name: str = "") -> ApiError:
     """The HTTP answer of an engine error.
 
     `raw_prompt`: the request gave `prompt`, not `messages`. `name`: of the adapter, where the engine names none.

@@ -26,9 +26,9 @@ from inference.backends.stream import Stream
 from inference.engine.config import EngineConfig
 from inference.engine.protocol import AdapterSpec, BaseSpec, Params, Timings, Usage
 from inference.estimates.load_times import keep, recall
-from inference.estimates.wait_estimates import Expectations
+from inference.estimates.wait_estimates import WaitEstimates
 
-from .errors import EngineError
+from .errors import InferenceError
 
 logger = logging.getLogger(__name__)
 
@@ -93,7 +93,7 @@ class ModelManager:
         """`history`: keep load times in the database, and expect by those that are there."""
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="engine-writer")
         self.backend = LocalBackend(options, limit, self._on_verdict)
-        self.expectations = Expectations(EngineConfig.base_patience, self._on_load_time if history else None)
+        self.expectations = WaitEstimates(EngineConfig.base_patience, self._on_load_time if history else None)
         self._recalled = self._writer.submit(recall, self.expectations) if history else None
 
     # Asking
@@ -130,7 +130,7 @@ class ModelManager:
                 if event["type"] == "token":
                     text.append(event["text"])
                 elif event["type"] == "error":
-                    raise EngineError.from_event(event)
+                    raise InferenceError.from_event(event)
                 elif event["type"] == "done":
                     return Answer(
                         text="".join(text),
@@ -141,7 +141,7 @@ class ModelManager:
                         logprobs=logprobs,
                         stop=event.get("stop"),
                     )
-        raise EngineError("engine_error")
+        raise InferenceError("engine_error")
 
     async def count_tokens(
         self, base: BaseSpec, messages: list[dict[str, str]] | None = None, prompt: str | None = None
@@ -172,7 +172,7 @@ class ModelManager:
         stream = await self.load(base, adapters, pin)
         event = await stream.final()
         if event["type"] == "error":
-            raise EngineError.from_event(event)
+            raise InferenceError.from_event(event)
 
     async def unload(self) -> int:
         """Free the base after what runs has ended. Returns the bytes freed; 0 where nothing was loaded."""
@@ -198,7 +198,7 @@ class ModelManager:
         if self.backend.state == "ready":
             try:
                 engine = await self._reply({"type": "status"}, REPLY_PATIENCE)
-            except EngineError as error:
+            except InferenceError as error:
                 logger.warning("engine status: %s", error.code)
         return {"worker": self.backend.snapshot(), "engine": engine}
 
@@ -246,7 +246,9 @@ class ModelManager:
             self.backend.submit(command, sink)
         except ValueError:
             self.expectations.gone(stream.id)
-            stream.deliver(EngineError("prompt_too_long", detail={"limit": settings.MAX_PROMPT_CHARS}).event(stream.id))
+            stream.deliver(
+                InferenceError("prompt_too_long", detail={"limit": settings.MAX_PROMPT_CHARS}).event(stream.id)
+            )
         return stream
 
     async def _reply(self, command: Mapping[str, Any], timeout: float | None = None) -> dict[str, Any]:
@@ -255,9 +257,9 @@ class ModelManager:
                 async with asyncio.timeout(timeout):
                     event = await stream.final()
             except TimeoutError:
-                raise EngineError("engine_timeout") from None
+                raise InferenceError("engine_timeout") from None
         if event["type"] == "error":
-            raise EngineError.from_event(event)
+            raise InferenceError.from_event(event)
         data: dict[str, Any] = event["data"]
         return data
 

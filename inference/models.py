@@ -69,7 +69,10 @@ class Slot(models.Model):
 
 
 class LoadTime(models.Model):
-    """Seconds that the engine's start, a base or an adapter on it took; the newest few of each, see `history.py`."""
+    """Seconds that the engine's start, a base or an adapter on it took; the newest few of each.
+
+    See `estimates/load_times.py`.
+    """
 
     kind = models.CharField(max_length=16)  # start, base or adapter
     key = models.CharField(max_length=64, blank=True, default="")  # the base's

@@ -20,6 +20,6 @@ class RegistryLink:
         return manager is None or manager.drain(digest, timeout)
 
     def base_support(self, folder: str) -> str:
-        from .base_support import judge
+        from .base_support import refusal_reason
 
-        return judge(folder)
+        return refusal_reason(folder)

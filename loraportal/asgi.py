@@ -14,7 +14,7 @@ from channels.routing import ProtocolTypeRouter, URLRouter  # noqa: E402
 from django.urls import re_path  # noqa: E402
 
 from accounts.websocket import AuthMiddleware, refuse  # noqa: E402
-from adapters.discovery import watcher  # noqa: E402
+from adapters.discovery import periodic_scan  # noqa: E402
 from chat.routing import websocket_urlpatterns as chat_patterns  # noqa: E402
 from inference.api.ws.routing import websocket_urlpatterns as generate_patterns  # noqa: E402
 
@@ -25,4 +25,4 @@ application = ProtocolTypeRouter(
         "websocket": AuthMiddleware(URLRouter([*generate_patterns, *chat_patterns, nowhere])),
     }
 )
-watcher.start()  # scans by itself where SCAN_INTERVAL asks for it; only web processes load this module
+periodic_scan.start()  # scans by itself where SCAN_INTERVAL asks for it; only web processes load this module

@@ -16,7 +16,7 @@ from django.db import DatabaseError, connection
 from django.db.migrations.executor import MigrationExecutor
 
 from common.messages import compile_messages
-from loraportal.setup.say import TroubleError, say
+from loraportal.setup.console import SetupError, report
 
 
 def prepare() -> None:
@@ -34,7 +34,7 @@ def make_folders() -> None:
         for folder in own:
             folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise TroubleError(
+        raise SetupError(
             f"VAR_DIR {settings.VAR_DIR} cannot be written ({error.strerror}): set VAR_DIR to another folder."
         ) from None
 
@@ -43,9 +43,9 @@ def translate() -> None:
     try:
         written = compile_messages(settings.LOCALE_PATHS)
     except OSError as error:
-        raise TroubleError(f"A translation cannot be compiled ({error}): mend the file and start again.") from None
+        raise SetupError(f"A translation cannot be compiled ({error}): mend the file and start again.") from None
     if written:
-        say(f"Translations: {len(written)} compiled")
+        report(f"Translations: {len(written)} compiled")
 
 
 def static_fingerprint() -> str:
@@ -64,13 +64,13 @@ def collect_static() -> None:
         fingerprint = static_fingerprint()
         if mark.exists() and mark.read_text(encoding="ascii") == fingerprint:
             return
-        say("Static files: collecting")
+        report("Static files: collecting")
         call_command("collectstatic", interactive=False, verbosity=0, clear=True)
         mark.write_text(fingerprint, encoding="ascii")
     except ValueError as error:  # a style sheet names a file that is not there
-        raise TroubleError(f"Static files cannot be collected ({error}): run make css and start again.") from None
+        raise SetupError(f"Static files cannot be collected ({error}): run make css and start again.") from None
     except OSError as error:
-        raise TroubleError(
+        raise SetupError(
             f"Static files cannot be written to {settings.STATIC_ROOT} ({error.strerror}): free space or set VAR_DIR."
         ) from None
 
@@ -82,9 +82,9 @@ def check() -> None:
     errors = [message for message in found if message.level >= ERROR and not message.is_silenced()]
     for message in found:
         if message not in errors and not message.is_silenced():
-            say(f"Note: {message.msg} {message.hint or ''} ({message.id})")
+            report(f"Note: {message.msg} {message.hint or ''} ({message.id})")
     if errors:
-        raise TroubleError("\n".join(f"{error.msg} {error.hint or ''} ({error.id})" for error in errors))
+        raise SetupError("\n".join(f"{error.msg} {error.hint or ''} ({error.id})" for error in errors))
 
 
 def migrate() -> None:
@@ -93,10 +93,10 @@ def migrate() -> None:
         executor = MigrationExecutor(connection)
         plan = executor.migration_plan(executor.loader.graph.leaf_nodes())
         if plan:
-            say(f"Database: {len(plan)} migrations")
+            report(f"Database: {len(plan)} migrations")
             call_command("migrate", interactive=False, verbosity=0)
     except DatabaseError as error:
-        raise TroubleError(
+        raise SetupError(
             f"The database {database_label()} does not work ({str(error).splitlines()[0]}):"
             " check DATABASE_URL, that its server runs and that its disk has space."
         ) from None
@@ -111,4 +111,4 @@ def ensure_admin() -> None:
     out = io.StringIO()
     call_command("ensure_admin", stdout=out)
     if out.getvalue():
-        say(out.getvalue().strip())
+        report(out.getvalue().strip())

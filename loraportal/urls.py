@@ -7,14 +7,14 @@ from django.views.decorators.cache import cache_control
 from django.views.i18n import JavaScriptCatalog
 from drf_spectacular.views import SpectacularJSONAPIView
 
-from common.routes import both
+from common.routes import optional_slash
 from loraportal.schema.views import docs
 
 from . import views
 
 urlpatterns = [
     path("", views.home, name="home"),
-    *both("healthz", views.healthz, name="healthz"),
+    *optional_slash("healthz", views.healthz, name="healthz"),
     path(
         "i18n/catalog.js",
         cache_control(private=True, max_age=300)(JavaScriptCatalog.as_view(packages=["loraportal"])),
@@ -22,8 +22,8 @@ urlpatterns = [
     ),
     path("i18n/", include("django.conf.urls.i18n")),
     path("admin/", admin.site.urls),
-    *both("api/schema", SpectacularJSONAPIView.as_view(), "api-schema"),
-    *both("api/docs", docs, "api-docs"),
+    *optional_slash("api/schema", SpectacularJSONAPIView.as_view(), "api-schema"),
+    *optional_slash("api/docs", docs, "api-docs"),
     path("", include("accounts.urls")),
     path("", include("adapters.urls")),
     path("", include("inference.urls")),

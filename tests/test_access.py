@@ -383,7 +383,7 @@ async def test_chat_frames(
         await socket.send_json_to(frame)
         if kind == "stop":
             await socket.send_json_to({"type": "nonsense", "id": "after"})  # a stop has no answer of its own
-        told = await socket.receive_json_from(10)
-        hidden = told["type"] == "error" and told["code"] == "not_found"
-        assert hidden == (rule == "hidden"), (actor, told)
+        answer = await socket.receive_json_from(10)
+        hidden = answer["type"] == "error" and answer["code"] == "not_found"
+        assert hidden == (rule == "hidden"), (actor, answer)
         await socket.disconnect()

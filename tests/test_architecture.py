@@ -42,7 +42,7 @@ def test_the_contracts_hold() -> None:
 
 def test_every_contract_fails_where_it_is_broken(copied: Path) -> None:
     for file, line in {
-        "adapters/names.py": "import inference.manager",
+        "adapters/identifiers.py": "import inference.manager",
         "adapters/failures.py": "import adapters.services",
         "inference/params.py": "import inference.urls",
         "inference/engine/text/prompts.py": "import inference.engine.worker",

@@ -72,8 +72,8 @@ def test_a_stored_conversation_is_shown_as_text(portal: Portal, sign_in: Callabl
     messages: list[dict[str, Any]] = []
     for number, text in enumerate(HOSTILE):
         asked = {"id": 2 * number + 1, "parent": 2 * number or None, "role": "user", "content": text}
-        told = {"id": 2 * number + 2, "parent": 2 * number + 1, "role": "assistant", "content": text}
-        messages += [asked, told]
+        answered = {"id": 2 * number + 2, "parent": 2 * number + 1, "role": "assistant", "content": text}
+        messages += [asked, answered]
     title = "<img src=x onerror=window.hit=1></title><script>window.hit=1</script>"
     made = portal.api("POST", "/api/chat/import", {"title": title, "messages": messages}, user="owner")
     assert made.status == 201, made.text

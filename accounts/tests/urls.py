@@ -13,7 +13,7 @@ from rest_framework.views import APIView
 
 from accounts.decorators import operator_required
 from accounts.permissions import CanInfer, IsOperator
-from common.routes import both
+from common.routes import optional_slash
 
 
 class Who(APIView):
@@ -53,10 +53,10 @@ async def async_page(request: HttpRequest) -> HttpResponse:
 
 
 urlpatterns = [
-    *both("api/who", Who.as_view(), "who"),
-    *both("api/who-async", WhoAsync.as_view()),
-    *both("api/operate", Operate.as_view()),
-    *both("api/infer", Infer.as_view()),
+    *optional_slash("api/who", Who.as_view(), "who"),
+    *optional_slash("api/who-async", WhoAsync.as_view()),
+    *optional_slash("api/operate", Operate.as_view()),
+    *optional_slash("api/infer", Infer.as_view()),
     path("page", page),
     path("async-page", async_page),
     path("models", page, name="models"),

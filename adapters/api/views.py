@@ -50,7 +50,7 @@ def busy_error(busy: Busy) -> ApiError:
 
 
 @contextmanager
-def told() -> Iterator[None]:
+def api_errors() -> Iterator[None]:
     """Exceptions of the services as errors of the API."""
     try:
         yield
@@ -98,7 +98,7 @@ class ReadOrOperate(APIView):
         return [IsAuthenticated()] if reading else [IsOperator()]
 
 
-class Adapters(ReadOrOperate):
+class AdaptersView(ReadOrOperate):
     def get(self, request: Request) -> Response:
         rows = filtered(visible(request), request.query_params)
         pages = Pagination()
@@ -106,7 +106,7 @@ class Adapters(ReadOrOperate):
         return pages.get_paginated_response([adapter_json(adapter) for adapter in page or []])
 
 
-class Adapter(ReadOrOperate):
+class AdapterView(ReadOrOperate):
     def get(self, request: Request, pk: int) -> Response:
         # `activation` is for whoever waits for an activation under way; a list would ask once a row.
         progress = progress_of(adapter_lock(pk))
@@ -119,7 +119,7 @@ class Adapter(ReadOrOperate):
         body.is_valid(raise_exception=True)
         changes = dict(body.validated_data)
         remember = changes.pop("remember")
-        with told():
+        with api_errors():
             if "base" in changes:
                 services.set_base(pk, _base(changes.pop("base")), actor(request), remember)
             if changes:
@@ -128,7 +128,7 @@ class Adapter(ReadOrOperate):
 
     def delete(self, request: Request, pk: int) -> Response:
         one(request, pk)
-        with told():
+        with api_errors():
             if request.query_params.get("files", "") in {"1", "true"}:
                 confirm = request.query_params.get("confirm", "")
                 if isinstance(request.data, dict):
@@ -150,23 +150,23 @@ def _base(word: str | None) -> BaseModel | None:
     return found
 
 
-class Change(APIView):
+class ChangeView(APIView):
     """POST that runs one service on one adapter and answers with the adapter."""
 
     permission_classes = [IsOperator]
     action: Callable[..., LoraAdapter]
 
     def post(self, request: Request, pk: int) -> Response:
-        with told():
+        with api_errors():
             type(self).action(pk, request.user)
         return Response(adapter_json(one(request, pk)))
 
 
-class Activate(Change):
+class ActivateView(ChangeView):
     action = staticmethod(services.activate)
 
 
-class Deactivate(Change):
+class DeactivateView(ChangeView):
     action = staticmethod(services.deactivate)
 
 
@@ -175,7 +175,7 @@ class BulkBody(serializers.Serializer[Any]):
     ids = serializers.ListField(child=serializers.IntegerField(min_value=1), min_length=1, max_length=200)
 
 
-class Bulk(APIView):
+class BulkView(APIView):
     """One action on many adapters: 200 with a result for each, whatever became of the others."""
 
     permission_classes = [IsOperator]
@@ -189,7 +189,7 @@ class Bulk(APIView):
 
     def _one(self, service: Callable[..., Any], pk: int, request: Request) -> dict[str, Any]:
         try:
-            with told():
+            with api_errors():
                 service(pk, request.user)
         except ApiError as error:
             return {"id": pk, "ok": False, "code": error.code, "message": error.message}
@@ -209,11 +209,11 @@ class ScanView(APIView):
         return Response(scan_json(latest))
 
     def post(self, request: Request) -> Response:
-        with told():
+        with api_errors():
             return Response(services.scan(actor(request)).as_dict())
 
 
-class Events(ReadOrOperate):
+class EventsView(ReadOrOperate):
     def get(self, request: Request, pk: int) -> Response:
         adapter = one(request, pk)
         pages = Pagination()
@@ -221,7 +221,7 @@ class Events(ReadOrOperate):
         return pages.get_paginated_response([event_json(event) for event in page or []])
 
 
-class Metrics(ReadOrOperate):
+class AdapterMetricsView(ReadOrOperate):
     def get(self, request: Request, pk: int) -> Response:
         adapter = one(request, pk)
         facts = TrainingFacts.objects.filter(adapter=adapter).first()
@@ -229,7 +229,7 @@ class Metrics(ReadOrOperate):
         return Response({"id": adapter.pk, "training": training_json(facts), "use": use})
 
 
-class Bases(ReadOrOperate):
+class BasesView(ReadOrOperate):
     def get(self, request: Request) -> Response:
         rows = BaseModel.objects.filter(missing=False)
         if not may(request.user, request.auth, Scope.OPERATE):

@@ -15,7 +15,7 @@ CGROUP = Path("/sys/fs/cgroup/memory.max")
 
 @lru_cache(maxsize=1)
 def host_bytes() -> int:
-    """Main memory that this machine or container has altogether, 0 where that is not told."""
+    """Main memory that this machine or container has altogether, 0 where that is not known."""
     try:
         line = next(line for line in MEMINFO.read_text().splitlines() if line.startswith("MemTotal:"))
         total = int(line.split()[1]) * 1024

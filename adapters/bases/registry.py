@@ -16,8 +16,8 @@ from adapters.failures import Refused
 from adapters.formats.config import clean
 from adapters.formats.files import open_below, parse_json, read_exactly, read_small
 from adapters.formats.safetensors import BASE_HEADER_LIMIT
+from adapters.identifiers import text_hash, unique_slug
 from adapters.models import BaseMapping, BaseModel, LoraAdapter
-from adapters.names import text_hash, unique_slug
 
 from . import support
 from .shapes import BaseShapes, read_shapes
@@ -125,7 +125,7 @@ def _outdated(row: BaseModel) -> bool:
 
 
 def fingerprint() -> str:
-    """Changes whenever a judgement about an adapter's base could."""
+    """Changes whenever what was found about an adapter's base could."""
     rows = BaseModel.objects.order_by("pk").values_list("pk", "signature", "problem_code", "missing")
     maps = BaseMapping.objects.order_by("pk").values_list("pk", "recorded_hash", "base_id")
     return text_hash(repr(list(rows)), repr(list(maps)))

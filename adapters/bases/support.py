@@ -16,9 +16,9 @@ from django.utils import timezone
 
 from adapters import hooks
 from adapters.failures import Busy
-from adapters.leases import Hold
+from adapters.identifiers import text_hash
+from adapters.leases import HeldLease
 from adapters.models import BaseModel
-from adapters.names import text_hash
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ _thread: threading.Thread | None = None
 
 
 def question(base: BaseModel) -> str:
-    """What a judgement holds for: this configuration under this release of Transformers."""
+    """What an answer is valid for: this configuration under this release of Transformers."""
     return text_hash(base.config_hash, version("transformers"))
 
 
@@ -37,18 +37,18 @@ def known_refusal(base: BaseModel) -> str:
 
 
 def waiting() -> list[BaseModel]:
-    """Whole bases that nobody has judged yet, and refused ones whose judgement no longer holds."""
+    """Whole bases that were not checked yet, and refused ones whose refusal is no longer valid."""
     rows = BaseModel.objects.filter(missing=False, problem_code__in=["", CODE]).order_by("pk")
     return [base for base in rows if base.judged_for != question(base)]
 
 
 def start() -> None:
-    """Begin to judge what waits, beside the caller; at most one thread of a process and one process do it."""
+    """Begin to check what waits, beside the caller; at most one thread of a process and one process do it."""
     global _thread
     running = _thread is not None and _thread.is_alive()
     if running or not hooks.is_registered() or not settings.CHECK_BASES or not waiting():
         return
-    _thread = threading.Thread(target=_run, name="base-judge", daemon=True)
+    _thread = threading.Thread(target=_run, name="base-support", daemon=True)
     _thread.start()
 
 
@@ -60,31 +60,31 @@ def wait() -> None:
 
 def _run() -> None:
     try:
-        with Hold(LEASE):
-            judge_all()
+        with HeldLease(LEASE):
+            check_waiting()
     except Busy:
         pass  # another process does it
     except Exception:  # the database may be away; the next scan asks again
-        logger.exception("base models could not be judged")
+        logger.exception("base models could not be checked")
     finally:
         connections.close_all()
 
 
-def judge_all() -> int:
-    """Judge what waits; returns how many were refused."""
+def check_waiting() -> int:
+    """Check what waits; returns how many were refused."""
     refused = 0
     for base in waiting():
         try:
             reason = hooks.base_support(base.path)
         except (OSError, TimeoutError) as error:
-            logger.warning("%s could not be judged: %s", base.name, error)
+            logger.warning("%s could not be checked: %s", base.name, error)
             continue
         refused += record(base, reason)
     return refused
 
 
 def record(base: BaseModel, reason: str) -> bool:
-    """Write a judgement, unless the base has become another meanwhile. True where it is a refusal."""
+    """Write an answer, unless the base has become another meanwhile. True where it is a refusal."""
     refusal = reason[:300]
     same = BaseModel.objects.filter(pk=base.pk, config_hash=base.config_hash, problem_code__in=["", CODE])
     same.update(

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 
+from adapters.identifiers import text_hash
 from adapters.models import LoraAdapter
-from adapters.names import text_hash
 
 
-class Imported:
+class ImportedRows:
     """Rows without a root, by the last part of the path that the older system had for them."""
 
     def __init__(self) -> None:

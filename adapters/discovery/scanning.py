@@ -1,4 +1,4 @@
-"""A scan: what lies in the roots, judged, and the rows brought in line. Nothing changed means nothing read again."""
+"""A scan: what lies in the roots, validated, and the rows brought in line. Nothing changed means nothing read again."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from adapters.bases import support
 from adapters.bases.registry import Matcher, refresh
 from adapters.failures import Busy, Refused
 from adapters.formats.files import inside
-from adapters.leases import Hold, is_held
+from adapters.identifiers import slugify, text_hash
+from adapters.leases import HeldLease, is_held
 from adapters.lifecycle.activation import activate
 from adapters.models import AdapterEvent, BaseModel, EventKind, LoraAdapter, Scan, ScanState, Status
-from adapters.names import slugify, text_hash
 from adapters.training.facts import store_facts
 from adapters.training.grouping import mark_groups
-from adapters.training.layout import WEIGHTS, Candidate, Walk
+from adapters.training.layout import WEIGHTS, AdapterFolder, Walk
 from adapters.training.naming import name_of
 from adapters.validation.outcome import DESCRIBED, fill, settle_status, signature
-from adapters.validation.validate import Verdict, judge
+from adapters.validation.validate import ValidationResult, validate
 
-from .adoption import Imported
+from .adoption import ImportedRows
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import AbstractBaseUser
@@ -74,7 +74,7 @@ def scan(
     Raises Busy("scan_running"), and ValueError for a root that is not configured.
     """
     chosen = _chosen(roots)
-    with Hold(LEASE, "scan_running") as hold:
+    with HeldLease(LEASE, "scan_running") as hold:
         Scan.objects.filter(state=ScanState.RUNNING).update(state=ScanState.FAILED, finished_at=timezone.now())
         row = Scan.objects.create(actor_id=actor.pk if actor is not None else None)
         try:
@@ -116,14 +116,14 @@ def _outermost(roots: tuple[str, ...]) -> tuple[str, ...]:
 
 
 class _Run:
-    def __init__(self, row: Scan, hold: Hold, actor: AbstractBaseUser | None, progress: Progress | None) -> None:
+    def __init__(self, row: Scan, hold: HeldLease, actor: AbstractBaseUser | None, progress: Progress | None) -> None:
         self.row, self.hold, self.actor, self.progress = row, hold, actor, progress
         self.summary = ScanSummary()
         self.configured = _chosen(None)
         self.walk = Walk(self.configured)
         self.seen: set[int] = set()
         self.groups: set[str] = set()
-        self.told = 0.0
+        self.reported_at = 0.0
 
     def run(self, roots: tuple[str, ...]) -> ScanSummary:
         started = time.monotonic()
@@ -133,12 +133,12 @@ class _Run:
         self.slugs = set(LoraAdapter.objects.values_list("slug", flat=True))
         self.slugs.update(BaseModel.objects.values_list("slug", flat=True))
         self.known = _known()
-        self.imported = Imported()
+        self.imported = ImportedRows()
         before = Scan.objects.exclude(pk=self.row.pk).first()
         if before is not None and before.state == ScanState.FAILED:  # it may have died before it marked its groups
             self.groups.update(LoraAdapter.objects.values_list("group_hash", flat=True).distinct())
         self.total = sum(1 for known in self.known.values() if known.root in roots)
-        fresh: list[Candidate] = []
+        fresh: list[AdapterFolder] = []
         for root in _outermost(roots):
             if not os.path.isdir(root):
                 self.walk.note("root_missing", root)
@@ -163,9 +163,9 @@ class _Run:
     def tell(self, stage: str, done: int, total: int) -> None:
         """Progress, and a sign of life of the lock, a few times a second at most."""
         now = time.monotonic()
-        if now - self.told < 0.3 and stage == "folders":
+        if now - self.reported_at < 0.3 and stage == "folders":
             return
-        self.told = now
+        self.reported_at = now
         self.hold.touch()
         Scan.objects.filter(pk=self.row.pk).update(stage=stage, done=done, total=total)
         if self.progress is not None:
@@ -181,7 +181,7 @@ class _Run:
         text = below if root else os.path.basename(path)
         return "".join(c if c.isprintable() else "\ufffd" for c in text)[:500]
 
-    def _is_unchanged(self, candidate: Candidate) -> bool:
+    def _is_unchanged(self, candidate: AdapterFolder) -> bool:
         known = self.known.get(candidate.path_hash)
         if known is None:
             claimed = self.imported.claim(candidate.path)
@@ -196,19 +196,19 @@ class _Run:
             and known.signature == signature(candidate, known.failure_code, self.bases)
         )
 
-    def _take(self, candidates: list[Candidate]) -> None:
-        """Judge a batch and write its rows in one transaction."""
+    def _take(self, candidates: list[AdapterFolder]) -> None:
+        """Validate a batch and write its rows in one transaction."""
         if not candidates:
             return
         old = LoraAdapter.objects.select_related("base").in_bulk(
             [self.known[c.path_hash].pk for c in candidates if c.path_hash in self.known]
         )
         by_hash = {adapter.path_hash: adapter for adapter in old.values()}
-        judged = [(candidate, by_hash.get(candidate.path_hash)) for candidate in candidates]
-        verdicts: list[tuple[Candidate, LoraAdapter | None, Verdict, bool]] = []
-        for candidate, adapter in judged:
+        pairs = [(candidate, by_hash.get(candidate.path_hash)) for candidate in candidates]
+        verdicts: list[tuple[AdapterFolder, LoraAdapter | None, ValidationResult, bool]] = []
+        for candidate, adapter in pairs:
             chosen = adapter.base if adapter is not None and adapter.base_by_hand else None
-            verdict = judge(candidate, self.matcher, self.configured, settings.SCAN_SETTLE_SECONDS, chosen)
+            verdict = validate(candidate, self.matcher, self.configured, settings.SCAN_SETTLE_SECONDS, chosen)
             update = adapter is not None and _is_update(adapter, candidate, verdict, self.configured)
             verdicts.append((candidate, adapter, verdict, update))
         with transaction.atomic():
@@ -225,7 +225,7 @@ class _Run:
             store_facts(inserted + changed, self.configured)
         self.groups.update(text_hash(candidate.run) for candidate in candidates)
 
-    def _new(self, candidate: Candidate, verdict: Verdict) -> LoraAdapter:
+    def _new(self, candidate: AdapterFolder, verdict: ValidationResult) -> LoraAdapter:
         name = name_of(candidate.root, candidate.path)
         adapter = LoraAdapter(name=name[:255], slug=self._slug(name), path_hash=candidate.path_hash)
         fill(adapter, candidate, verdict, self.bases)
@@ -267,7 +267,7 @@ class _Run:
         AdapterEvent.objects.bulk_create(events, batch_size=200)
         return new
 
-    def _change(self, adapter: LoraAdapter, candidate: Candidate, verdict: Verdict, update: bool) -> None:
+    def _change(self, adapter: LoraAdapter, candidate: AdapterFolder, verdict: ValidationResult, update: bool) -> None:
         known = self.known[candidate.path_hash]
         if known.missing:
             adapter.record(EventKind.RETURNED, self.actor)
@@ -328,7 +328,9 @@ def _known() -> dict[str, Known]:
     return {row[0]: Known(*row[1:]) for row in rows.iterator(chunk_size=2000)}
 
 
-def _is_update(adapter: LoraAdapter, candidate: Candidate, verdict: Verdict, roots: tuple[str, ...]) -> bool:
+def _is_update(
+    adapter: LoraAdapter, candidate: AdapterFolder, verdict: ValidationResult, roots: tuple[str, ...]
+) -> bool:
     """True where activating again would serve something else than what is served now."""
     if adapter.status != Status.ACTIVE or not adapter.digest or verdict.code or verdict.incomplete:
         return False

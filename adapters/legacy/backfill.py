@@ -7,7 +7,7 @@ from typing import Any
 from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 from django.utils import timezone
 
-from adapters.names import slugify, text_hash
+from adapters.identifiers import slugify, text_hash
 
 from .table import LegacyRow, LegacyTable
 

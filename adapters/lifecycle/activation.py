@@ -1,4 +1,4 @@
-"""Activation: judge again, copy into the store, serve that copy."""
+"""Activation: validate again, copy into the store, serve that copy."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from adapters.failures import ActivationFailed, Busy, Refused
 from adapters.formats import config as adapter_config
 from adapters.formats.files import inside, open_below, read_small
 from adapters.formats.safetensors import Header, read_header
-from adapters.leases import Hold, adapter_lock, is_held
+from adapters.identifiers import text_hash
+from adapters.leases import HeldLease, adapter_lock, is_held
 from adapters.models import EventKind, LoraAdapter, Status
-from adapters.names import text_hash
-from adapters.training.layout import CONFIG, PICKLE, WEIGHTS, Candidate, look
+from adapters.training.layout import CONFIG, PICKLE, WEIGHTS, AdapterFolder, look
 from adapters.validation.outcome import describe
-from adapters.validation.validate import Verdict, assert_fit, judge
+from adapters.validation.validate import ValidationResult, assert_fit, validate
 
 from .conversion import converted
 
@@ -42,7 +42,7 @@ def activate(adapter_id: int, actor: AbstractBaseUser | None, progress: Progress
     ActivationFailed with the code. A refusal fails the adapter, except that one which is being served stays served.
     """
     adapter = LoraAdapter.objects.select_related("base").get(pk=adapter_id)
-    with Hold(adapter_lock(adapter_id)) as hold:
+    with HeldLease(adapter_lock(adapter_id)) as hold:
 
         def tell(fraction: float) -> None:
             hold.report(fraction)
@@ -72,7 +72,7 @@ def _activate(adapter: LoraAdapter, actor: AbstractBaseUser | None, tell: Progre
         return
     refresh()
     chosen = adapter.base if adapter.base_by_hand else None
-    verdict = judge(candidate, Matcher(), roots, settings.SCAN_SETTLE_SECONDS, chosen)
+    verdict = validate(candidate, Matcher(), roots, settings.SCAN_SETTLE_SECONDS, chosen)
     if verdict.code:
         if not verdict.incomplete:
             describe(adapter, candidate, verdict)
@@ -91,7 +91,9 @@ def _activate(adapter: LoraAdapter, actor: AbstractBaseUser | None, tell: Progre
         released(before, "replaced")
 
 
-def _copy(candidate: Candidate, verdict: Verdict, roots: tuple[str, ...], tell: Progress) -> tuple[str, Header]:
+def _copy(
+    candidate: AdapterFolder, verdict: ValidationResult, roots: tuple[str, ...], tell: Progress
+) -> tuple[str, Header]:
     config = read_small(roots, candidate.path, CONFIG, adapter_config.LIMIT)
     if candidate.weights == PICKLE:
         with converted(roots, candidate.path) as (file, header):
@@ -99,14 +101,14 @@ def _copy(candidate: Candidate, verdict: Verdict, roots: tuple[str, ...], tell: 
             assert_fit(verdict)
             return store.put(config, file, header, tell), header
     with open_below(roots, candidate.path, WEIGHTS) as file:
-        # The header is read again from the very file that is copied: it may not be the one that was judged.
+        # The header is read again from the very file that is copied: it may not be the one that was validated.
         header = read_header(file, os.fstat(file.fileno()).st_size)
         verdict.header = header
         assert_fit(verdict)
         return store.put(config, file, header, tell), header
 
 
-def look_again(adapter: LoraAdapter, roots: tuple[str, ...]) -> Candidate | None:
+def look_again(adapter: LoraAdapter, roots: tuple[str, ...]) -> AdapterFolder | None:
     """The adapter's folder as it is now, only if it still lies below a configured root."""
     if not adapter.path or not inside(adapter.path, roots):
         return None
@@ -137,7 +139,7 @@ def files_signature(adapter: LoraAdapter) -> str:
 def deactivate(adapter_id: int, actor: AbstractBaseUser | None, reason: str = "") -> LoraAdapter:
     """Stop serving an adapter; nothing to do is a success. Raises DoesNotExist, Busy."""
     adapter = LoraAdapter.objects.select_related("base").get(pk=adapter_id)
-    with Hold(adapter_lock(adapter_id)):
+    with HeldLease(adapter_lock(adapter_id)):
         adapter.refresh_from_db()
         digest = adapter.digest
         if adapter.status == Status.ACTIVE:

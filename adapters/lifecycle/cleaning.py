@@ -12,7 +12,7 @@ from django.utils import timezone
 
 from adapters import store
 from adapters.failures import Busy
-from adapters.leases import Hold, is_dead
+from adapters.leases import HeldLease, is_dead
 from adapters.models import Lease, LoraAdapter
 
 from .activation import CLEANING
@@ -40,7 +40,7 @@ def clean(dry_run: bool = False) -> list[Cleaned]:
     An activation looks for this lease after it took its own, this looks for theirs after it took its own: one of
     the two always sees the other.
     """
-    with Hold(CLEANING) as hold:
+    with HeldLease(CLEANING) as hold:
         if _activating():
             raise Busy
         used = references()

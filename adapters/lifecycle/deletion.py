@@ -13,7 +13,7 @@ from django.db import transaction
 from adapters import hooks
 from adapters.failures import Busy, Refused
 from adapters.formats.files import inside
-from adapters.leases import Hold, adapter_lock
+from adapters.leases import HeldLease, adapter_lock
 from adapters.models import EventKind, LoraAdapter, Status
 from adapters.training.grouping import mark_groups
 from adapters.training.layout import Walk
@@ -34,7 +34,7 @@ def forget(adapter_id: int, actor: AbstractBaseUser | None) -> None:
     Raises DoesNotExist, and Busy where another call is at it or it is still answering after 10 s.
     """
     adapter = LoraAdapter.objects.get(pk=adapter_id)
-    with Hold(adapter_lock(adapter_id)):
+    with HeldLease(adapter_lock(adapter_id)):
         adapter.refresh_from_db()
         _retire(adapter, actor, "forgotten")
         _remove_row(adapter, actor, EventKind.FORGOTTEN)
@@ -49,7 +49,7 @@ def delete_files(adapter_id: int, actor: AbstractBaseUser | None, confirm: str) 
     adapter = LoraAdapter.objects.get(pk=adapter_id)
     if confirm != adapter.name:
         raise NotConfirmed(adapter.name)
-    with Hold(adapter_lock(adapter_id)):
+    with HeldLease(adapter_lock(adapter_id)):
         adapter.refresh_from_db()
         roots = real_roots()
         if look_again(adapter, roots) is None:

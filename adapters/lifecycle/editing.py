@@ -12,11 +12,11 @@ from django.utils import timezone
 
 from adapters.bases.registry import Matcher
 from adapters.failures import Busy
-from adapters.leases import Hold, adapter_lock
+from adapters.identifiers import SLUG, text_hash
+from adapters.leases import HeldLease, adapter_lock
 from adapters.models import BaseMapping, BaseModel, EventKind, LoraAdapter, Status, Tag
-from adapters.names import SLUG, text_hash
 from adapters.validation.outcome import describe, settle_status
-from adapters.validation.validate import judge
+from adapters.validation.validate import validate
 
 from .activation import look_again, real_roots
 
@@ -81,10 +81,10 @@ def set_base(
 ) -> LoraAdapter:
     """Say which base model an adapter belongs to (None: find it again by the recorded name).
 
-    `remember` uses the choice for every adapter that recorded the same name, now and later. The adapter is judged
-    anew at once. Raises DoesNotExist, and Busy where it is active or another call is at it.
+    `remember` uses the choice for every adapter that recorded the same name, now and later. The adapter is
+    validated again at once. Raises DoesNotExist, and Busy where it is active or another call is at it.
     """
-    with Hold(adapter_lock(adapter_id)):
+    with HeldLease(adapter_lock(adapter_id)):
         adapter = LoraAdapter.objects.get(pk=adapter_id)
         if adapter.status == Status.ACTIVE:
             raise Busy("active")
@@ -96,7 +96,7 @@ def set_base(
                 _remember(adapter.base_name_recorded, base, actor)
             adapter.record(EventKind.MAPPED, actor, details={"base": base.name if base else ""})
         adapter.refresh_from_db()
-        rejudge(adapter, actor)
+        revalidate(adapter, actor)
     return adapter
 
 
@@ -111,15 +111,15 @@ def _remember(recorded: str, base: BaseModel | None, actor: AbstractBaseUser | N
     )
 
 
-def rejudge(adapter: LoraAdapter, actor: AbstractBaseUser | None) -> None:
-    """Judge one adapter's folder now and write the outcome; its folder may be gone, then only that is noted."""
+def revalidate(adapter: LoraAdapter, actor: AbstractBaseUser | None) -> None:
+    """Validate one adapter's folder now and write the outcome; its folder may be gone, then only that is noted."""
     roots = real_roots()
     candidate = look_again(adapter, roots)
     if candidate is None:
         LoraAdapter.objects.filter(pk=adapter.pk).update(missing=True, updated_at=timezone.now())
         return
     chosen = adapter.base if adapter.base_by_hand else None
-    verdict = judge(candidate, Matcher(), roots, settings.SCAN_SETTLE_SECONDS, chosen)
+    verdict = validate(candidate, Matcher(), roots, settings.SCAN_SETTLE_SECONDS, chosen)
     with transaction.atomic():
         settle_status(adapter, candidate, verdict, actor)
         describe(adapter, candidate, verdict)

@@ -31,7 +31,7 @@ class BaseModel(models.Model):
     memory_bf16 = models.BigIntegerField(_("memory in bf16"), default=0, help_text=_("Bytes, estimated."))
     memory_nf4 = models.BigIntegerField(_("memory in NF4"), default=0, help_text=_("Bytes, estimated."))
 
-    judged_for = models.CharField(max_length=64, blank=True, default="", editable=False)  # see judging.py
+    judged_for = models.CharField(max_length=64, blank=True, default="", editable=False)  # see bases/support.py
     refusal = models.CharField(_("refusal"), max_length=300, blank=True, default="")
     problem_code = models.CharField(_("problem"), max_length=64, blank=True, default="")
     problem_details = models.JSONField(default=dict, blank=True)

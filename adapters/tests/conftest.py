@@ -12,7 +12,7 @@ from adapters.tests import layouts
 
 
 class RecordingSide:
-    """A running side that runs nothing and remembers what it was told of."""
+    """A running side that runs nothing and remembers what was released."""
 
     def __init__(self) -> None:
         self.heard: list[tuple[str, str]] = []  # digest, reason

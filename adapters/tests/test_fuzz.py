@@ -1,4 +1,4 @@
-"""Foreign bytes: whatever a file claims, it is judged in time, in little memory, and never by an exception."""
+"""Foreign bytes: whatever a file claims, it is read in time, in little memory, and never by an exception."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from adapters.failures import FAILURES, Refused, render
 from adapters.formats import config as adapter_config
 from adapters.formats.files import parse_json
 from adapters.formats.safetensors import DTYPE_SIZES, read_header
-from adapters.names import SLUG, slugify
+from adapters.identifiers import SLUG, slugify
 from adapters.tests import layouts as make
 from adapters.training.facts import _from_card, _from_log, _from_state
 from adapters.validation.fit import check_tensors

@@ -13,7 +13,7 @@ import pytest
 from django.core.management import call_command
 
 from adapters import hooks, services, store
-from adapters.leases import Hold
+from adapters.leases import HeldLease
 from adapters.lifecycle import cleaning, proofs
 from adapters.models import AdapterEvent, BaseMapping, BaseModel, Lease, LoraAdapter, Status
 from adapters.tests import layouts as make
@@ -152,7 +152,7 @@ def test_guarded_transitions(registry: Path) -> None:
 def test_two_at_once(registry: Path) -> None:
     make.adapter(registry / "one")
     adapter = found()
-    with Hold(f"adapter:{adapter.pk}"):
+    with HeldLease(f"adapter:{adapter.pk}"):
         for service in (services.activate, services.deactivate, services.forget):
             with pytest.raises(services.Busy):
                 service(adapter.pk, None)
@@ -326,9 +326,9 @@ def test_clean_store(registry: Path, settings: Any, capsys: pytest.CaptureFixtur
 def test_cleaning_and_activating_exclude_each_other(registry: Path) -> None:
     make.adapter(registry / "one")
     adapter = found()
-    with Hold("adapter:999"), pytest.raises(services.Busy):
+    with HeldLease("adapter:999"), pytest.raises(services.Busy):
         services.clean()
-    with Hold(cleaning.CLEANING), pytest.raises(services.Busy):
+    with HeldLease(cleaning.CLEANING), pytest.raises(services.Busy):
         services.activate(adapter.pk, None)
     assert not Lease.objects.exists()
 

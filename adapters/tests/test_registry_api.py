@@ -11,7 +11,7 @@ from django.test import Client
 from adapters import services
 from adapters.bases import memory
 from adapters.discovery import scanning
-from adapters.leases import Hold
+from adapters.leases import HeldLease
 from adapters.models import LoraAdapter, TrainingFacts
 from adapters.tests import layouts as make
 
@@ -88,10 +88,10 @@ def test_errors_have_their_place(registry: Path, op: Client) -> None:
         error = answer.json()["error"]
         assert (answer.status_code, error["code"], error["param"]) == (status, code, param), path
         assert error["message"]
-    with Hold(scanning.LEASE):
+    with HeldLease(scanning.LEASE):
         answer = op.post("/api/lora/scan")
         assert (answer.status_code, answer.json()["error"]["code"]) == (409, "scan_running")
-    with Hold(f"adapter:{pk}"):
+    with HeldLease(f"adapter:{pk}"):
         assert op.post(f"{LIST}/{pk}/activate").status_code == 409
     answer = op.patch(f"{LIST}/{pk}", b"{", content_type="application/json")
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "malformed_json")

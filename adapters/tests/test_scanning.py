@@ -13,7 +13,7 @@ from django.core.management import CommandError, call_command
 
 from adapters import services
 from adapters.discovery import scanning
-from adapters.leases import Hold
+from adapters.leases import HeldLease
 from adapters.models import AdapterEvent, BaseModel, LoraAdapter, Scan, ScanState, Status
 from adapters.tests import layouts as make
 from adapters.training import layout
@@ -33,7 +33,7 @@ def test_nothing_changed_means_nothing_read_again(registry: Path, monkeypatch: p
     def forbidden(*args: Any, **kwargs: Any) -> None:
         raise AssertionError("read again")
 
-    monkeypatch.setattr(scanning, "judge", forbidden)
+    monkeypatch.setattr(scanning, "validate", forbidden)
     assert counts(services.scan(None)) == (4, 0, 0, 0, 0)
     assert AdapterEvent.objects.count() == events
 
@@ -232,7 +232,7 @@ def test_names_with_control_characters(registry: Path) -> None:
 
 
 def test_one_scan_at_a_time(registry: Path) -> None:
-    with Hold(scanning.LEASE):
+    with HeldLease(scanning.LEASE):
         with pytest.raises(services.Busy) as caught:
             services.scan(None)
         assert caught.value.code == "scan_running"
@@ -263,14 +263,14 @@ def test_an_adapter_that_is_forgotten_during_a_scan(registry: Path, monkeypatch:
     services.scan(None)
     for name in ("one", "two"):
         make.adapter(registry / name, seed=4)
-    judge = scanning.judge
+    validate = scanning.validate
 
     def forgetting(*args: Any) -> Any:
         LoraAdapter.objects.filter(name="one").delete()
-        return judge(*args)
+        return validate(*args)
 
     with monkeypatch.context() as patched:
-        patched.setattr(scanning, "judge", forgetting)
+        patched.setattr(scanning, "validate", forgetting)
         services.scan(None)
     assert [a.name for a in LoraAdapter.objects.all()] == ["two"]
     assert services.scan(None).new == 1
@@ -278,9 +278,9 @@ def test_an_adapter_that_is_forgotten_during_a_scan(registry: Path, monkeypatch:
 
 def test_progress_is_told(registry: Path) -> None:
     make.hf_run(registry, "run")
-    told: list[tuple[str, int, int]] = []
-    services.scan(None, progress=lambda stage, done, total: told.append((stage, done, total)))
-    assert told[0][0] == "bases"
+    reported: list[tuple[str, int, int]] = []
+    services.scan(None, progress=lambda stage, done, total: reported.append((stage, done, total)))
+    assert reported[0][0] == "bases"
 
 
 def test_the_command(registry: Path, capsys: pytest.CaptureFixture[str]) -> None:

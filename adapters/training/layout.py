@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from adapters.formats.files import inside
-from adapters.names import text_hash
+from adapters.identifiers import text_hash
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
@@ -27,7 +27,7 @@ MAX_PATH = 1000
 
 
 @dataclass(slots=True)
-class Candidate:
+class AdapterFolder:
     """A folder that holds an adapter, or a part of one."""
 
     root: str
@@ -44,7 +44,7 @@ class Candidate:
 
     @property
     def signature(self) -> str:
-        """Changes with any file that a judgement depends on."""
+        """Changes with any file that validation depends on."""
         return text_hash(repr(sorted(self.stats.items())), repr(sorted(self.remarks)), str(self.has_checkpoints))
 
     @property
@@ -78,7 +78,7 @@ class Walk:
         if len(self.notes) < 200:
             self.notes.append((code, path))
 
-    def candidates(self, root: str) -> Iterator[Candidate]:
+    def candidates(self, root: str) -> Iterator[AdapterFolder]:
         """Every adapter folder below the resolved `root`, parents before children, in a stable order."""
         stack: list[tuple[str, int]] = [(root, 0)]
         while stack:
@@ -128,7 +128,7 @@ class Walk:
             self.note("outside_root", entry.path)
         return False
 
-    def _candidate(self, root: str, path: str, files: list[os.DirEntry[str]], names: set[str]) -> Candidate:
+    def _candidate(self, root: str, path: str, files: list[os.DirEntry[str]], names: set[str]) -> AdapterFolder:
         stats: dict[str, tuple[int, int, int]] = {}
         for entry in files:
             if entry.name in KEY_FILES:
@@ -144,13 +144,13 @@ class Walk:
         match = CHECKPOINT.match(name)
         run = parent if match and parent != root else path
         number = int(match.group(1)) if match else None
-        return Candidate(root, path, stats, frozenset(remarks), number, run)
+        return AdapterFolder(root, path, stats, frozenset(remarks), number, run)
 
 
 def _stat(entry: os.DirEntry[str]) -> tuple[int, int, int]:
     try:
         info = entry.stat()
-    except OSError:  # a dangling link: judged as what it is when it is opened
+    except OSError:  # a dangling link: validated when it is opened
         return (0, 0, 0)
     return (info.st_ino, info.st_size, info.st_mtime_ns)
 
@@ -160,7 +160,7 @@ def _order(entry: os.DirEntry[str]) -> tuple[str, int]:
     return ("checkpoint-", int(match.group(1))) if match else (entry.name, 0)
 
 
-def look(root: str, path: str, roots: tuple[str, ...]) -> Candidate | None:
+def look(root: str, path: str, roots: tuple[str, ...]) -> AdapterFolder | None:
     """A fresh look at one folder; None where it holds no adapter (any more)."""
     walk = Walk(roots)
     if not inside(os.path.realpath(path), roots):

@@ -1,1 +1,1 @@
-"""Judging an adapter folder: may it be served, and if not, why not."""
+"""Validating an adapter folder: may it be served, and if not, why not."""

@@ -6,12 +6,12 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from adapters.bases.registry import fingerprint
+from adapters.identifiers import text_hash
 from adapters.models import LoraAdapter, Status
-from adapters.names import text_hash
-from adapters.training.layout import Candidate
+from adapters.training.layout import AdapterFolder
 from adapters.training.naming import run_name_of
 
-from .validate import Verdict
+from .validate import ValidationResult
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import AbstractBaseUser
@@ -23,12 +23,12 @@ DESCRIBED = [
 ]  # fmt: skip
 
 
-def signature(candidate: Candidate, failure_code: str, bases: str) -> str:
-    """A row's signature. A judgement that hung on the base models is made again when those change."""
+def signature(candidate: AdapterFolder, failure_code: str, bases: str) -> str:
+    """A row's signature. An outcome that depended on the base models is found again when those change."""
     return text_hash(candidate.signature, bases if failure_code.startswith(("base_", "tensors_")) else "")
 
 
-def fill(adapter: LoraAdapter, candidate: Candidate, verdict: Verdict, bases: str) -> None:
+def fill(adapter: LoraAdapter, candidate: AdapterFolder, verdict: ValidationResult, bases: str) -> None:
     """Write what was seen into the object, without saving and without touching its status."""
     glance = verdict.glance
     adapter.root, adapter.path = candidate.root, candidate.path
@@ -54,7 +54,9 @@ def fill(adapter: LoraAdapter, candidate: Candidate, verdict: Verdict, bases: st
     adapter.trained_at = datetime.fromtimestamp(candidate.newest / 1e9, tz=UTC) if candidate.newest else None
 
 
-def settle_status(adapter: LoraAdapter, candidate: Candidate, verdict: Verdict, actor: AbstractBaseUser | None) -> None:
+def settle_status(
+    adapter: LoraAdapter, candidate: AdapterFolder, verdict: ValidationResult, actor: AbstractBaseUser | None
+) -> None:
     """Move a row that exists to the status that the verdict asks for. What is active stays active."""
     if adapter.status == Status.ACTIVE and (adapter.digest or not verdict.code or verdict.incomplete):
         return
@@ -69,7 +71,7 @@ def settle_status(adapter: LoraAdapter, candidate: Candidate, verdict: Verdict, 
         adapter.mark_recovered(actor)
 
 
-def describe(adapter: LoraAdapter, candidate: Candidate, verdict: Verdict) -> None:
+def describe(adapter: LoraAdapter, candidate: AdapterFolder, verdict: ValidationResult) -> None:
     """`fill` and save, outside of a scan."""
     fill(adapter, candidate, verdict, fingerprint())
     if adapter.base_id is None or verdict.base is not None and not adapter.base_by_hand:

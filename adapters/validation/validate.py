@@ -1,4 +1,4 @@
-"""The judgement over one adapter folder, by its config and headers alone. Nothing is run, loaded or unpickled."""
+"""Validation of one adapter folder, by its config and headers alone. Nothing is run, loaded or unpickled."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from adapters.formats.config import AdapterConfig, Glance
 from adapters.formats.files import open_below, parse_json, read_small
 from adapters.formats.safetensors import Header, read_header
 from adapters.models import BaseModel
-from adapters.training.layout import CONFIG, WEIGHTS, Candidate
+from adapters.training.layout import CONFIG, WEIGHTS, AdapterFolder
 
 from .fit import check_fit
 
 
 @dataclass
-class Verdict:
+class ValidationResult:
     """`code` "" means: may be activated. `incomplete` is no refusal yet; the folder is still being written."""
 
     glance: Glance = field(default_factory=Glance)
@@ -37,20 +37,20 @@ class Verdict:
         self.code, self.details = refused.code, refused.details
 
 
-def judge(
-    candidate: Candidate,
+def validate(
+    candidate: AdapterFolder,
     matcher: Matcher,
     roots: tuple[str, ...],
     settle: float,
     chosen: BaseModel | None = None,
     now: float | None = None,
-) -> Verdict:
-    """Judge a folder. `settle`: seconds that its files must have held still; `chosen`: a base set by hand."""
-    verdict = Verdict(flags=sorted(candidate.remarks))
+) -> ValidationResult:
+    """Validate a folder. `settle`: seconds that its files must have held still; `chosen`: a base set by hand."""
+    verdict = ValidationResult(flags=sorted(candidate.remarks))
     age = (time.time() if now is None else now) - candidate.newest / 1e9
     settling = 0 <= age < settle
     try:
-        _judge(verdict, candidate, matcher, roots, chosen)
+        _validate(verdict, candidate, matcher, roots, chosen)
     except Refused as refused:
         verdict.refuse(refused)
     except OSError as error:
@@ -68,9 +68,9 @@ def judge(
     return verdict
 
 
-def _judge(
-    verdict: Verdict,
-    candidate: Candidate,
+def _validate(
+    verdict: ValidationResult,
+    candidate: AdapterFolder,
     matcher: Matcher,
     roots: tuple[str, ...],
     chosen: BaseModel | None,
@@ -94,7 +94,7 @@ def _judge(
     assert_fit(verdict)
 
 
-def assert_fit(verdict: Verdict) -> None:
+def assert_fit(verdict: ValidationResult) -> None:
     """Compare config and header with the base. Raises Refused; does nothing where the header is not known yet."""
     if verdict.base is None or verdict.config is None:
         return
@@ -104,12 +104,12 @@ def assert_fit(verdict: Verdict) -> None:
     verdict.rank = check_fit(verdict.config, verdict.header, shapes, verdict.base.name).max_rank
 
 
-def _header(candidate: Candidate, roots: tuple[str, ...]) -> Header:
+def _header(candidate: AdapterFolder, roots: tuple[str, ...]) -> Header:
     with open_below(roots, candidate.path, WEIGHTS) as file:
         return read_header(file, os.fstat(file.fileno()).st_size)
 
 
-def _recorded_hash(candidate: Candidate, roots: tuple[str, ...]) -> str:
+def _recorded_hash(candidate: AdapterFolder, roots: tuple[str, ...]) -> str:
     """Hash of the base's config.json where training left a copy beside the adapter."""
     if "config.json" not in candidate.stats:
         return ""

@@ -15,7 +15,7 @@ from accounts.access import Grant
 from adapters.models import LoraAdapter
 from chat.assistants import chat_with_lora
 from chat.models import Assistant, Conversation
-from inference.errors import EngineError
+from inference.errors import InferenceError
 from inference.manager import ModelManager
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -94,7 +94,7 @@ async def test_chat_with_lora(registry: Any, manager: ModelManager) -> None:
     poet, idle = [await LoraAdapter.objects.aget(slug=slug) for slug in ("poet", "idle")]
     answer = await chat_with_lora(made.pk, poet.pk, "hello", Grant(owner.pk))
     assert answer.text == "poet says be brief hello "
-    with pytest.raises(EngineError) as refused:
+    with pytest.raises(InferenceError) as refused:
         await chat_with_lora(made.pk, idle.pk, "hello", Grant(owner.pk))
     assert refused.value.code == "adapter_inactive"
     for assistant, adapter, user in ((made.pk, poet.pk, other), (made.pk + 1, poet.pk, owner), (made.pk, 10**6, owner)):

@@ -96,8 +96,8 @@ async def test_what_waits_says_for_how_long(
         manager.expectations.remember("adapter", "b" * 64, 20.0)
     client = await connect()
     await ask(client, conversation, "ahoy")
-    told = await client.last("progress")
-    assert (told["kind"], told["stage"], told["expected"]) == ("loading", "starting", 120)
+    progress = await client.last("progress")
+    assert (progress["kind"], progress["stage"], progress["expected"]) == ("loading", "starting", 120)
     await client.until("done")
 
 
@@ -152,8 +152,8 @@ async def test_a_start_of_the_engine_is_told_before_anything_is_counted(
     parent = await Message.objects.acreate(conversation=conversation, parent=question, role="assistant", content="two")
     client = await connect()
     await ask(client, conversation, "three", parent=parent.pk)
-    told = await client.last("progress")
-    assert (told["stage"], told["name"]) == ("starting", "tiny")
+    progress = await client.last("progress")
+    assert (progress["stage"], progress["name"]) == ("starting", "tiny")
     assert (await client.last("done"))["message"]["content"] == "pirate says one two three "
 
 

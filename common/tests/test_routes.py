@@ -4,7 +4,7 @@ import pytest
 from django.http import HttpRequest, HttpResponse
 from django.urls import URLPattern, URLResolver, get_resolver
 
-from common.routes import both
+from common.routes import optional_slash
 
 
 def view(request: HttpRequest) -> HttpResponse:
@@ -13,14 +13,14 @@ def view(request: HttpRequest) -> HttpResponse:
 
 @pytest.mark.parametrize("route", ["models", "models/", "/models/"])
 def test_two_spellings_one_name(route: str) -> None:
-    bare, slashed = both(route, view, "models")
+    bare, slashed = optional_slash(route, view, "models")
     assert bare.resolve("models") and slashed.resolve("models/")
     assert bare.name == "models" and slashed.name is None
 
 
 def test_the_empty_route_has_one() -> None:
     with pytest.raises(ValueError, match="empty"):
-        both("/", view)
+        optional_slash("/", view)
 
 
 def addresses(patterns: list[URLPattern | URLResolver], start: str = "") -> list[str]:

@@ -20,7 +20,7 @@ from accounts.access import Grant
 from accounts.permissions import CanInfer, IsOperator
 from common.api import ApiError
 from inference import params
-from inference.errors import EngineError, api_error
+from inference.errors import InferenceError, api_error
 from inference.gateway.targets import Target, resolve, resolve_adapter
 from inference.manager import Answer, Request, get_manager
 from inference.quota.limits import admit
@@ -59,7 +59,7 @@ class TestView(APIView):
             )
             async with await admit(Grant.of_request(request), target.slug, target.digest, sampling) as ticket:
                 answer = await get_manager().run(asked, partial(ticket.end, 0))
-        except EngineError as error:
+        except InferenceError as error:
             raise api_error(error, raw_prompt=prompt is not None, name=name) from None
         return Response(answer_json(target, answer), headers=ticket.headers)
 
@@ -94,7 +94,7 @@ class CountView(APIView):
         try:
             target = await resolve(name)
             tokens, context_length = await get_manager().count_tokens(target.base, messages, prompt)
-        except EngineError as error:
+        except InferenceError as error:
             raise api_error(error, raw_prompt=prompt is not None, name=name) from None
         limit = min(context_length, settings.ENGINE_MAX_CONTEXT)
         return Response({"tokens": tokens, "context_length": limit})
@@ -131,7 +131,7 @@ class LoadView(APIView):
             manager = get_manager()
             await manager.load_now(target.base, [target.adapter] if target.adapter else [], pin)
             return Response(await manager.status())
-        except EngineError as error:
+        except InferenceError as error:
             raise api_error(error, name=name) from None
 
 
@@ -143,6 +143,6 @@ class UnloadView(APIView):
     async def post(self, request: ApiRequest) -> Response:
         try:
             freed = await get_manager().unload()
-        except EngineError as error:
+        except InferenceError as error:
             raise api_error(error) from None
         return Response({"freed_bytes": freed})

@@ -182,7 +182,7 @@ class LocalBackend:
             try:
                 if self._turn():
                     return
-            except Exception:  # noqa: BLE001  (whatever it is: nobody may wait for ever, and the next use must work)
+            except Exception:  # noqa: BLE001  (whatever it is: nobody may wait without end, and the next use must work)
                 logger.exception("the engine's I/O thread failed")
                 self._lost("engine_error", "internal")
 

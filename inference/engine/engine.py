@@ -12,12 +12,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from inference.engine.lora.adapter_loader import AdapterLoader, Failure
+from inference.engine.lora.adapter_loader import AdapterLoader, LoadFailure
 from inference.engine.lora.residency import Residency
 from inference.engine.scheduling.fair_queue import FairQueue
 from inference.engine.scheduling.proof_pace import ProofPace
 from inference.engine.scheduling.scheduler import Scheduler
-from inference.engine.scheduling.sequence import Sequence, State
+from inference.engine.scheduling.sequence import Sequence, SequenceState
 
 from .config import EngineConfig
 from .delivery import Delivery
@@ -106,7 +106,7 @@ class Engine:
         for sequence in self.scheduler.admit(self.admissible, self.clock()):
             self.admitted(sequence)
         self.step()
-        self.tell_positions()
+        self.report_positions()
         self.unload_when_idle()
         if self.clock() - self.last_snapshot > SNAPSHOT_EVERY:
             self.last_snapshot = self.clock()
@@ -178,7 +178,7 @@ class Engine:
         )  # fmt: skip
 
     def _leave(self, sequence: Sequence) -> None:
-        if sequence.state is State.RUNNING and sequence.adapter is not None:
+        if sequence.state is SequenceState.RUNNING and sequence.adapter is not None:
             self.residency.unpin(sequence.adapter)
         self.scheduler.finish(sequence)
         self.arrivals.pop(sequence.id, None)
@@ -196,7 +196,7 @@ class Engine:
             self.runner.scrub(slot)
         self.send_error(sequence.id, error)
 
-    def adapter_failed(self, failure: Failure) -> None:
+    def adapter_failed(self, failure: LoadFailure) -> None:
         logger.warning("adapter %s failed: %s", failure.digest[:12], failure.error.message)
         for arrival in [a for a in self.arrivals.values() if a.sequence.adapter == failure.digest]:
             self.fail(arrival.sequence, failure.error)
@@ -237,12 +237,12 @@ class Engine:
 
     def load_base(self, spec: BaseSpec) -> None:
         started = self.clock()
-        told = [-1.0]
+        reported = [-1.0]
 
         def progress(stage: Stage, done: float) -> None:
             self.loading = {"stage": stage, "progress": round(done, 3), "name": spec["name"]}
-            if self.clock() - told[0] >= 0.1 or done >= 1.0:
-                told[0] = self.clock()
+            if self.clock() - reported[0] >= 0.1 or done >= 1.0:
+                reported[0] = self.clock()
                 for waiting in self.waiting_for(spec):
                     self.send({"type": "loading", "id": waiting, "stage": stage, "progress": round(done, 3),
                                "name": spec["name"]})  # fmt: skip
@@ -344,7 +344,7 @@ class Engine:
                 self.reply(job.id, self.status())
 
     def pin(self, keep: bool) -> None:
-        """Keep the loaded base, or no longer; whoever waits for another while it is kept is told so."""
+        """Keep the loaded base, or no longer; whoever waits for another while it is kept gets that reason."""
         assert self.info is not None  # noqa: S101  (for the type checker)
         self.pinned = keep
         if not keep:
@@ -439,20 +439,20 @@ class Engine:
 
     # Reports ---------------------------------------------------------------------------------------------------
 
-    def tell_positions(self) -> None:
+    def report_positions(self) -> None:
         now = self.clock()
-        if not len(self.queue) or (self.last_queued and now - self.last_queued < QUEUED_EVERY and self.told_all()):
+        if not len(self.queue) or (self.last_queued and now - self.last_queued < QUEUED_EVERY and self.all_reported()):
             return
         self.last_queued = now
         for position, sequence in enumerate(self.queue.order()):
             reason, detail = self.reason(sequence)
-            if sequence.told != (position, reason):
-                sequence.told = (position, reason)
+            if sequence.reported != (position, reason):
+                sequence.reported = (position, reason)
                 self.send({"type": "queued", "id": sequence.id, "position": position, "reason": reason,
                            "detail": detail})  # fmt: skip
 
-    def told_all(self) -> bool:
-        return all(sequence.told for sequence in self.queue)
+    def all_reported(self) -> bool:
+        return all(sequence.reported for sequence in self.queue)
 
     def reason(self, sequence: Sequence) -> tuple[str, dict[str, Any]]:
         wanted = self.arrivals[sequence.id]

@@ -11,11 +11,11 @@ from collections.abc import Callable
 from typing import Any
 
 from inference.engine.scheduling.sequence import SamplingParams, Sequence
-from inference.engine.text.detokenizer import TextStream
+from inference.engine.text.detokenizer import Detokenizer
 
 from .engine import Arrival, Engine, context_exceeded
 from .errors import EngineError
-from .protocol import Count, Event, Generate
+from .protocol import CountCommand, Event, GenerateCommand
 from .runner_interface import BaseRunner
 
 logger = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ class Intake:
             command["base"], command.get("messages"), command.get("prompt"), bool(command.get("continue_last"))
         )
 
-    def arrival(self, command: Generate) -> Arrival:
+    def arrival(self, command: GenerateCommand) -> Arrival:
         arrived = self.clock()
         tokens = self.tokens(command)
         context = self.runner.context_length(command["base"])
@@ -73,16 +73,16 @@ class Intake:
             tokens=tokens,
             params=params,
             arrived=arrived,
-            text=TextStream(self.runner.decode, params.stop),
+            text=Detokenizer(self.runner.decode, params.stop),
         )
         return Arrival(sequence, command["base"], adapter)
 
-    def count(self, command: Count) -> None:
+    def count(self, command: CountCommand) -> None:
         tokens = len(self.tokens(command))
         self.engine.reply(
             command["id"], {"tokens": tokens, "context_length": self.runner.context_length(command["base"])}
         )
 
 
-def param_of(command: Generate) -> str:
+def param_of(command: GenerateCommand) -> str:
     return "prompt" if command.get("messages") is None else "messages"

@@ -53,7 +53,7 @@ class Params(TypedDict, total=False):
 # Web side -> worker ---------------------------------------------------------------------------------------------
 
 
-class Generate(TypedDict):
+class GenerateCommand(TypedDict):
     """Ask for an answer. Exactly one of `messages` (chat template applied) and `prompt` (raw text) is given."""
 
     type: Literal["generate"]
@@ -67,12 +67,12 @@ class Generate(TypedDict):
     params: Params
 
 
-class Cancel(TypedDict):
+class CancelCommand(TypedDict):
     type: Literal["cancel"]
     id: str
 
 
-class Load(TypedDict):
+class LoadCommand(TypedDict):
     """Make a base (and adapters) resident now. Answered by `loading` events and then `reply` or `error`."""
 
     type: Literal["load"]
@@ -82,14 +82,14 @@ class Load(TypedDict):
     pin: NotRequired[bool]
 
 
-class Unload(TypedDict):
+class UnloadCommand(TypedDict):
     """Free the base after what runs has ended. Answered by `reply {freed_bytes}`."""
 
     type: Literal["unload"]
     id: str
 
 
-class Evict(TypedDict):
+class EvictCommand(TypedDict):
     """Drop one adapter from the bank once no sequence uses it. Answered by `reply {freed_bytes}`."""
 
     type: Literal["evict"]
@@ -97,7 +97,7 @@ class Evict(TypedDict):
     digest: str
 
 
-class Count(TypedDict):
+class CountCommand(TypedDict):
     """How many tokens a prompt has. Answered by `reply {tokens, context_length}`; loads the tokenizer alone."""
 
     type: Literal["count"]
@@ -107,18 +107,27 @@ class Count(TypedDict):
     prompt: NotRequired[str]
 
 
-class Status(TypedDict):
+class StatusCommand(TypedDict):
     type: Literal["status"]
     id: str
 
 
-class Shutdown(TypedDict):
+class ShutdownCommand(TypedDict):
     """End in order: requests in flight get `error shutting_down`, then the process exits with 0."""
 
     type: Literal["shutdown"]
 
 
-Command = Generate | Cancel | Load | Unload | Evict | Count | Status | Shutdown
+Command = (
+    GenerateCommand
+    | CancelCommand
+    | LoadCommand
+    | UnloadCommand
+    | EvictCommand
+    | CountCommand
+    | StatusCommand
+    | ShutdownCommand
+)
 
 
 # Worker -> web side ---------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""How long loads took, kept in the database: a base is loaded too seldom for one process to learn it anew."""
+"""How long loads took, kept in the database: a base is loaded too seldom for each process to learn it by itself."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from django.db import DatabaseError, connection
 
 from inference.models import LoadTime
 
-from .wait_estimates import KEPT, Expectations
+from .wait_estimates import KEPT, WaitEstimates
 
 logger = logging.getLogger(__name__)
 MOST_READ = 5000
 
 
-def recall(expectations: Expectations) -> None:
+def recall(expectations: WaitEstimates) -> None:
     """Hand over what earlier processes measured. Runs on a thread of its own."""
     try:
         newest = LoadTime.objects.order_by("-pk").values_list("kind", "key", "seconds")[:MOST_READ]

@@ -1,6 +1,6 @@
 """How long until an answer begins, from how long such things took before. Plain bookkeeping: no clock, no database.
 
-An `Expectations` hears every request, every event and the time, and says nothing where it has not seen enough. Safe to
+A `WaitEstimates` hears every request, every event and the time, and says nothing where it has not seen enough. Safe to
 call from any thread.
 """
 
@@ -49,7 +49,7 @@ class Waiting:
     began: float | None = None  # its first token
 
 
-class Expectations:
+class WaitEstimates:
     """`on_sample(kind, key, seconds)` hears the loads that are worth keeping beyond this process."""
 
     def __init__(self, patience: float = 0.0, on_sample: Callable[[str, str, float], None] | None = None) -> None:

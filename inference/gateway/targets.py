@@ -10,7 +10,7 @@ from django.http import Http404
 
 from adapters.models import BaseModel, LoraAdapter, Status
 from inference.engine.protocol import AdapterSpec, BaseSpec
-from inference.errors import EngineError
+from inference.errors import InferenceError
 
 MAX_PK = 2**63 - 1  # what a database takes for an id
 
@@ -37,9 +37,9 @@ def base_spec(base: BaseModel) -> BaseSpec:
 
 def check_base(base: BaseModel) -> None:
     if base.problem_code == "base_unsupported" and not base.missing:
-        raise EngineError("base_unsupported", detail={"reason": base.refusal})
+        raise InferenceError("base_unsupported", detail={"reason": base.refusal})
     if not base.usable:
-        raise EngineError("base_missing", detail={"name": base.name})
+        raise InferenceError("base_missing", detail={"name": base.name})
 
 
 def of_base(base: BaseModel) -> Target:
@@ -51,9 +51,9 @@ def of_base(base: BaseModel) -> Target:
 def of_adapter(adapter: LoraAdapter) -> Target:
     """Raises EngineError `adapter_inactive`, `base_missing` or `base_unsupported`."""
     if adapter.status != Status.ACTIVE or not adapter.digest:
-        raise EngineError("adapter_inactive", detail={"name": adapter.name})
+        raise InferenceError("adapter_inactive", detail={"name": adapter.name})
     if adapter.base is None:
-        raise EngineError("base_missing", detail={"name": adapter.name})
+        raise InferenceError("base_missing", detail={"name": adapter.name})
     check_base(adapter.base)
     spec: AdapterSpec = {
         "digest": adapter.digest,
@@ -67,7 +67,7 @@ def of_adapter(adapter: LoraAdapter) -> Target:
 def find(slug: Any) -> Target:
     """The target named `slug`; an adapter comes before a base of the same name. Raises EngineError."""
     if not isinstance(slug, str) or not slug or "\0" in slug:
-        raise EngineError("unknown_target", detail={"name": str(slug)[:100]})
+        raise InferenceError("unknown_target", detail={"name": str(slug)[:100]})
     adapter = LoraAdapter.objects.select_related("base").filter(slug=slug).first()
     if adapter is not None and adapter.status == Status.ACTIVE:
         return of_adapter(adapter)
@@ -76,7 +76,7 @@ def find(slug: Any) -> Target:
         return of_base(base)
     if adapter is not None:
         return of_adapter(adapter)
-    raise EngineError("unknown_target", detail={"name": slug[:100]})
+    raise InferenceError("unknown_target", detail={"name": slug[:100]})
 
 
 def find_adapter(pk: int) -> Target:

@@ -1,4 +1,4 @@
-"""The books: one thread writes what answers used and gives their slots back, so that no answer waits for it.
+"""The ledger: one thread writes what answers used and gives their slots back, so that no answer waits for it.
 
 Entries wait in memory while the database is away, up to a bound; what was asked but never written is lost with the
 process, no more.
@@ -38,8 +38,8 @@ IDENTITY = ("user_id", "day", "token_ref", "model", "digest")
 
 
 @dataclass
-class Posting:
-    """One request as the books see it. `reserved`: tokens of the day by subject, taken when it was admitted."""
+class UsageRecord:
+    """One request as it is accounted for. `reserved`: tokens of the day by subject, taken when it was admitted."""
 
     user_id: int
     token_ref: int
@@ -67,7 +67,7 @@ class Ledger:
     """Starts its thread with the first entry."""
 
     def __init__(self) -> None:
-        self._queue: queue.Queue[Posting | None] = queue.Queue(WAITING)
+        self._queue: queue.Queue[UsageRecord | None] = queue.Queue(WAITING)
         self._held: set[str] = set()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -77,14 +77,14 @@ class Ledger:
         self._held.add(holder)
         self._ensure_thread()
 
-    def post(self, posting: Posting) -> None:
-        self._held.discard(posting.holder)
+    def post(self, record: UsageRecord) -> None:
+        self._held.discard(record.holder)
         self._ensure_thread()
         try:
-            self._queue.put_nowait(posting)
+            self._queue.put_nowait(record)
         except queue.Full:
             logger.error("the ledger is full: an entry is lost")
-            posting.tell_freed()
+            record.tell_freed()
 
     @property
     def pending(self) -> bool:
@@ -118,12 +118,12 @@ class Ledger:
                 self._renew()
                 renewed = time.monotonic()
             batch = self._next()
-            postings = [posting for posting in batch if posting is not None]
+            records = [record for record in batch if record is not None]
             try:
-                if postings:
-                    self._write(postings)
-            except Exception:  # noqa: BLE001  (the books must outlive whatever one entry does)
-                logger.exception("%d entries of the ledger are lost", len(postings))
+                if records:
+                    self._write(records)
+            except Exception:  # noqa: BLE001  (the thread must outlive whatever one entry does)
+                logger.exception("%d entries of the ledger are lost", len(records))
             finally:
                 if self._queue.empty():
                     connection.close()  # own threads close their connections
@@ -134,9 +134,9 @@ class Ledger:
             if None in batch:
                 return
 
-    def _next(self) -> list[Posting | None]:
+    def _next(self) -> list[UsageRecord | None]:
         """What is waiting now; empty after RENEW_EVERY seconds without anything."""
-        batch: list[Posting | None] = []
+        batch: list[UsageRecord | None] = []
         try:
             batch.append(self._queue.get(timeout=RENEW_EVERY))
             while len(batch) < BATCH:
@@ -145,24 +145,24 @@ class Ledger:
             pass
         return batch
 
-    def _write(self, postings: list[Posting]) -> None:
+    def _write(self, records: list[UsageRecord]) -> None:
         for _attempt in range(ATTEMPTS):
             try:
-                release(postings)
-                for posting in postings:
-                    posting.tell_freed()
-                write(postings)
+                release(records)
+                for record in records:
+                    record.tell_freed()
+                write(records)
                 return
             except IntegrityError:  # an account was deleted meanwhile
-                if len(postings) > 1:
-                    for posting in postings:
-                        self._write([posting])
+                if len(records) > 1:
+                    for record in records:
+                        self._write([record])
                 return
             except DatabaseError as error:
                 logger.warning("the ledger cannot write: %s", error.__class__.__name__)
                 connection.close()
                 time.sleep(RETRY_SECONDS)
-        logger.error("%d entries of the ledger are lost", len(postings))
+        logger.error("%d entries of the ledger are lost", len(records))
 
     def _renew(self) -> None:
         held = list(self._held)
@@ -174,24 +174,24 @@ class Ledger:
             logger.warning("the ledger cannot renew slots: %s", error.__class__.__name__)
 
 
-def release(postings: list[Posting]) -> None:
+def release(records: list[UsageRecord]) -> None:
     """Slots go free first of all: somebody may be waiting for one."""
-    holders = [posting.holder for posting in postings]
+    holders = [record.holder for record in records]
     Slot.objects.filter(holder__in=holders).update(holder="", expires_at=FREE)
 
 
-def write(postings: list[Posting]) -> None:
+def write(records: list[UsageRecord]) -> None:
     """Everything else, in one transaction and with one update for what belongs to one row."""
     meters: Counter[tuple[str, date]] = Counter()
     usage: dict[tuple[Any, ...], Counter[str]] = defaultdict(Counter)
-    for posting in postings:
-        for key, reserved in posting.reserved.items():
-            meters[key, posting.day] += posting.used - reserved
-        if posting.used:
-            row = usage[posting.user_id, posting.day, posting.token_ref, posting.model, posting.digest]
+    for record in records:
+        for key, reserved in record.reserved.items():
+            meters[key, record.day] += record.used - reserved
+        if record.used:
+            row = usage[record.user_id, record.day, record.token_ref, record.model, record.digest]
             row["requests"] += 1
             for name in ("prompt_tokens", "completion_tokens", "cached_tokens"):
-                row[name] += getattr(posting, name)
+                row[name] += getattr(record, name)
     with transaction.atomic():
         for (key, day), change in sorted(meters.items()):
             Meter.objects.filter(key=key, day=day).update(day_tokens=F("day_tokens") + change)

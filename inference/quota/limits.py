@@ -26,7 +26,7 @@ from common.api import ApiError
 from inference.engine.protocol import Params
 from inference.models import Meter, Slot
 
-from .ledger import LEASE, Posting, ledger
+from .ledger import LEASE, UsageRecord, ledger
 
 MINUTE = timedelta(seconds=60)
 DEFAULT_TOKENS = 256  # what the engine takes for max_tokens where a request names none
@@ -74,7 +74,7 @@ class Ticket:
     the context does so.
     """
 
-    posting: Posting
+    record: UsageRecord
     parts: int = 1
     headers: dict[str, str] = field(default_factory=dict)
     slots: bool = True  # whether there are slots to give back
@@ -86,22 +86,22 @@ class Ticket:
         if part in self.ended:
             return
         self.ended.add(part)
-        self.posting.prompt_tokens += usage["prompt_tokens"]
-        self.posting.completion_tokens += usage["completion_tokens"]
-        self.posting.cached_tokens += usage["cached_tokens"]
+        self.record.prompt_tokens += usage["prompt_tokens"]
+        self.record.completion_tokens += usage["completion_tokens"]
+        self.record.cached_tokens += usage["cached_tokens"]
         if len(self.ended) == self.parts:
             self.close()
 
     async def freed(self) -> None:
         """Wait until the slots of a closed ticket are free; not at all while other answers of it run."""
         if self.closed and self.slots:
-            await asyncio.wait([asyncio.wrap_future(self.posting.freed)], timeout=FREEING)
+            await asyncio.wait([asyncio.wrap_future(self.record.freed)], timeout=FREEING)
 
     def close(self) -> None:
-        """Hand the books to their own thread. Never blocks; safe to repeat."""
+        """Hand the record to the ledger's thread. Never blocks; safe to repeat."""
         if not self.closed:
             self.closed = True
-            ledger.post(self.posting)
+            ledger.post(self.record)
 
     def __del__(self) -> None:
         self.close()
@@ -118,7 +118,7 @@ class Ticket:
 def book(grant: Grant, model: str, digest: str, generations: int, tokens: int) -> Ticket:
     """Admit a request of `generations` answers with at most `tokens` tokens together. Raises ApiError (429)."""
     now = timezone.now()
-    posting = Posting(
+    record = UsageRecord(
         user_id=grant.user_id,
         token_ref=grant.token_id or 0,
         model=model,
@@ -130,14 +130,14 @@ def book(grant: Grant, model: str, digest: str, generations: int, tokens: int) -
     for attempt in range(ATTEMPTS):
         try:
             with transaction.atomic():
-                states = [take(limits, posting.holder, generations, tokens, now) for limits in limits_of(grant)]
+                states = [take(limits, record.holder, generations, tokens, now) for limits in limits_of(grant)]
             break
         except OperationalError:  # a deadlock on MySQL: the other one won
             if attempt == ATTEMPTS - 1:
                 raise
-    ledger.hold(posting.holder)
+    ledger.hold(record.holder)
     slots = any(limits.concurrent for limits in limits_of(grant))
-    return Ticket(posting, generations, tightest(states), slots)
+    return Ticket(record, generations, tightest(states), slots)
 
 
 def take(limits: Limits, holder: str, generations: int, tokens: int, now: datetime) -> dict[str, Any]:

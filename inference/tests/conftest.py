@@ -52,9 +52,9 @@ def manager(make_manager: Callable[..., ModelManager]) -> Iterator[ModelManager]
 def slow_books(monkeypatch: pytest.MonkeyPatch) -> None:
     """Slots are given back late, and who finds none free is refused at once."""
 
-    def late(postings: Any) -> None:
+    def late(records: Any) -> None:
         time.sleep(0.05)
-        release(postings)
+        release(records)
 
     monkeypatch.setattr("inference.quota.ledger.release", late)
     monkeypatch.setattr(type(ledger), "pending", False)

@@ -1,4 +1,4 @@
-"""kill -9 of the worker at every stage of a load and an answer: told at once, and the next request is answered."""
+"""kill -9 of the worker at every stage of a load and an answer: reported at once, and the next request is answered."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import pytest
 
 from inference.backends.process import WorkerOptions
 from inference.engine.config import EngineConfig
-from inference.errors import EngineError
+from inference.errors import InferenceError
 from inference.manager import ModelManager, Request
 from tests.fixtures.models import TinyAdapter, write_tiny_adapter
 
 pytestmark = pytest.mark.slow
 PROJECT = Path(__file__).resolve().parents[2]
-TOLD_WITHIN = 60.0  # seconds, a start and a load of the worker included; the death itself is told in milliseconds
+REPORTED_WITHIN = 60.0  # seconds, a start and a load of the worker included; the death itself in milliseconds
 
 
 @pytest.fixture
@@ -50,13 +50,13 @@ async def test_killed_at_every_stage(killed: ModelManager, tiny_base_model: Path
             "temperature": 0.0, "max_tokens": 12, "ignore_eos": True})  # fmt: skip
 
     async def run(request: Request) -> str:
-        return (await asyncio.wait_for(killed.run(request), TOLD_WITHIN)).text
+        return (await asyncio.wait_for(killed.run(request), REPORTED_WITHIN)).text
 
     expected = await run(ask())
     pids = {killed.backend.snapshot()["pid"]}
     for number, stage in enumerate(("read", "add", "proof", "prefill", "decode")):
         order.write_text(stage)
-        with pytest.raises(EngineError) as caught:
+        with pytest.raises(InferenceError) as caught:
             await run(ask(digest=str(number)))  # a digest that the bank does not hold, so that it is read and proven
         assert caught.value.code == "engine_crashed", stage
         assert not order.exists(), f"it died at {stage}"
@@ -64,7 +64,7 @@ async def test_killed_at_every_stage(killed: ModelManager, tiny_base_model: Path
         pids.add(killed.backend.snapshot()["pid"])
     for stage in ("unload", "weights", "packing", "loaded"):
         order.write_text(stage)
-        with pytest.raises(EngineError) as caught:
+        with pytest.raises(InferenceError) as caught:
             await run(ask(other))
         assert caught.value.code == "engine_crashed", stage
         assert not order.exists(), f"it died at {stage}"
@@ -78,6 +78,6 @@ async def test_killed_while_it_starts(killed: ModelManager, tiny_base_model: Pat
     order.write_text("start")
     base: Any = {"key": "b" * 64, "path": str(tiny_base_model), "name": "tiny"}
     request = Request(user="u", base=base, prompt="hello", params={"max_tokens": 3, "ignore_eos": True})
-    answer = await asyncio.wait_for(killed.run(request), TOLD_WITHIN)
+    answer = await asyncio.wait_for(killed.run(request), REPORTED_WITHIN)
     assert not order.exists(), "it died"
     assert answer.usage["completion_tokens"] == 3, "a request that waits for the start outlives a failed one"

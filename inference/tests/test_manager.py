@@ -15,7 +15,7 @@ import pytest
 from asgiref.sync import async_to_sync
 
 from inference.backends.stream import MERGE_ABOVE
-from inference.errors import EngineError
+from inference.errors import InferenceError
 from inference.manager import ModelManager, Request
 from tests.fixtures.machine import slowness
 
@@ -49,8 +49,8 @@ async def first_token(stream: Any) -> dict[str, Any]:
     raise AssertionError("no token")
 
 
-async def failure(answer: Awaitable[Any]) -> EngineError:
-    with pytest.raises(EngineError) as caught:
+async def failure(answer: Awaitable[Any]) -> InferenceError:
+    with pytest.raises(InferenceError) as caught:
         await asyncio.wait_for(answer, 15)
     return caught.value
 
@@ -201,7 +201,7 @@ async def test_requests_that_wait_for_the_start_survive_a_failed_one(
 
 
 async def test_a_request_is_sent_once_even_as_the_worker_becomes_ready(manager: ModelManager) -> None:
-    """It is in the books before the I/O thread hears of it: both that thread and the start could send it."""
+    """It is registered before the I/O thread hears of it: both that thread and the start could send it."""
     backend, sent = manager.backend, []
     await manager.run(ask("warm up"))
     original = backend._send

@@ -14,7 +14,7 @@ from channels.db import database_sync_to_async
 
 from adapters import hooks
 from adapters.models import LoraAdapter, Status
-from inference.errors import EngineError
+from inference.errors import InferenceError
 from inference.gateway.targets import of_adapter
 from inference.manager import ModelManager, Request
 
@@ -54,7 +54,7 @@ async def test_proof_is_recorded(registry: SimpleNamespace, manager: ModelManage
 async def test_failed_proof_fails_the_adapter(registry: SimpleNamespace, manager: ModelManager) -> None:
     registry.pirate.name = "dud"
     await registry.pirate.asave()
-    with pytest.raises(EngineError) as caught:
+    with pytest.raises(InferenceError) as caught:
         await manager.run(ask(registry.pirate))
     assert caught.value.code == "no_effect"
     assert await recorded(registry.pirate, "failure_code") == "no_effect"

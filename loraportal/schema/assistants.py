@@ -62,7 +62,7 @@ class AssistantAnswer(TestAnswer):
 
 CHANGING = (400, 401, 403, 404, 413, 415)
 describe(
-    "chat.assistant_api.Assistants",
+    "chat.assistant_api.AssistantsView",
     get=call(
         page_of(Assistant, "AssistantPage"),
         "One's own assistants and the shared ones",
@@ -99,7 +99,7 @@ describe(
     ),
 )
 describe(
-    "chat.assistant_api.AssistantChat",
+    "chat.assistant_api.AssistantChatView",
     post=call(
         AssistantAnswer,
         "Ask an assistant and wait for the whole answer",

@@ -79,7 +79,7 @@ BaseList = type("BaseList", (objects.Serializer,), {
 BulkResults = type("BulkResults", (objects.Serializer,), {"results": objects.BulkResult(many=True)})
 
 describe(
-    "adapters.api.views.Adapters",
+    "adapters.api.views.AdaptersView",
     get=call(
         AdapterPage,
         "List adapters",
@@ -97,7 +97,7 @@ describe(
     ),
 )
 describe(
-    "adapters.api.views.Adapter",
+    "adapters.api.views.AdapterView",
     get=call(objects.Adapter, "One adapter", 401, 404, operation_id="get_adapter"),
     patch=call(
         objects.Adapter,
@@ -124,13 +124,13 @@ describe(
         responses={204: None, **errors(400, 401, 403, 404, 409, 413, 415, 422)},
     ),
 )
-for name, text in (("Activate", "Validate, store and serve an adapter"), ("Deactivate", "Serve it no longer")):
+for name, text in (("ActivateView", "Validate, store and serve an adapter"), ("DeactivateView", "Serve it no longer")):
     describe(
         f"adapters.api.views.{name}",
         post=call(objects.Adapter, text, 401, 403, 404, 409, 422, operation_id=f"{name.lower()}_adapter"),
     )
 describe(
-    "adapters.api.views.Bulk",
+    "adapters.api.views.BulkView",
     post=call(
         BulkResults,
         "One action on many adapters",
@@ -150,14 +150,14 @@ describe(
     post=call(objects.ScanSummary, "Scan the roots now", 401, 403, 409, operation_id="scan"),
 )
 describe(
-    "adapters.api.views.Events",
+    "adapters.api.views.EventsView",
     get=call(EventPage, "History of an adapter", 401, 404, operation_id="adapter_events", parameters=PAGING),
 )
 describe(
-    "adapters.api.views.Metrics",
+    "adapters.api.views.AdapterMetricsView",
     get=call(objects.Metrics, "Training curve and use", 401, 404, operation_id="adapter_metrics"),
 )
-describe("adapters.api.views.Bases", get=call(BaseList, "Base models", 401, operation_id="list_bases"))
+describe("adapters.api.views.BasesView", get=call(BaseList, "Base models", 401, operation_id="list_bases"))
 
 # The running side
 

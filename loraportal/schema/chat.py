@@ -68,7 +68,7 @@ class Imported(Serializer):
 
 CHANGING = (400, 401, 403, 404, 409, 413, 415)
 describe(
-    "chat.api.Conversations",
+    "chat.api.ConversationsView",
     get=call(
         page_of(Conversation, "ConversationPage"),
         "One's conversations",
@@ -87,7 +87,7 @@ describe(
     ),
 )
 describe(
-    "chat.api.Import",
+    "chat.api.ConversationImportView",
     post=extend_schema(
         summary="Bring an exported conversation back",
         operation_id="import_conversation",
@@ -115,7 +115,7 @@ describe(
     ),
 )
 describe(
-    "chat.api.Export",
+    "chat.api.ConversationExportView",
     get=extend_schema(
         summary="A conversation as a file",
         responses={

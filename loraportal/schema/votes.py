@@ -88,7 +88,7 @@ ANSWERS = [{"model": "pirate", "digest": "5" * 64, "text": "Ahoy!", "chosen": Tr
 ANSWERS += [{"model": "haiku", "digest": "6" * 64, "text": "Hello", "chosen": False}]
 
 describe(
-    "comparison.api.Votes",
+    "comparison.api.VotesView",
     get=call(
         page_of(StoredVote, "VotePage"),
         "One's votes, newest first",
@@ -119,7 +119,7 @@ describe(
     ),
 )
 describe(
-    "comparison.api.Summary",
+    "comparison.api.VoteSummaryView",
     get=call(
         Standings,
         "Wins and losses by model and digest",
@@ -131,7 +131,7 @@ describe(
     ),
 )
 describe(
-    "comparison.api.Export",
+    "comparison.api.VoteExportView",
     get=extend_schema(
         summary="Votes as preference pairs (JSONL) or as a table (CSV)",
         parameters=FILTERS,

@@ -20,7 +20,7 @@ PATIENCE = 30.0
 
 
 @implementer(IPushProducer)
-class Brake:
+class PausingProducer:
     """Of one response."""
 
     def __init__(self) -> None:
@@ -37,12 +37,12 @@ class Brake:
         self.flowing.set()
 
 
-class Brakes:
+class Backpressure:
     """Of the responses that one server streams."""
 
     def __init__(self, patience: float = PATIENCE) -> None:
         self.patience = patience
-        self._brakes: WeakKeyDictionary[WebRequest, Brake] = WeakKeyDictionary()
+        self._brakes: WeakKeyDictionary[WebRequest, PausingProducer] = WeakKeyDictionary()
 
     def before(self, protocol: Any, message: dict[str, Any]) -> None:
         """A message is about to be written: the last one lets go of the connection."""
@@ -57,7 +57,7 @@ class Brakes:
             return
         brake = self._brakes.get(protocol)
         if brake is None:
-            brake = self._brakes[protocol] = Brake()
+            brake = self._brakes[protocol] = PausingProducer()
             protocol.registerProducer(brake, True)
         if brake.flowing.is_set():
             return

@@ -1,4 +1,4 @@
-"""Daphne with an orderly end: streams are told to go away, and the process is gone within ten seconds."""
+"""Daphne with an orderly end: streams are closed as going away, and the process is gone within ten seconds."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from twisted.internet import defer, reactor
 
 from inference.manager import close_manager
 
-from .backpressure import Brakes
+from .backpressure import Backpressure
 from .bodies import BoundedFactory
 
 logger = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ class PortalServer(Server):
             websocket_max_frame_size=settings.DATA_UPLOAD_MAX_MEMORY_SIZE,
         )
         self.on_listen = on_listen
-        self.brakes = Brakes()
+        self.brakes = Backpressure()
 
     def listen_success(self, port: Any) -> None:
         super().listen_success(port)

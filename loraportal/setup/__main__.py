@@ -5,12 +5,12 @@ from __future__ import annotations
 import errno
 import sys
 
-from .children import become, stop_on_signals
+from .console import SetupError
 from .environment import PROJECT, Environment, read_environment
 from .packages import ensure_packages
 from .preflight import check_folder, preflight
 from .samples import ensure_adapters, ensure_base_model
-from .say import TroubleError
+from .subprocesses import replace_process, stop_on_signals
 
 
 def run(environment: Environment, words: list[str]) -> None:
@@ -18,14 +18,14 @@ def run(environment: Environment, words: list[str]) -> None:
     ensure_packages(environment)
     ensure_base_model(environment)
     ensure_adapters(environment)
-    become([environment.python, PROJECT / "manage.py", "serve", "--prepare", *words])
+    replace_process([environment.python, PROJECT / "manage.py", "serve", "--prepare", *words])
 
 
 def test(environment: Environment, words: list[str]) -> None:
     check_folder(environment.var_dir, "VAR_DIR")
     ensure_packages(environment, dev=True)
     ensure_base_model(environment)
-    become([environment.python, "-m", "pytest", *words])
+    replace_process([environment.python, "-m", "pytest", *words])
 
 
 def demo(environment: Environment, words: list[str]) -> None:
@@ -49,7 +49,7 @@ def main(words: list[str]) -> int:
         return 2
     try:
         COMMANDS[words[0]](read_environment(), words[1:])
-    except TroubleError as trouble:
+    except SetupError as trouble:
         sys.stderr.write(f"{trouble}\n")
         return 1
     except KeyboardInterrupt:

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from .say import TroubleError
+from .console import SetupError
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
 LINE = re.compile(r"\s*(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=(.*)")
@@ -40,7 +40,7 @@ def read_env_file(path: Path) -> dict[str, str]:
     except FileNotFoundError:
         return {}
     except (OSError, UnicodeDecodeError) as error:
-        raise TroubleError(f"{path} cannot be read ({error}): mend it or take it away.") from None
+        raise SetupError(f"{path} cannot be read ({error}): mend it or take it away.") from None
     found: dict[str, str] = {}
     for line in lines:
         match = LINE.fullmatch(line)
@@ -60,7 +60,7 @@ def read_environment(project: Path = PROJECT) -> Environment:
 
     port = values.get("PORT", "").strip() or "8000"
     if not port.isascii() or not port.isdigit() or not 1 <= int(port) <= 65535:
-        raise TroubleError(f"PORT must be a whole number from 1 to 65535, not {port!r}.")
+        raise SetupError(f"PORT must be a whole number from 1 to 65535, not {port!r}.")
     var_dir = path("VAR_DIR", project / "var")
     default_root = var_dir / "adapters"
     roots = [(project / Path(item.strip()).expanduser()).resolve() for item in _words(values.get("LORA_ROOTS", ""))]

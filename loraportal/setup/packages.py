@@ -12,10 +12,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from .children import run_logged
+from .console import SetupError, report
 from .environment import PROJECT, Environment
 from .preflight import NEEDED_FOR_PACKAGES, check_space
-from .say import TroubleError, say
+from .subprocesses import run_logged
 
 # Signs in pip's output, the most telling first, and what to do.
 REMEDIES = (
@@ -64,7 +64,7 @@ def ensure_packages(environment: Environment, dev: bool = False) -> None:
             return
         check_space(environment.venv, NEEDED_FOR_PACKAGES if not is_stamped(environment) else 2**28)
         names = ", ".join(file.name for file in missing)
-        say(f"Installing the Python packages of {names} (once; a few minutes, details in {environment.log})")
+        report(f"Installing the Python packages of {names} (once; a few minutes, details in {environment.log})")
         pip_install(environment, *(word for file in missing for word in ("-r", str(file))))
         for file in missing:
             stamp(environment, file).touch()
@@ -84,7 +84,7 @@ def pip_install(environment: Environment, *words: str) -> None:
     ]
     status, output = run_logged(command, environment.log, show_download)
     if status:
-        raise TroubleError(explain(output, environment.log))
+        raise SetupError(explain(output, environment.log))
 
 
 def explain(output: str, log: Path) -> str:
@@ -99,26 +99,26 @@ def show_download(line: str) -> None:
     """Tell of the large downloads, so that a slow line does not look like a standstill."""
     match = re.search(r"Downloading (\S+?)-\d\S* \((\d+(?:\.\d+)? [MG]B)\)", line)
     if match and ("GB" in match.group(2) or float(match.group(2).split()[0]) >= 20):
-        say(f"  downloading {Path(match.group(1)).name} ({match.group(2)})")
+        report(f"  downloading {Path(match.group(1)).name} ({match.group(2)})")
     elif line.startswith("Installing collected packages"):
-        say("  unpacking")
+        report("  unpacking")
 
 
 def ensure_venv(environment: Environment) -> None:
     if os.access(environment.python, os.X_OK):
         return
     version = ".".join(map(str, sys.version_info[:3]))
-    say(f"Making the virtual environment {environment.venv.name} with Python {version}")
+    report(f"Making the virtual environment {environment.venv.name} with Python {version}")
     command = [sys.executable, "-m", "venv", "--clear", environment.venv]
     status, output = run_logged(command, environment.log)
     if status or not os.access(environment.python, os.X_OK):
         if "No space left" in output:
-            raise TroubleError("The disk is full: free some space (3 GiB are needed) and run make again.")
+            raise SetupError("The disk is full: free some space (3 GiB are needed) and run make again.")
         if "ensurepip" in output or "No module named venv" in output:
-            raise TroubleError(
+            raise SetupError(
                 "This Python cannot make virtual environments: install venv (Debian, Ubuntu: apt install python3-venv)."
             )
-        raise TroubleError(f"The virtual environment {environment.venv} cannot be made: see {environment.log}.")
+        raise SetupError(f"The virtual environment {environment.venv} cannot be made: see {environment.log}.")
 
 
 def stamp(environment: Environment, file: Path) -> Path:
@@ -148,7 +148,7 @@ def lock(venv: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            say("Waiting for another start that is installing packages")
+            report("Waiting for another start that is installing packages")
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
 

@@ -8,8 +8,8 @@ import shutil
 import socket
 from pathlib import Path
 
+from .console import SetupError
 from .environment import Environment
-from .say import TroubleError
 
 NEEDED_FOR_PACKAGES = 3 * 2**30
 
@@ -19,7 +19,7 @@ def check_port(host: str, port: int) -> None:
     try:
         family, kind, protocol, _name, address = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)[0]
     except socket.gaierror:
-        raise TroubleError(f"HOST={host} is no address of this machine: use 127.0.0.1, or 0.0.0.0 for all.") from None
+        raise SetupError(f"HOST={host} is no address of this machine: use 127.0.0.1, or 0.0.0.0 for all.") from None
     with socket.socket(family, kind, protocol) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -27,14 +27,12 @@ def check_port(host: str, port: int) -> None:
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
                 other = port + 1 if port < 65535 else 8000
-                raise TroubleError(
+                raise SetupError(
                     f"Port {port} is taken by another program: stop it, or start with PORT={other} make run."
                 ) from None
             if error.errno == errno.EACCES:
-                raise TroubleError(
-                    f"Port {port} is reserved for root: choose one from 1024, as in PORT=8000."
-                ) from None
-            raise TroubleError(f"HOST={host} is no address of this machine ({error.strerror}).") from None
+                raise SetupError(f"Port {port} is reserved for root: choose one from 1024, as in PORT=8000.") from None
+            raise SetupError(f"HOST={host} is no address of this machine ({error.strerror}).") from None
 
 
 def check_folder(folder: Path, what: str) -> None:
@@ -42,18 +40,18 @@ def check_folder(folder: Path, what: str) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise TroubleError(
+        raise SetupError(
             f"{what} {folder} cannot be made ({error.strerror}): set {what} to a folder that you may write."
         ) from None
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise TroubleError(f"{what} {folder} cannot be written: set {what} to a folder that you may write.")
+        raise SetupError(f"{what} {folder} cannot be written: set {what} to a folder that you may write.")
 
 
 def check_space(folder: Path, needed: int) -> None:
     existing = next(path for path in (folder, *folder.parents) if path.exists())
     free = shutil.disk_usage(existing).free
     if free < needed:
-        raise TroubleError(
+        raise SetupError(
             f"{existing} has {free / 2**30:.1f} GiB free and {needed / 2**30:.0f} GiB are needed: free some space."
         )
 

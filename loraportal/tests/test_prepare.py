@@ -16,7 +16,7 @@ from django.db import OperationalError
 from common.messages import compile_messages
 from loraportal import prepare
 from loraportal.management.commands.serve import hold_var_dir
-from loraportal.setup.say import TroubleError
+from loraportal.setup.console import SetupError
 
 PO = r"""
 msgid ""
@@ -71,7 +71,7 @@ def test_translations_follow_their_source(locale: Path) -> None:
 def test_broken_translation_is_told_in_a_sentence(locale: Path, settings: Any) -> None:
     (locale / "zh_Hans" / "LC_MESSAGES" / "django.po").write_text("no translation at all", encoding="utf-8")
     settings.LOCALE_PATHS = [locale]
-    with pytest.raises(TroubleError, match="translation cannot be compiled"):
+    with pytest.raises(SetupError, match="translation cannot be compiled"):
         prepare.translate()
 
 
@@ -99,20 +99,20 @@ def test_static_files_are_collected_when_they_changed(settings: Any, tmp_path: P
 def test_static_files_that_name_a_missing_one(settings: Any, tmp_path: Path) -> None:
     settings.STATIC_ROOT = tmp_path / "collected"
     missing = ValueError("The file 'x.png' could not be found")
-    with patch.object(prepare, "call_command", side_effect=missing), pytest.raises(TroubleError, match="make css"):
+    with patch.object(prepare, "call_command", side_effect=missing), pytest.raises(SetupError, match="make css"):
         prepare.collect_static()
 
 
 def test_settings_that_cannot_work_stop_the_start(settings: Any, db: None) -> None:
     settings.REDIS_URL = "nonsense"
-    with pytest.raises(TroubleError, match=r"REDIS_URL is no Redis address\. .*loraportal\.E006"):
+    with pytest.raises(SetupError, match=r"REDIS_URL is no Redis address\. .*loraportal\.E006"):
         prepare.check()
 
 
 def test_database_that_does_not_answer(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     settings.DATABASE_URL = "mysql://root:secret@db.example/portal"
     monkeypatch.setattr(prepare, "connection", SimpleNamespace(ensure_connection=_refuses))
-    with pytest.raises(TroubleError, match="check DATABASE_URL") as trouble:
+    with pytest.raises(SetupError, match="check DATABASE_URL") as trouble:
         prepare.migrate()
     assert "secret" not in str(trouble.value)
 
@@ -131,6 +131,6 @@ def test_admin_is_announced_once(db: None, capsys: pytest.CaptureFixture[str]) -
 def test_var_dir_belongs_to_one_portal(settings: Any) -> None:
     with hold_var_dir() as held:
         assert isinstance(held, io.TextIOWrapper)
-        with pytest.raises(TroubleError, match=rf"process {os.getpid()}"):
+        with pytest.raises(SetupError, match=rf"process {os.getpid()}"):
             hold_var_dir()
     hold_var_dir().close()

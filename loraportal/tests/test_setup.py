@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from loraportal.setup import children, environment, packages, preflight, samples
-from loraportal.setup.say import TroubleError
+from loraportal.setup import environment, packages, preflight, samples, subprocesses
+from loraportal.setup.console import SetupError
 
 PROJECT = environment.PROJECT
 SCRIPT = PROJECT / "loraportal" / "setup" / "python.sh"
@@ -54,7 +54,7 @@ def test_env_file_and_environment(plain: Path, monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.parametrize("port", ["0", "65536", "http", "80 80", "-1", "８０００"])
 def test_ports_that_are_none(plain: Path, monkeypatch: pytest.MonkeyPatch, port: str) -> None:
     monkeypatch.setenv("PORT", port)
-    with pytest.raises(TroubleError, match="PORT must be a whole number"):
+    with pytest.raises(SetupError, match="PORT must be a whole number"):
         environment.read_environment(plain)
 
 
@@ -63,13 +63,13 @@ def test_port_taken() -> None:
         holder.bind(("127.0.0.1", 0))
         holder.listen()
         port = holder.getsockname()[1]
-        with pytest.raises(TroubleError, match=rf"Port {port} is taken.*PORT=\d+ make run"):
+        with pytest.raises(SetupError, match=rf"Port {port} is taken.*PORT=\d+ make run"):
             preflight.check_port("127.0.0.1", port)
     preflight.check_port("127.0.0.1", port)
 
 
 def test_host_of_another_machine() -> None:
-    with pytest.raises(TroubleError, match="no address of this machine"):
+    with pytest.raises(SetupError, match="no address of this machine"):
         preflight.check_port("192.0.2.1", 8000)
 
 
@@ -77,9 +77,9 @@ def test_folder_and_space(tmp_path: Path) -> None:
     preflight.check_folder(tmp_path / "new" / "var", "VAR_DIR")
     assert (tmp_path / "new" / "var").is_dir()
     (tmp_path / "file").touch()
-    with pytest.raises(TroubleError, match="VAR_DIR .* cannot be made"):
+    with pytest.raises(SetupError, match="VAR_DIR .* cannot be made"):
         preflight.check_folder(tmp_path / "file" / "var", "VAR_DIR")
-    with pytest.raises(TroubleError, match="free some space"):
+    with pytest.raises(SetupError, match="free some space"):
         preflight.check_space(tmp_path / "not" / "yet", 2**70)
 
 
@@ -126,7 +126,7 @@ def test_real_pip_without_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
     monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
     monkeypatch.setenv("PIP_RETRIES", "0")
-    with pytest.raises(TroubleError, match="cannot be reached"):
+    with pytest.raises(SetupError, match="cannot be reached"):
         packages.pip_install(settings, "--target", str(tmp_path / "target"), "no-such-package-here")
     assert "no-such-package-here" in settings.log.read_text()
 
@@ -166,11 +166,11 @@ def test_installs_once_and_again_after_a_change(tmp_path: Path, monkeypatch: pyt
     requirements.write_text("a==2")
 
     def fails(_settings: environment.Environment, *words: str) -> None:
-        raise TroubleError("no network")
+        raise SetupError("no network")
 
     monkeypatch.setattr(packages, "pip_install", fails)
     for _again in range(2):
-        with pytest.raises(TroubleError):
+        with pytest.raises(SetupError):
             packages.ensure_packages(settings)
 
 
@@ -216,14 +216,14 @@ def test_demo_stays_away_from_folders_of_ones_own(tmp_path: Path, monkeypatch: p
 
 def test_failed_module_is_told_by_its_last_line(tmp_path: Path) -> None:
     settings = make_environment(tmp_path, Path(sys.prefix))
-    with pytest.raises(TroubleError, match="No module named"):
+    with pytest.raises(SetupError, match="No module named"):
         samples.run_module(settings, "no_such_module_here")
 
 
 def test_children_end_with_their_parent(tmp_path: Path) -> None:
     """SIGTERM in the middle of a long step: the step's program is gone when the parent is."""
     program = (
-        "import sys; from pathlib import Path; from loraportal.setup.children import run_logged, stop_on_signals\n"
+        "import sys; from pathlib import Path; from loraportal.setup.subprocesses import run_logged, stop_on_signals\n"
         "stop_on_signals()\n"
         "child = 'import os, time; print(os.getpid(), flush=True); time.sleep(600)'\n"
         "run_logged([sys.executable, '-c', child], Path(sys.argv[1]), lambda line: print(line, flush=True))\n"
@@ -282,6 +282,6 @@ def test_nothing_but_the_standard_library_before_the_packages() -> None:
 def test_children_log(tmp_path: Path) -> None:
     seen: list[str] = []
     code = "import sys; print('one'); print('two', file=sys.stderr); sys.exit(3)"
-    status, output = children.run_logged([sys.executable, "-c", code], tmp_path / "logs" / "log", seen.append)
+    status, output = subprocesses.run_logged([sys.executable, "-c", code], tmp_path / "logs" / "log", seen.append)
     assert status == 3 and sorted(output.split()) == ["one", "two"] == sorted(line.strip() for line in seen)
     assert "two" in (tmp_path / "logs" / "log").read_text()

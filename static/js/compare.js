@@ -1,5 +1,5 @@
 // The comparison page: one generate frame with several targets, a column each.
-import { Ballot, newRun } from "./lib/ballot.js";
+import { VoteStore, newRun } from "./lib/vote_store.js";
 import { copyText } from "./lib/clipboard.js";
 import { Column } from "./lib/column.js";
 import { firstDivergence } from "./lib/diff.js";
@@ -24,7 +24,7 @@ function start() {
   const { prompt, system } = form.elements;
   const names = new Map([...add.options].filter((option) => option.value).map((option) => [option.value, option.textContent]));
   const colours = new TokenColours($("[data-results]"));
-  const ballot = new Ballot($("[data-ballot-state]"), (vote) => counted.add(vote.run) && showCount());
+  const voteStore = new VoteStore($("[data-ballot-state]"), (vote) => counted.add(vote.run) && showCount());
   const counted = new Set();
   let chosen = data("chosen");
   let columns = [];
@@ -204,7 +204,7 @@ function start() {
     const choice = `${verdict} ${key}`;
     asked.first ??= choice; // any other one was made with the names in sight
     const same = asked.first === choice;
-    ballot.cast(run, { ...facts, blind: asked.blind && same, verdict, candidates }, asked.blind && !same);
+    voteStore.cast(run, { ...facts, blind: asked.blind && same, verdict, candidates }, asked.blind && !same);
   }
 
   function reveal() {
@@ -226,7 +226,7 @@ function start() {
 
   async function exportPairs(event) {
     event.preventDefault();
-    await ballot.save();
+    await voteStore.save();
     if (!Number(form.dataset.votes) && !counted.size) return toast("info", gettext("Choose the best answer of a comparison first."));
     location.assign($("[data-pairs]").href);
   }

@@ -9,7 +9,7 @@ from django.utils.translation import gettext as _
 
 from adapters.models import BaseModel, LoraAdapter
 from common.api import ApiError
-from inference.errors import EngineError
+from inference.errors import InferenceError
 from inference.gateway.targets import Target, find
 
 NAMED = 50  # models that a refusal lists
@@ -77,7 +77,7 @@ def target_of(slug: str) -> Target:
     """What answers for `model`. Raises ApiError `model_not_found` with the names of what there is."""
     try:
         return find(slug)
-    except EngineError:
+    except InferenceError:
         raise not_found(slug) from None
 
 

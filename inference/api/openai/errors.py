@@ -1,4 +1,4 @@
-"""Errors as OpenAI's clients read them: the house's error object with OpenAI's `type` in it."""
+"""Errors as OpenAI's clients read them: the portal's error object with OpenAI's `type` in it."""
 
 from __future__ import annotations
 

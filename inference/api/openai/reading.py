@@ -150,7 +150,7 @@ def response_format(value: Any, params: Params) -> None:
 
 
 def messages(value: Any) -> list[dict[str, str]]:
-    """OpenAI's messages in the house's form: `developer` reads as `system`, text parts are joined."""
+    """OpenAI's messages in the portal's own form: `developer` reads as `system`, text parts are joined."""
     if not isinstance(value, list):
         raise reading.refuse(
             "messages", "required" if value is None else "invalid_type", _("%(param)s must be a list.")

@@ -10,7 +10,7 @@ from typing import Any
 
 from accounts.access import Grant, watcher
 from inference.backends.stream import is_final
-from inference.errors import EngineError
+from inference.errors import InferenceError
 from inference.manager import Request, get_manager
 from inference.quota.limits import Ticket
 
@@ -25,7 +25,7 @@ AHEAD = 16  # events that wait for the reader beyond what the streams hold thems
 class Run:
     """Events of all choices as they come: `(choice, event)`. Ends with the last choice, or raises EngineError.
 
-    Takes over `ticket`, which has one part for each request; its slots are free before the last end is told. `close`
+    Takes over `ticket`, which has one part for each request; its slots are free before the last end is sent. `close`
     (or garbage) cancels what still runs. Access that is withdrawn ends it with `revoked`.
     """
 
@@ -53,7 +53,7 @@ class Run:
         async with asyncio.timeout(silence):
             choice, event = await self._queue.get()
         if event["type"] == "error":
-            raise EngineError.from_event(event)
+            raise InferenceError.from_event(event)
         self._open -= is_final(event)
         return choice, event
 
@@ -102,7 +102,7 @@ async def pump(choice: int, request: Request, queue: asyncio.Queue[Item], ticket
                 ticket.end(choice, stream.usage)
     except Exception:  # noqa: BLE001  (whoever waits for this choice must hear)
         logger.exception("an answer failed")
-        await queue.put((choice, EngineError("server_error").event("")))
+        await queue.put((choice, InferenceError("server_error").event("")))
 
 
 def ended(ticket: Ticket, choice: int, _task: asyncio.Task[None]) -> None:
@@ -115,4 +115,4 @@ def withdraw(queue: asyncio.Queue[Item], tasks: Sequence[asyncio.Task[None]]) ->
         task.cancel()
     while not queue.empty():
         queue.get_nowait()
-    queue.put_nowait((0, EngineError("revoked").event("")))
+    queue.put_nowait((0, InferenceError("revoked").event("")))

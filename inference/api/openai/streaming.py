@@ -6,7 +6,7 @@ import json
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
-from inference.errors import EngineError, api_error
+from inference.errors import InferenceError, api_error
 
 from .answers import Envelope, Total
 from .errors import error_object
@@ -66,7 +66,7 @@ async def sse(run: Run, asked: Asked, envelope: Envelope, name: str) -> AsyncIte
         if asked.include_usage:
             yield data(envelope.chunk([], usage=total.usage(asked.n)))
         yield DONE
-    except EngineError as error:
+    except InferenceError as error:
         yield data(error_object(api_error(error, raw_prompt=asked.raw, name=name)))
         yield DONE
     finally:

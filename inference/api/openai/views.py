@@ -17,7 +17,7 @@ from accounts.access import Grant
 from accounts.permissions import CanInfer
 from inference.api.rest import json_object
 from inference.engine.protocol import Params
-from inference.errors import EngineError, api_error
+from inference.errors import InferenceError, api_error
 from inference.gateway.targets import Target
 from inference.manager import Request
 from inference.quota.limits import admit
@@ -72,7 +72,7 @@ class AnswerView(OpenAIView):
                 await run.begin(PATIENCE)
                 return stream_response(sse(run, asked, envelope, target.name), headers)
             body = await whole(run, asked, envelope)
-        except EngineError as error:
+        except InferenceError as error:
             run.close()
             raise api_error(error, raw_prompt=asked.raw, name=target.name) from None
         except BaseException:

@@ -18,7 +18,7 @@ from accounts.models import Scope
 from accounts.permissions import CanInfer, may
 from common.api import ApiError
 from inference.api.ws.generation import Generation
-from inference.errors import EngineError, api_error
+from inference.errors import InferenceError, api_error
 
 from .frames import Ack, FrameError, Generate, Stop, error_frame, read
 
@@ -74,7 +74,7 @@ class GenerateConsumer(AsyncWebsocketConsumer):
             return
         with translation.override(self.language):
             if text_data is None:
-                error = api_error(EngineError("malformed_frame"))
+                error = api_error(InferenceError("malformed_frame"))
                 await self.send_frame(error_frame(error, None))
             elif len(text_data) > settings.DATA_UPLOAD_MAX_MEMORY_SIZE:
                 await self.close(TOO_BIG)
@@ -93,7 +93,7 @@ class GenerateConsumer(AsyncWebsocketConsumer):
             await self.send_frame(error_frame(refused.error, refused.id))
         except Exception:  # noqa: BLE001  (the database is away, say: the connection stays)
             logger.exception("a frame could not be handled")
-            await self.send_frame(error_frame(api_error(EngineError("server_error")), None))
+            await self.send_frame(error_frame(api_error(InferenceError("server_error")), None))
 
     async def direct(self, generation: Generation, frame: Stop | Ack) -> None:
         if isinstance(frame, Stop):
@@ -103,9 +103,9 @@ class GenerateConsumer(AsyncWebsocketConsumer):
 
     async def start(self, frame: Generate) -> None:
         if frame.id in self.running and self.running[frame.id].open:
-            raise FrameError(api_error(EngineError("duplicate_id", param="id")), frame.id)
+            raise FrameError(api_error(InferenceError("duplicate_id", param="id")), frame.id)
         if sum(generation.open for generation in self.running.values()) + len(frame.targets) > MAX_RUNNING:
-            raise FrameError(api_error(EngineError("too_many_generations")), frame.id)
+            raise FrameError(api_error(InferenceError("too_many_generations")), frame.id)
         if await database_sync_to_async(withdrawn)([self.grant]):
             await self.end("revoked", UNAUTHENTICATED)
             return
@@ -139,7 +139,7 @@ class GenerateConsumer(AsyncWebsocketConsumer):
         if self.closed:
             return
         with translation.override(getattr(self, "language", settings.LANGUAGE_CODE)):
-            error = api_error(EngineError(code))
+            error = api_error(InferenceError(code))
             concerned: list[str | None] = [*(ids or self.running)]
             for frame_id in concerned or [None]:
                 await self.send_frame(error_frame(error, frame_id))

@@ -15,7 +15,7 @@ from common.api import ApiError
 from inference.api.ws.flow_control import Credits, SlowReaderError
 from inference.api.ws.frames import Generate, error_frame
 from inference.backends.stream import Stream, is_final
-from inference.errors import EngineError, api_error
+from inference.errors import InferenceError, api_error
 from inference.gateway.targets import resolve
 from inference.manager import Request, get_manager
 from inference.quota.limits import Ticket, admit
@@ -42,7 +42,7 @@ class Generation:
         self.credits = {target: Credits() for target in frame.targets}
         self.streams: dict[str, Stream] = {}
         self.stopped = False
-        self.open = len(frame.targets)  # answers whose end is not told yet
+        self.open = len(frame.targets)  # answers whose end is not sent yet
 
     async def run(self) -> None:
         with translation.override(self.language):
@@ -67,14 +67,14 @@ class Generation:
             await self.relay(target)
         except ApiError as error:
             await self.fail(target, error)
-        except EngineError as error:
+        except InferenceError as error:
             await self.fail(target, api_error(error, raw_prompt=self.frame.prompt is not None, name=target))
         except SlowReaderError:
-            await self.fail(target, api_error(EngineError("slow_reader")))
+            await self.fail(target, api_error(InferenceError("slow_reader")))
         except Exception as error:  # noqa: BLE001  (one target's failure must not end its neighbours)
             if not isinstance(error, Http404):
                 logger.exception("an answer over the websocket failed")
-            await self.fail(target, api_error(EngineError("server_error")))
+            await self.fail(target, api_error(InferenceError("server_error")))
 
     async def relay(self, name: str) -> None:
         target = await resolve(name)
@@ -99,7 +99,7 @@ class Generation:
             await stream.cancel()
         async for event in stream:
             if event["type"] == "error":
-                raise EngineError.from_event(event)
+                raise InferenceError.from_event(event)
             if event["type"] == "token":
                 await self.credits[name].take(event["index"], len(event["text"]))
             if is_final(event):

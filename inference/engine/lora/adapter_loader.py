@@ -19,7 +19,7 @@ from .residency import Residency, Resident
 
 
 @dataclass
-class Failure:
+class LoadFailure:
     digest: str
     error: EngineError
 
@@ -58,7 +58,7 @@ class AdapterLoader:
         self.futures[digest] = (spec, self.pool.submit(self.runner.read_adapter, spec), self.clock())
         return True
 
-    def advance(self) -> list[Failure]:
+    def advance(self) -> list[LoadFailure]:
         """Move on what has been read; called between steps. Returns what failed."""
         failures = []
         for digest, (spec, future, since) in list(self.futures.items()):
@@ -69,10 +69,12 @@ class AdapterLoader:
             if error is None:
                 self.landed.append((spec, future.result(), since))
             elif isinstance(error, EngineError):
-                failures.append(Failure(digest, error))
+                failures.append(LoadFailure(digest, error))
             else:
                 detail = f"{type(error).__name__}: {error}"
-                failures.append(Failure(digest, EngineError("adapter_load_failed", f"The adapter failed: {detail}")))
+                failures.append(
+                    LoadFailure(digest, EngineError("adapter_load_failed", f"The adapter failed: {detail}"))
+                )
         while self.landed and self.proving is None:
             spec, loaded, since = self.landed[0]
             victims = self.residency.victims(loaded.bytes)
@@ -80,7 +82,7 @@ class AdapterLoader:
                 if loaded.bytes <= self.residency.budget:
                     break  # room comes when a running sequence ends
                 self.landed.pop(0)
-                failures.append(Failure(loaded.digest, too_large(loaded, self.residency.budget)))
+                failures.append(LoadFailure(loaded.digest, too_large(loaded, self.residency.budget)))
                 continue
             self.landed.pop(0)
             for victim in victims:
@@ -98,7 +100,7 @@ class AdapterLoader:
             self.runner.begin_proof(loaded.digest)
             self.proving = (spec, since)
 
-    def proved(self, result: ProofResult) -> tuple[float, Failure | None]:
+    def proved(self, result: ProofResult) -> tuple[float, LoadFailure | None]:
         """The proof's end: (seconds since the adapter was asked for, failure). A failed adapter leaves at once."""
         since = self.proving[1] if self.proving else self.clock()
         self.proving = None
@@ -107,7 +109,7 @@ class AdapterLoader:
             self.residency.adapters[result.digest].proven = True
             return self.clock() - since, None
         self.remove(result.digest)
-        return self.clock() - since, Failure(result.digest, EngineError(result.code, result.message))
+        return self.clock() - since, LoadFailure(result.digest, EngineError(result.code, result.message))
 
     def remove(self, digest: str) -> int:
         freed = self.residency.remove(digest)

@@ -5,7 +5,7 @@ kind. For such a group the base gives y (T, out) from x (T, in), and a row's ada
 
     y[columns of member m] += scaling · (x Aₘᵀ) Bₘ        (Hu et al. 2021, eq. 3)
 
-Two banks apply it: `segments.py` by a native kernel on a CPU, `stacked.py` by three tensor operations anywhere.
+Two banks apply it: `segment_bank.py` by a kernel on a CPU, `stacked_bank.py` by three tensor operations elsewhere.
 """
 
 from __future__ import annotations

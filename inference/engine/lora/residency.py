@@ -1,4 +1,4 @@
-"""Which adapters are resident and where their rows lie: plain bookkeeping for the LoRA bank of `lora.py`."""
+"""Which adapters are resident and where their rows lie: plain bookkeeping for the LoRA bank of `bank.py`."""
 
 from __future__ import annotations
 

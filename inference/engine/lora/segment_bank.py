@@ -42,7 +42,7 @@ Update = tuple[int, int, int, int]  # addresses of a plan's words and rows, the 
 
 
 class SegmentBank:
-    """See `lora.LoraBank`."""
+    """See `bank.LoraBank`."""
 
     def __init__(self, kinds: dict[str, Kind], native: Native) -> None:
         self.kinds = kinds
@@ -79,7 +79,7 @@ class SegmentBank:
                 made.b.data_ptr() + 4 * (layer * made.b.stride(0) + sum(sizes[:member])),
                 ranks[member],
             )  # fmt: skip
-        # The default type is the whole process's, and changes while a base loads: types are said outright here.
+        # The default type is the whole process's, and changes while a base loads: types are explicit here.
         items = torch.tensor(words)
         scales = torch.tensor([pair.scale for pair in found.pairs], dtype=torch.float32)
         if not self.native.load_matrices(items.data_ptr(), scales.data_ptr(), len(found.pairs)):

@@ -61,7 +61,7 @@ class WorkingSet:
 
 
 class StackedBank:
-    """See `lora.LoraBank`: resident adapters, and the working set of those that sequences use now."""
+    """See `bank.LoraBank`: resident adapters, and the working set of those that sequences use now."""
 
     def __init__(self, kinds: dict[str, Kind], device: torch.device, dtype: torch.dtype) -> None:
         self.kinds = kinds
@@ -160,7 +160,7 @@ class StackedBank:
             self._leave(working, digest)
         if stale and working.ranges.high > 1.25 * working.ranges.used:
             for digest in list(working.ranges.ranges):
-                self._leave(working, digest)  # placed anew, side by side, by the caller
+                self._leave(working, digest)  # placed again, side by side, by the caller
 
     def _leave(self, working: WorkingSet, digest: str) -> None:
         # Blanked columns meet these rows as 0 · b, so nothing stale may lie here.

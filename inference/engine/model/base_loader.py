@@ -66,7 +66,7 @@ def needed_bytes(folder: Path, device: str) -> dict[str, int]:
     }
 
 
-class Progress:
+class LoadProgress:
     """Stands in for the bar that Transformers draws over the weights it loads, and reports how far it is."""
 
     def __init__(self, report: Callable[[float], None]) -> None:
@@ -104,7 +104,7 @@ def load_model(folder: Path, precision: str, device: torch.device, report: Calla
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=compute,
         )
-    previous = hf_logging.set_tqdm_hook(Progress(report).hook)
+    previous = hf_logging.set_tqdm_hook(LoadProgress(report).hook)
     try:
         return AutoModelForCausalLM.from_pretrained(
             folder, local_files_only=True, trust_remote_code=False, use_safetensors=True,

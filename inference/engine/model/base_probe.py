@@ -24,7 +24,7 @@ from .base_support import check_interface, trace_layers
 TOKENS = list(range(4, 16))
 
 
-def judge(folder: Path) -> dict[str, Any]:
+def probe(folder: Path) -> dict[str, Any]:
     """The verdict as described above; never raises for what a folder may hold."""
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
@@ -60,7 +60,7 @@ def end_with_parent() -> None:
 
 def main() -> None:
     threading.Thread(target=end_with_parent, daemon=True).start()
-    sys.stdout.write(json.dumps(judge(Path(sys.argv[1]))) + "\n")
+    sys.stdout.write(json.dumps(probe(Path(sys.argv[1]))) + "\n")
     sys.stdout.flush()
     os._exit(0)  # the thread that reads standard input would hold up an ordinary end
 

@@ -1,7 +1,7 @@
 """Can the engine serve a base exactly? What the structure alone says, with or without weights.
 
 The same look serves twice: on the loaded model, and, when a base is registered, on one of the meta device, which has
-shapes and no numbers (`judge.py`). What only numbers show (`Runner._check_exact`) is found at the first load.
+shapes and no numbers (`base_probe.py`). What only numbers show (`Runner._check_exact`) is found at the first load.
 """
 
 from __future__ import annotations

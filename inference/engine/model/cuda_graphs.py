@@ -1,9 +1,9 @@
 """Decoding on fixed buffers, so that a CUDA graph can replay a whole step with one launch.
 
 Steps come in sizes (rows, keys, kinds of layers with adapters); what a step lacks to its size is padding that nobody
-reads. A size is captured when it is first needed and held against the ordinary step once; where a capture fails or
+reads. A size is captured when it is first needed and compared with the ordinary step once; where a capture fails or
 differs, the ordinary step serves on.
-Without CUDA the same code runs uncaptured, which is how the tests hold it against PEFT.
+Without CUDA the same code runs uncaptured, which is how the tests compare it with PEFT.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ class DecodeGraphs:
     ) -> Tensor | None:  # fmt: skip
         """Logits (len(tokens), vocabulary) of a step that only decodes; None where the ordinary step must serve.
 
-        `ordinary` gives the same by the ordinary step; a new capture is held against it.
+        `ordinary` gives the same by the ordinary step; a new capture is compared with it.
         """
         count = len(tokens)
         rows = next((size for size in ROWS if size >= count), None)

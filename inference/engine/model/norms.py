@@ -1,6 +1,6 @@
 """RMSNorm in one call instead of six operations, wherever a model's own module proves to compute just that.
 
-Every family writes the class anew, some with `1 + weight`. Nothing is taken from a name: a module is replaced where it
+Every family writes its own class, some with `1 + weight`. Nothing is taken from a name: a module is replaced where it
 has one vector of weights and an epsilon, and gives on test rows what the kernel gives.
 """
 

@@ -43,7 +43,7 @@ NO_EFFECT = {"fp32": 1e-5, "bf16": 4e-3, "nf4": 4e-3}
 
 
 class Runner:
-    """See `rows.BaseRunner`."""
+    """See `runner_interface.BaseRunner`."""
 
     def __init__(self, config: EngineConfig) -> None:
         self.config = config

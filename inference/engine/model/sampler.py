@@ -102,7 +102,7 @@ class Ask:
     prompt_length: int
     random: torch.Generator | None
     banned: list[int]  # for example end-of-text before min_tokens
-    grammar: Any = None  # an object with `mask(row) -> Tensor`, see constrain.py
+    grammar: Any = None  # an object with `mask(row) -> Tensor`, see grammar.py
 
 
 def sample(logits: Tensor, asks: list[Ask]) -> list[Sampled]:

@@ -30,7 +30,7 @@ INLINE void store(float *p, vec v) { *(loose *)p = v; }
 
 INLINE vec all_lanes(float value) { return value - (vec){0}; } /* minus zero stays minus zero */
 
-/* a * b + c, rounded once where the processor can. Said outright, and contraction by the compiler is off: it fuses one
+/* a * b + c, rounded once where the processor can. Explicit, and contraction by the compiler is off: it fuses one
  * copy of a loop and not the next, and then a row's last bits depend on how many rows go with it. */
 INLINE vec madd(vec a, vec b, vec c) {
 #if defined(__AVX512F__)

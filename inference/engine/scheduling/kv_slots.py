@@ -8,7 +8,7 @@ MIN_REUSE = 16  # tokens; a shorter common beginning is not worth being picky ab
 
 
 @dataclass
-class Slot:
+class KVSlot:
     """`tokens` are those whose keys and values the slot holds, valid for `key` = (base, adapter) alone."""
 
     index: int
@@ -22,7 +22,7 @@ class SlotTable:
     """A fixed number of slots. Keys and values of one adapter are never offered to another."""
 
     def __init__(self, count: int) -> None:
-        self.slots = [Slot(index) for index in range(count)]
+        self.slots = [KVSlot(index) for index in range(count)]
         self.clock = 0
 
     @property
@@ -34,7 +34,7 @@ class SlotTable:
 
         At least the prompt's last token is left to compute, since its logits are needed.
         """
-        best: Slot | None = None
+        best: KVSlot | None = None
         best_common = 0
         for slot in self.slots:
             if slot.used or slot.key != key:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from .fair_queue import FairQueue
 from .kv_slots import SlotTable
-from .sequence import Sequence, State
+from .sequence import Sequence, SequenceState
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Scheduler:
             if not candidate.admitted:
                 candidate.cached = candidate.computed
                 candidate.admitted = now
-            candidate.state = State.RUNNING
+            candidate.state = SequenceState.RUNNING
             self.running.append(candidate)
             admitted.append(candidate)
         return admitted
@@ -84,7 +84,7 @@ class Scheduler:
         """Take a slot back; the sequence waits at the head of its line and later computes its tokens again."""
         self.running.remove(sequence)
         self.slots.release(sequence.slot, sequence.tokens[: sequence.computed])
-        sequence.slot, sequence.computed, sequence.state = -1, 0, State.WAITING
+        sequence.slot, sequence.computed, sequence.state = -1, 0, SequenceState.WAITING
         self.queue.push_front(sequence)
         self.preempted.append(sequence)
 
@@ -110,10 +110,10 @@ class Scheduler:
 
     def finish(self, sequence: Sequence) -> None:
         """The end of a sequence, wherever it is; its slot keeps what it holds for the next turn."""
-        if sequence.state is State.WAITING:
+        if sequence.state is SequenceState.WAITING:
             self.queue.remove(sequence)
-        elif sequence.state is State.RUNNING:
+        elif sequence.state is SequenceState.RUNNING:
             self.running.remove(sequence)
             self.slots.release(sequence.slot, sequence.tokens[: sequence.computed])
             sequence.slot = -1
-        sequence.state = State.FINISHED
+        sequence.state = SequenceState.FINISHED

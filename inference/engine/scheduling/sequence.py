@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
-from inference.engine.text.detokenizer import TextStream
+from inference.engine.text.detokenizer import Detokenizer
 
 
-class State(Enum):
+class SequenceState(Enum):
     WAITING = "waiting"  # in the queue, or taken back to it
     RUNNING = "running"  # has a slot
     FINISHED = "finished"  # has had its last event
@@ -56,8 +56,8 @@ class Sequence:
     tokens: list[int]
     params: SamplingParams
     arrived: float  # time.monotonic()
-    text: TextStream
-    state: State = State.WAITING
+    text: Detokenizer
+    state: SequenceState = SequenceState.WAITING
     slot: int = -1
     computed: int = 0
     cached: int = 0  # prompt tokens reused from an earlier turn
@@ -72,7 +72,7 @@ class Sequence:
     random: Any = None  # the sampler's generator of this sequence
     grammar: Any = None  # the sampler's constraint of this sequence
     logprobs: list[dict[str, Any]] = field(default_factory=list)  # not delivered yet
-    told: tuple[Any, ...] = ()  # last `queued` event, so that only changes are sent
+    reported: tuple[Any, ...] = ()  # last `queued` event, so that only changes are sent
 
     def __post_init__(self) -> None:
         self.prompt_length = len(self.tokens)
@@ -84,7 +84,7 @@ class Sequence:
     @property
     def finished(self) -> bool:
         """The one terminal predicate."""
-        return self.state is State.FINISHED
+        return self.state is SequenceState.FINISHED
 
     @property
     def pending(self) -> int:

@@ -216,7 +216,7 @@ def test_a_failing_adapter_ends_its_own_requests_only(tmp_path: Path) -> None:
     assert d.texts()["good"] == "good:0 g"
     d.generate("again", BASE, bad)
     d.finish("again")
-    assert d.ended("again")["code"] == "weights_nonfinite", "tried again, not remembered for ever"  # type: ignore[index]
+    assert d.ended("again")["code"] == "weights_nonfinite", "tried again, not remembered"  # type: ignore[index]
 
 
 def test_no_effect_is_told_before_any_answer(monkeypatch: pytest.MonkeyPatch) -> None:

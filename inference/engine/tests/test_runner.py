@@ -85,7 +85,7 @@ def test_effect_proof(llama: Family, tmp_path: Path, value: float, code: str) ->
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("piece", range(4))
 @pytest.mark.parametrize("value", [None, 0.0])
-def test_a_proof_whose_step_fails_begins_anew(
+def test_a_proof_whose_step_fails_begins_again(
     llama: Family, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: float | None, piece: int, when: str
 ) -> None:
     folder = llama.adapters["plain"] if value is None else spoil(llama.adapters["plain"], tmp_path / "x", value)
@@ -350,9 +350,9 @@ def test_logprobs_come_with_the_pieces(llama: Family) -> None:
     d = driver()
     d.generate("r", base("t", llama.base), max_tokens=8, logprobs=2, ignore_eos=True)
     d.finish("r")
-    told = [p for e in d.of("token") + d.of("done") for p in e.get("logprobs", [])]
-    assert len(told) == 8
-    assert all(len(p["top"]) == 2 and p["logprob"] <= 0 for p in told)
+    delivered = [p for e in d.of("token") + d.of("done") for p in e.get("logprobs", [])]
+    assert len(delivered) == 8
+    assert all(len(p["top"]) == 2 and p["logprob"] <= 0 for p in delivered)
 
 
 def test_a_base_that_does_not_fit_names_what_would(llama: Family, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,8 +14,8 @@ from inference.engine.lora.residency import Residency, Resident, RowRanges
 from inference.engine.scheduling.fair_queue import FairQueue
 from inference.engine.scheduling.kv_slots import MIN_REUSE, SlotTable
 from inference.engine.scheduling.scheduler import Scheduler
-from inference.engine.scheduling.sequence import SamplingParams, Sequence, State
-from inference.engine.text.detokenizer import TextStream
+from inference.engine.scheduling.sequence import SamplingParams, Sequence, SequenceState
+from inference.engine.text.detokenizer import Detokenizer
 
 serial = iter(range(10**9))
 
@@ -25,7 +25,7 @@ def sequence(
 ) -> Sequence:
     return Sequence(
         f"s{next(serial)}", user, "base", adapter, list(range(prompt)), SamplingParams(max_tokens=answer), at,
-        TextStream(lambda tokens: ""),
+        Detokenizer(lambda tokens: ""),
     )  # fmt: skip
 
 
@@ -154,7 +154,7 @@ def test_everything_ends_and_every_slot_comes_back(jobs: list[tuple[str, int, in
             simulation.step()
         if chance.random() < 0.2:
             victim = chance.choice(everyone)
-            if victim.state is not State.FINISHED and (
+            if victim.state is not SequenceState.FINISHED and (
                 victim in simulation.scheduler.running or victim in list(simulation.scheduler.queue)
             ):
                 simulation.scheduler.finish(victim)

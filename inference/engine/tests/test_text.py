@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inference.engine.text.detokenizer import REPLACEMENT, TextStream, overlap
+from inference.engine.text.detokenizer import REPLACEMENT, Detokenizer, overlap
 
 
 def bytes_decode(tokens: list[int]) -> str:
@@ -12,8 +12,8 @@ def bytes_decode(tokens: list[int]) -> str:
     return bytes(tokens).decode("utf-8", errors="replace")
 
 
-def run(text: str, stop: tuple[str, ...] = ()) -> tuple[list[str], TextStream]:
-    stream = TextStream(bytes_decode, stop)
+def run(text: str, stop: tuple[str, ...] = ()) -> tuple[list[str], Detokenizer]:
+    stream = Detokenizer(bytes_decode, stop)
     pieces = []
     for byte in text.encode():
         pieces.append(stream.push(byte))
@@ -47,13 +47,13 @@ def test_text_ends_before_the_first_stop_string_wherever_tokens_split(text: str,
 
 
 def test_text_that_may_begin_a_stop_string_is_held_back_and_then_released() -> None:
-    stream = TextStream(bytes_decode, ("END",))
+    stream = Detokenizer(bytes_decode, ("END",))
     assert [stream.push(b) for b in b"xEN"] == ["x", "", ""]
     assert stream.push(ord("O")) == "ENO"
 
 
 def test_bytes_that_never_become_a_character_are_shown_at_last() -> None:
-    stream = TextStream(bytes_decode)
+    stream = Detokenizer(bytes_decode)
     assert "".join(stream.push(0xFF) for _ in range(8)) + stream.finish() == REPLACEMENT * 8
 
 

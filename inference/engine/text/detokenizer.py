@@ -8,7 +8,7 @@ REPLACEMENT = "\ufffd"  # what a tokenizer shows for the bytes of an unfinished 
 LONGEST_CHARACTER = 8  # tokens; a character whose bytes never complete is shown as it is after so many
 
 
-class TextStream:
+class Detokenizer:
     """Incremental decoding of one answer.
 
     A tokenizer may decode a token differently after others (spaces, bytes of one character), so each step decodes

@@ -12,8 +12,8 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import connections
 
 from loraportal.prepare import make_folders, prepare
+from loraportal.setup.console import SetupError, report
 from loraportal.setup.preflight import check_port
-from loraportal.setup.say import TroubleError, say
 
 
 class Command(BaseCommand):
@@ -34,7 +34,7 @@ class Command(BaseCommand):
             held = hold_var_dir()
             if options["prepare"]:
                 prepare()
-        except TroubleError as trouble:
+        except SetupError as trouble:
             raise CommandError(str(trouble)) from None
         connections.close_all()
         with held:
@@ -53,7 +53,7 @@ def hold_var_dir() -> IO[str]:
         file.seek(0)
         holder = file.read().strip() or "unknown"
         file.close()
-        raise TroubleError(
+        raise SetupError(
             f"{settings.VAR_DIR} is in use by another portal (process {holder}): stop that one,"
             " or start with a folder of its own, as in VAR_DIR=var2."
         ) from None
@@ -77,4 +77,4 @@ def serve() -> None:
 def announce() -> None:
     shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(settings.HOST, settings.HOST)  # noqa: S104
     shown = f"[{shown}]" if ":" in shown and not shown.startswith("[") else shown
-    say(f"LoRA Portal runs at http://{shown}:{settings.PORT}/  (Ctrl-C stops it)")
+    report(f"LoRA Portal runs at http://{shown}:{settings.PORT}/  (Ctrl-C stops it)")

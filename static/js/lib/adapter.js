@@ -10,7 +10,7 @@ export function busy(button, on) {
   button.disabled = on;
 }
 
-/** Activate or deactivate. Resolves to the words of a toast, [title, detail], or null where it failed (already told). */
+/** Activate or deactivate. Resolves to the words of a toast, [title, detail], or null where it failed (already reported). */
 export async function change(button, name) {
   const activating = button.dataset.action === "activate";
   const started = performance.now();

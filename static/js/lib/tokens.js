@@ -1,4 +1,4 @@
-// The tokens of an answer over its text, coloured by their probability; what else was likely is told on demand.
+// The tokens of an answer over its text, coloured by their probability; what else was likely is shown on demand.
 import { el, icon } from "./dom.js";
 import { fill, gettext, ngettext, percent } from "./i18n.js";
 

@@ -27,7 +27,7 @@ def base_folder(registry: Path) -> Path:
 
 
 @pytest.fixture
-def judged(settings: Any, running_side: RecordingSide) -> Iterator[Callable[[Any], list[str]]]:
+def answering(settings: Any, running_side: RecordingSide) -> Iterator[Callable[[Any], list[str]]]:
     """Registers an answer (a reason, or an exception); gives the folders that were asked for."""
     settings.CHECK_BASES = True
 
@@ -54,9 +54,9 @@ def look() -> None:
 
 
 def test_a_refused_base_says_why_and_its_adapters_do_not_activate(
-    judged: Callable[[Any], list[str]], base_folder: Path, operator: User
+    answering: Callable[[Any], list[str]], base_folder: Path, operator: User
 ) -> None:
-    asked = judged("its attention uses sinks")
+    asked = answering("its attention uses sinks")
     look()
     base = BaseModel.objects.get()
     assert asked == [base.path]
@@ -71,56 +71,56 @@ def test_a_refused_base_says_why_and_its_adapters_do_not_activate(
 
 
 def test_a_good_base_stays_usable_and_is_asked_about_once(
-    judged: Callable[[Any], list[str]], base_folder: Path
+    answering: Callable[[Any], list[str]], base_folder: Path
 ) -> None:
-    asked = judged("")
+    asked = answering("")
     look()
     look()
     assert len(asked) == 1 and BaseModel.objects.get().usable
 
 
 def test_another_release_of_the_library_is_asked_again(
-    judged: Callable[[Any], list[str]], base_folder: Path, monkeypatch: pytest.MonkeyPatch
+    answering: Callable[[Any], list[str]], base_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    judged("unknown architecture")
+    answering("unknown architecture")
     look()
     monkeypatch.setattr(support, "version", lambda name: "99.0")
-    asked = judged("")
+    asked = answering("")
     look()
     base = BaseModel.objects.get()
     assert len(asked) == 1 and base.usable and base.refusal == ""
 
 
-def test_a_base_that_has_changed_is_asked_again(judged: Callable[[Any], list[str]], base_folder: Path) -> None:
-    judged("unknown architecture")
+def test_a_base_that_has_changed_is_asked_again(answering: Callable[[Any], list[str]], base_folder: Path) -> None:
+    answering("unknown architecture")
     look()
     config = base_folder / "config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"rms_norm_eps": 0.5}))
-    asked = judged("")
+    asked = answering("")
     look()
     assert len(asked) == 1 and BaseModel.objects.get().usable
 
 
-def test_a_judge_that_fails_leaves_the_base_to_another_scan(
-    judged: Callable[[Any], list[str]], base_folder: Path
+def test_an_answer_that_fails_leaves_the_base_to_another_scan(
+    answering: Callable[[Any], list[str]], base_folder: Path
 ) -> None:
-    judged(TimeoutError("too long"))
+    answering(TimeoutError("too long"))
     look()
     assert BaseModel.objects.get().usable
-    asked = judged("")
+    asked = answering("")
     look()
     assert len(asked) == 1
 
 
-def test_a_broken_base_is_not_judged(judged: Callable[[Any], list[str]], base_folder: Path) -> None:
+def test_a_broken_base_is_not_asked_about(answering: Callable[[Any], list[str]], base_folder: Path) -> None:
     (base_folder / "tokenizer.json").unlink()
-    asked = judged("whatever")
+    asked = answering("whatever")
     look()
     assert asked == [] and BaseModel.objects.get().problem_code == "base_tokenizer_missing"
 
 
-def test_what_only_the_first_load_showed_is_kept(judged: Callable[[Any], list[str]], base_folder: Path) -> None:
-    judged("")
+def test_what_only_the_first_load_showed_is_kept(answering: Callable[[Any], list[str]], base_folder: Path) -> None:
+    answering("")
     look()
     support.record_refusal(BaseModel.objects.get().key, "its logits differ by 1e-1")
     assert "1e-1" in BaseModel.objects.get().problem_message
@@ -128,9 +128,9 @@ def test_what_only_the_first_load_showed_is_kept(judged: Callable[[Any], list[st
     assert BaseModel.objects.get().problem_code == "base_unsupported"
 
 
-def test_the_command_waits_for_the_judgement(
-    judged: Callable[[Any], list[str]], base_folder: Path, capsys: pytest.CaptureFixture[str]
+def test_the_command_waits_for_the_answer(
+    answering: Callable[[Any], list[str]], base_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    judged("its attention uses sinks")
+    answering("its attention uses sinks")
     call_command("scan_adapters")
     assert "its attention uses sinks" in capsys.readouterr().out

@@ -15,7 +15,7 @@ from . import scanning
 logger = logging.getLogger(__name__)
 
 
-class Watcher:
+class PeriodicScan:
     def __init__(self, interval: float) -> None:
         self.interval = interval
         self.scans = 0
@@ -48,13 +48,13 @@ class Watcher:
             connections.close_all()
 
 
-_watcher: Watcher | None = None
+_periodic_scan: PeriodicScan | None = None
 
 
-def start() -> Watcher | None:
+def start() -> PeriodicScan | None:
     """Start the one watcher of this process where SCAN_INTERVAL asks for it."""
-    global _watcher
-    if _watcher is None and settings.SCAN_INTERVAL > 0:
-        _watcher = Watcher(settings.SCAN_INTERVAL)
-        _watcher.start()
-    return _watcher
+    global _periodic_scan
+    if _periodic_scan is None and settings.SCAN_INTERVAL > 0:
+        _periodic_scan = PeriodicScan(settings.SCAN_INTERVAL)
+        _periodic_scan.start()
+    return _periodic_scan

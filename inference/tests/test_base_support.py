@@ -9,7 +9,7 @@ import pytest
 
 from adapters.models import BaseModel
 from inference import base_support
-from inference.errors import EngineError, api_error
+from inference.errors import InferenceError, api_error
 from inference.gateway.targets import find
 
 TINY = {"vocab_size": 64, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
@@ -21,24 +21,29 @@ def write(folder: Path, **config: object) -> str:
 
 
 def test_a_decoder_with_attention_passes(tmp_path: Path) -> None:
-    assert base_support.judge(write(tmp_path, model_type="llama", architectures=["LlamaForCausalLM"], **TINY)) == ""
+    assert (
+        base_support.refusal_reason(write(tmp_path, model_type="llama", architectures=["LlamaForCausalLM"], **TINY))
+        == ""
+    )
 
 
 def test_a_state_space_model_is_refused_by_name(tmp_path: Path) -> None:
-    reason = base_support.judge(write(tmp_path, model_type="mamba", architectures=["MambaForCausalLM"], **TINY))
+    reason = base_support.refusal_reason(
+        write(tmp_path, model_type="mamba", architectures=["MambaForCausalLM"], **TINY)
+    )
     assert "MambaForCausalLM" in reason
 
 
 def test_a_child_without_a_verdict_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(base_support.sys, "executable", "false")
     with pytest.raises(OSError, match="status 1"):
-        base_support.judge(str(tmp_path))
+        base_support.refusal_reason(str(tmp_path))
 
 
 def test_a_child_that_takes_too_long_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(base_support, "TIMEOUT", 0.01)
     with pytest.raises(TimeoutError):
-        base_support.judge(str(tmp_path))
+        base_support.refusal_reason(str(tmp_path))
 
 
 @pytest.mark.django_db
@@ -51,7 +56,7 @@ def test_asking_a_refused_base_says_why() -> None:
         problem_code="base_unsupported",
         refusal="its attention uses sinks",
     )
-    with pytest.raises(EngineError) as caught:
+    with pytest.raises(InferenceError) as caught:
         find("m")
     answer = api_error(caught.value)
     assert answer.status == 422 and answer.code == "base_unsupported" and "sinks" in answer.message

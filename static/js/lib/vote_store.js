@@ -15,7 +15,7 @@ export function newRun() {
   return [hex.slice(0, 8), hex.slice(8, 12), hex.slice(12, 16), hex.slice(16, 20), hex.slice(20)].join("-");
 }
 
-export class Ballot {
+export class VoteStore {
   #waiting = new Map(); // run -> vote, not stored yet
   #saving = null;
   #seen = false;

@@ -8,7 +8,7 @@ import pytest
 from asgiref.sync import sync_to_async
 
 from inference.estimates import load_times
-from inference.estimates.wait_estimates import KEPT, MOST_KEYS, Expectations
+from inference.estimates.wait_estimates import KEPT, MOST_KEYS, WaitEstimates
 from inference.manager import ModelManager, Request
 from inference.models import LoadTime
 
@@ -20,7 +20,7 @@ class Life:
 
     def __init__(self, **options: Any) -> None:
         self.kept: list[tuple[str, str, float]] = []
-        self.expectations = Expectations(on_sample=lambda *sample: self.kept.append(sample), **options)
+        self.expectations = WaitEstimates(on_sample=lambda *sample: self.kept.append(sample), **options)
         self.now = 0.0
         self.started = True
         self.asked = 0
@@ -174,7 +174,7 @@ def test_load_times_are_kept_and_old_ones_forgotten() -> None:
         load_times.keep("base", "b", float(number))
     load_times.keep("start", "", 8.0)
     assert LoadTime.objects.filter(kind="base").count() == KEPT
-    expectations = Expectations()
+    expectations = WaitEstimates()
     load_times.recall(expectations)
     assert list(expectations.samples["base", "b"].values) == [float(number) for number in range(5, KEPT + 5)]
     assert list(expectations.samples["start", ""].values) == [8.0]

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 
-from .say import CLOCK, STARTED
+from .console import CLOCK, STARTED
 
 
 def stop_on_signals() -> None:
@@ -60,7 +60,7 @@ def _end(process: subprocess.Popen[str]) -> None:
         process.stdout.close()
 
 
-def become(command: Sequence[str | Path]) -> None:
+def replace_process(command: Sequence[str | Path]) -> None:
     """Replace this program: same process id, so that signals reach what runs."""
     sys.stdout.flush()
     sys.stderr.flush()

@@ -10,7 +10,7 @@ import pytest
 from transformers import AutoConfig
 
 from inference.engine.model.base_loader import positions
-from inference.engine.model.base_probe import judge
+from inference.engine.model.base_probe import probe
 
 from . import tiny
 
@@ -22,7 +22,7 @@ def write(folder: Path, name: str, **options: Any) -> Path:
 
 @pytest.mark.parametrize("name", sorted(tiny.FAMILIES))
 def test_every_family_that_is_proven_passes(name: str, tmp_path: Path) -> None:
-    assert judge(write(tmp_path, name, **tiny.FAMILIES[name])) == {"supported": True}
+    assert probe(write(tmp_path, name, **tiny.FAMILIES[name])) == {"supported": True}
 
 
 @pytest.mark.parametrize(
@@ -36,7 +36,7 @@ def test_every_family_that_is_proven_passes(name: str, tmp_path: Path) -> None:
     ],
 )
 def test_what_cannot_be_exact_is_refused_by_name(name: str, reason: str, tmp_path: Path) -> None:
-    verdict = judge(write(tmp_path, name))
+    verdict = probe(write(tmp_path, name))
     assert verdict["supported"] is False and reason in verdict["reason"]
 
 
@@ -53,7 +53,7 @@ def test_what_cannot_be_exact_is_refused_by_name(name: str, reason: str, tmp_pat
 def test_configurations_that_nobody_knows(config: str, reason: str, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(config)
     (tmp_path / "code.py").write_text("raise SystemExit('executed')")
-    verdict = judge(tmp_path)
+    verdict = probe(tmp_path)
     assert verdict["supported"] is False and reason in verdict["reason"] and str(tmp_path) not in verdict["reason"]
 
 

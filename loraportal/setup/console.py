@@ -10,11 +10,11 @@ CLOCK = "LORAPORTAL_STARTED"  # handed on when one program becomes the next, so 
 STARTED = float(os.environ.get(CLOCK) or time.monotonic())
 
 
-class TroubleError(Exception):
+class SetupError(Exception):
     """What went wrong and what to do about it, in one sentence."""
 
 
-def say(text: str) -> None:
+def report(text: str) -> None:
     """Announce a step with the seconds since the start."""
     sys.stdout.write(f"[{time.monotonic() - STARTED:5.1f} s] {text}\n")
     sys.stdout.flush()

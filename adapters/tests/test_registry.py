@@ -12,7 +12,7 @@ from django.test import Client
 from django.utils import translation
 
 from adapters import services
-from adapters.discovery import scanning, watcher
+from adapters.discovery import periodic_scan, scanning
 from adapters.failures import FAILURES, render
 from adapters.management.commands import failure_codes
 from adapters.models import AdapterEvent, BaseModel, LoraAdapter
@@ -57,7 +57,7 @@ def test_every_sentence_says_what_to_do() -> None:
             assert "%(" not in text
 
 
-def test_unknown_codes_are_told_as_such() -> None:
+def test_unknown_codes_are_shown_as_such() -> None:
     assert "from_the_future" in render("from_the_future", {})
     assert render("", {}) == ""
 
@@ -65,7 +65,7 @@ def test_unknown_codes_are_told_as_such() -> None:
 @pytest.mark.django_db(transaction=True)
 def test_the_watcher_scans_by_itself(registry: Path) -> None:
     make.adapter(registry / "one")
-    made = watcher.Watcher(0.0)
+    made = periodic_scan.PeriodicScan(0.0)
     made.look()
     assert (made.scans, LoraAdapter.objects.count()) == (1, 1)
 
@@ -73,7 +73,7 @@ def test_the_watcher_scans_by_itself(registry: Path) -> None:
 def test_the_watcher_survives_errors(monkeypatch: pytest.MonkeyPatch) -> None:
     import threading
 
-    made = watcher.Watcher(0.001)
+    made = periodic_scan.PeriodicScan(0.001)
     enough = threading.Event()
     calls: list[int] = []
 
@@ -92,7 +92,7 @@ def test_the_watcher_survives_errors(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_no_watcher_unless_asked_for(settings: Any) -> None:
     settings.SCAN_INTERVAL = 0
-    assert watcher.start() is None
+    assert periodic_scan.start() is None
 
 
 @pytest.fixture
