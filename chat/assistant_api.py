@@ -163,7 +163,7 @@ class AssistantChatView(AsyncAPIView):
 
 
 def target_of(model: Any, assistant: Assistant) -> Target:
-    """The model named by slug, the adapter named by id, or the assistant's own. Raises EngineError, ApiError."""
+    """The model named by slug, the adapter named by id, or the assistant's own. Raises InferenceError, ApiError."""
     if model is None:
         return find(assistant.target)
     if isinstance(model, str):

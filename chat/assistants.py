@@ -50,14 +50,14 @@ async def chat_with_lora(assistant_id: int, lora_model_id: int, message: str, gr
     """One answer of an assistant, given by the adapter `lora_model_id` whatever the assistant's own model is.
 
     Counts as a request of `grant`'s account. Raises Http404 (no such assistant or adapter for this account),
-    EngineError, ApiError (limits).
+    InferenceError, ApiError (limits).
     """
     assistant = await database_sync_to_async(visible)(assistant_id, grant.user_id)
     return await answer_of(assistant, await resolve_adapter(lora_model_id), message, grant)
 
 
 async def answer_of(assistant: Assistant, target: Target, message: str, grant: Grant) -> Answer:
-    """What `target` answers under the assistant's settings. Raises EngineError, ApiError (limits)."""
+    """What `target` answers under the assistant's settings. Raises InferenceError, ApiError (limits)."""
     messages = [{"role": "user", "content": message}]
     if assistant.system.strip():
         messages.insert(0, {"role": "system", "content": assistant.system})

@@ -114,7 +114,7 @@ class ChatConsumer(AsyncWebsocketConsumer):
             raise api_error(InferenceError("malformed_frame"))
 
     def begin(self, frame: Mapping[str, Any], params: Params) -> tuple[Run, dict[str, Any]]:
-        """Rows for what a frame asks, and the run that is to fill them. Raises ApiError, EngineError."""
+        """Rows for what a frame asks, and the run that is to fill them. Raises ApiError, InferenceError."""
         conversation_id = reading.integer(frame.get("conversation"), "conversation", 1, 2**63 - 1)
         conversation = Conversation.objects.of(self.scope["user"]).filter(pk=conversation_id).first()
         if conversation is None:

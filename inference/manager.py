@@ -105,7 +105,7 @@ class ModelManager:
         return self._submit(request.command(request_id), request.chars // 4)
 
     async def run(self, request: Request, on_end: Callable[[dict[str, int]], None] | None = None) -> Answer:
-        """The whole answer. Raises EngineError; cancelling the task that awaits it cancels the request.
+        """The whole answer. Raises InferenceError; cancelling the task that awaits it cancels the request.
 
         `on_end` hears the usage, however it ended.
         """
@@ -146,7 +146,7 @@ class ModelManager:
     async def count_tokens(
         self, base: BaseSpec, messages: list[dict[str, str]] | None = None, prompt: str | None = None
     ) -> tuple[int, int]:
-        """(tokens of the prompt, the base's context length). Raises EngineError."""
+        """(tokens of the prompt, the base's context length). Raises InferenceError."""
         asked = {"messages": messages} if messages is not None else {"prompt": prompt or ""}
         data = await self._reply({"type": "count", "base": base, **asked})
         return data["tokens"], data["context_length"]
@@ -168,7 +168,7 @@ class ModelManager:
         return self._submit(command)
 
     async def load_now(self, base: BaseSpec, adapters: list[AdapterSpec], pin: bool | None) -> None:
-        """Load and wait for the end. Raises EngineError; the load goes on where the waiting task is cancelled."""
+        """Load and wait for the end. Raises InferenceError; the load goes on where the waiting task is cancelled."""
         stream = await self.load(base, adapters, pin)
         event = await stream.final()
         if event["type"] == "error":

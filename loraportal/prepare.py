@@ -20,7 +20,7 @@ from loraportal.setup.console import SetupError, report
 
 
 def prepare() -> None:
-    """All steps. Raises TroubleError with one sentence where one cannot be done."""
+    """All steps. Raises SetupError with one sentence where one cannot be done."""
     translate()
     collect_static()
     check()

@@ -43,13 +43,13 @@ def check_base(base: BaseModel) -> None:
 
 
 def of_base(base: BaseModel) -> Target:
-    """Raises EngineError `base_missing` where its folder is gone or unfit, `base_unsupported`."""
+    """Raises InferenceError `base_missing` where its folder is gone or unfit, `base_unsupported`."""
     check_base(base)
     return Target(base.slug, base.name, base_spec(base))
 
 
 def of_adapter(adapter: LoraAdapter) -> Target:
-    """Raises EngineError `adapter_inactive`, `base_missing` or `base_unsupported`."""
+    """Raises InferenceError `adapter_inactive`, `base_missing` or `base_unsupported`."""
     if adapter.status != Status.ACTIVE or not adapter.digest:
         raise InferenceError("adapter_inactive", detail={"name": adapter.name})
     if adapter.base is None:
@@ -65,7 +65,7 @@ def of_adapter(adapter: LoraAdapter) -> Target:
 
 
 def find(slug: Any) -> Target:
-    """The target named `slug`; an adapter comes before a base of the same name. Raises EngineError."""
+    """The target named `slug`; an adapter comes before a base of the same name. Raises InferenceError."""
     if not isinstance(slug, str) or not slug or "\0" in slug:
         raise InferenceError("unknown_target", detail={"name": str(slug)[:100]})
     adapter = LoraAdapter.objects.select_related("base").filter(slug=slug).first()
@@ -80,7 +80,7 @@ def find(slug: Any) -> Target:
 
 
 def find_adapter(pk: int) -> Target:
-    """The adapter with this id. Raises Http404, EngineError."""
+    """The adapter with this id. Raises Http404, InferenceError."""
     if pk > MAX_PK:
         raise Http404
     adapter = LoraAdapter.objects.select_related("base").filter(pk=pk).first()

@@ -16,7 +16,7 @@ PIRATE, POET = "d" * 64, "e" * 64
 
 
 class Life:
-    """Expectations with a clock, and short words for what happens."""
+    """Wait estimates with a clock, and short words for what happens."""
 
     def __init__(self, **options: Any) -> None:
         self.kept: list[tuple[str, str, float]] = []

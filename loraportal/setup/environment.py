@@ -52,7 +52,7 @@ def read_env_file(path: Path) -> dict[str, str]:
 
 
 def read_environment(project: Path = PROJECT) -> Environment:
-    """Environment variables, then `.env`, then the defaults. Raises TroubleError for a port that is none."""
+    """Environment variables, then `.env`, then the defaults. Raises SetupError for a port that is none."""
     values = {**read_env_file(project / ".env"), **os.environ}
 
     def path(name: str, default: Path) -> Path:

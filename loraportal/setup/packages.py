@@ -52,7 +52,7 @@ REMEDIES = (
 def ensure_packages(environment: Environment, dev: bool = False) -> None:
     """Make the environment and install what the requirements files name; at once where that is done already.
 
-    Raises TroubleError.
+    Raises SetupError.
     """
     files = [PROJECT / "requirements-dev.txt"] if dev else [PROJECT / "requirements.txt"]
     if environment.mysql:

@@ -15,7 +15,7 @@ NEEDED_FOR_PACKAGES = 3 * 2**30
 
 
 def check_port(host: str, port: int) -> None:
-    """Raise TroubleError where nothing can listen there."""
+    """Raise SetupError where nothing can listen there."""
     try:
         family, kind, protocol, _name, address = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)[0]
     except socket.gaierror:
@@ -36,7 +36,7 @@ def check_port(host: str, port: int) -> None:
 
 
 def check_folder(folder: Path, what: str) -> None:
-    """Make the folder, and raise TroubleError where it cannot be made or written."""
+    """Make the folder, and raise SetupError where it cannot be made or written."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

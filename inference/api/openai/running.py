@@ -23,7 +23,7 @@ AHEAD = 16  # events that wait for the reader beyond what the streams hold thems
 
 
 class Run:
-    """Events of all choices as they come: `(choice, event)`. Ends with the last choice, or raises EngineError.
+    """Events of all choices as they come: `(choice, event)`. Ends with the last choice, or raises InferenceError.
 
     Takes over `ticket`, which has one part for each request; its slots are free before the last end is sent. `close`
     (or garbage) cancels what still runs. Access that is withdrawn ends it with `revoked`.
@@ -45,7 +45,7 @@ class Run:
         self._watch = self._watcher.add(grant, lambda: withdraw(queue, tasks))
 
     async def next(self, silence: float | None = None) -> Item | None:
-        """The next event; None at the end. Raises TimeoutError after `silence` seconds, EngineError for a failure."""
+        """The next event; None at the end. Raises TimeoutError after `silence` seconds, and InferenceError."""
         if self._peeked:
             return self._peeked.pop(0)
         if self._open == 0:
@@ -60,7 +60,7 @@ class Run:
     async def begin(self, patience: float) -> None:
         """Wait for the first sign of an answer, at most `patience` seconds while a model loads.
 
-        Raises EngineError where the request fails at once, so that it can still become an HTTP status.
+        Raises InferenceError where the request fails at once, so that it can still become an HTTP status.
         """
         seen: list[Item] = []
         try:

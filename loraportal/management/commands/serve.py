@@ -44,7 +44,7 @@ class Command(BaseCommand):
 def hold_var_dir() -> IO[str]:
     """Lock VAR_DIR: two portals over one database and store would each believe to be alone.
 
-    The lock ends with the process. Raises TroubleError where another portal holds it.
+    The lock ends with the process. Raises SetupError where another portal holds it.
     """
     file = open(settings.RUN_DIR / "portal.lock", "a+", encoding="ascii")
     try:
