@@ -2,6 +2,7 @@
 
 pytest_plugins = [
     "tests.fixtures.isolation",
+    "tests.fixtures.processes",
     "tests.fixtures.people",
     "tests.fixtures.models",
     "tests.fixtures.portal",

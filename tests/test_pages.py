@@ -21,10 +21,10 @@ ANSWER_MS = 120_000  # the engine starts and loads its model on the first questi
 
 @pytest.fixture(scope="module")
 def ready(portal: Portal) -> Portal:
-    """A portal whose `first` adapter is active."""
+    """A portal whose `first` adapter alone is active."""
     assert portal.api("POST", "/api/lora/scan").status == 200
-    pk = id_of(portal, "first")
-    assert portal.api("POST", f"/api/lora/models/{pk}/activate").status == 200
+    for slug, action in (("first", "activate"), ("second", "deactivate")):
+        assert portal.api("POST", f"/api/lora/models/{id_of(portal, slug)}/{action}").status == 200
     return portal
 
 

@@ -115,9 +115,9 @@ def test_the_worst_headers_stay_within_time_and_memory() -> None:
     for raw in (deep, many[: 2**20 - 1] + b"}", digits, b'{"' + b"\\u0000" * 170_000 + b'":1}', names[: 2**20]):
         data = struct.pack("<Q", len(raw)) + raw
         tracemalloc.start()
-        started = time.perf_counter()
+        started = time.process_time()
         header_of(data)
-        seconds, (_, peak) = time.perf_counter() - started, tracemalloc.get_traced_memory()
+        seconds, (_, peak) = time.process_time() - started, tracemalloc.get_traced_memory()
         tracemalloc.stop()
         assert seconds < 5 * SECONDS  # tracing is several times slower than reality
         assert peak < MEGABYTES * 2**20
@@ -130,7 +130,7 @@ keys = st.sampled_from(sorted(make.config())) | st.text(max_size=12)
 @given(st.dictionaries(keys, values, max_size=6))
 def test_any_config(changes: dict[str, Any]) -> None:
     raw = make.config(**{str(k): v for k, v in changes.items()})
-    started = time.perf_counter()
+    started = time.process_time()
     adapter_config.glance(raw)
     try:
         found = adapter_config.check(raw)
@@ -141,7 +141,7 @@ def test_any_config(changes: dict[str, Any]) -> None:
     else:
         assert 1 <= found.rank <= adapter_config.MAX_RANK
         assert abs(found.alpha) <= 1e6
-    assert time.perf_counter() - started < 5 * SECONDS
+    assert time.process_time() - started < 5 * SECONDS
 
 
 @quick

@@ -17,6 +17,7 @@ from asgiref.sync import async_to_sync
 from inference.backends.stream import MERGE_ABOVE
 from inference.errors import InferenceError
 from inference.manager import ModelManager, Request
+from tests.fixtures.isolation import PATIENCE
 from tests.fixtures.machine import slowness
 
 BASE: Any = {"key": "b" * 64, "path": "/models/tiny", "name": "tiny"}
@@ -94,7 +95,7 @@ async def test_cancel_by_call_by_context_and_by_garbage(manager: ModelManager) -
     async with await manager.generate(ask("hang")) as stream:
         await first_token(stream)
         await stream.cancel()
-        final = await asyncio.wait_for(stream.final(), 5 * slowness())
+        final = await asyncio.wait_for(stream.final(), PATIENCE)
     assert final["finish_reason"] == "cancelled"
     async with await manager.generate(ask("hang")) as left:
         await first_token(left)
@@ -115,17 +116,16 @@ async def test_cancelled_task_cancels_the_request(manager: ModelManager) -> None
     await until(lambda: (manager.backend.last_status or {}).get("running") == 0)
 
 
-async def test_crash_fails_what_runs_and_the_next_is_answered(manager: ModelManager) -> None:
+async def test_crash_fails_what_runs_and_the_next_is_answered(make_manager: Callable[..., ModelManager]) -> None:
+    manager = make_manager(heartbeat_timeout=3600.0)  # it hears of the end itself, not of missing heartbeats
     stream = await manager.generate(ask("hang"))
     await first_token(stream)
     pid = manager.backend.snapshot()["pid"]
-    began = time.monotonic()
     os.kill(pid, signal.SIGKILL)
-    final = await asyncio.wait_for(stream.final(), 5 * slowness())
+    final = await asyncio.wait_for(stream.final(), PATIENCE)
     assert (final["type"], final["code"]) == ("error", "engine_crashed")
     assert final["detail"]["reason"] == "SIGKILL"
-    assert time.monotonic() - began < 1.5 * slowness()
-    answer = await asyncio.wait_for(manager.run(ask("again", PIRATE)), 10 * slowness())
+    answer = await asyncio.wait_for(manager.run(ask("again", PIRATE)), PATIENCE)
     assert answer.text == "pirate says again "
     status = (await manager.status())["worker"]
     assert status["pid"] != pid and status["restarts"] == 1
@@ -174,6 +174,7 @@ async def test_drain_waits_for_the_last_request(manager: ModelManager) -> None:
     await until(lambda: manager.backend.last_status and not manager.backend.last_status["adapters"])
 
 
+@pytest.mark.alone
 async def test_worker_that_cannot_start(make_manager: Callable[..., ModelManager], tmp_path: Path) -> None:
     stone = tmp_path / "die"
     stone.touch()
@@ -230,7 +231,7 @@ async def test_cancel_while_the_worker_starts(make_manager: Callable[..., ModelM
     manager = make_manager(die=str(stone))
     stream = await manager.generate(ask("hello"))
     await stream.cancel()
-    final = await asyncio.wait_for(stream.final(), 5 * slowness())
+    final = await asyncio.wait_for(stream.final(), PATIENCE)
     assert final["finish_reason"] == "cancelled" and final["digest"] == BASE["key"]
 
 
@@ -297,7 +298,7 @@ async def test_close_tells_what_runs_and_leaves_no_process(manager: ModelManager
     await first_token(stream)
     pid = manager.backend.snapshot()["pid"]
     closing = asyncio.create_task(asyncio.to_thread(manager.close))
-    final = await asyncio.wait_for(stream.final(), 5 * slowness())
+    final = await asyncio.wait_for(stream.final(), PATIENCE)
     assert final["code"] == "shutting_down"
     await closing
     with pytest.raises(ProcessLookupError):

@@ -15,7 +15,7 @@ from django.contrib.auth.models import User
 
 from .test_server import Site
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow]
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow, pytest.mark.alone]
 
 STREAMS = 200
 TOKENS = 40

@@ -118,6 +118,7 @@ def test_completions(client: OpenAI) -> None:
     assert "".join(chunk.choices[0].text for chunk in stream) == "pirate says "
 
 
+@pytest.mark.alone
 def test_first_piece_comes_before_the_end_and_leaving_frees(client: OpenAI, site: Site) -> None:
     began = time.monotonic()
     stream = client.chat.completions.create(model="pirate", messages=said("hang"), stream=True)
@@ -133,6 +134,7 @@ def test_first_piece_comes_before_the_end_and_leaving_frees(client: OpenAI, site
     assert site.wait_until(lambda: site.running() == 0) < 1.5 * slowness()
 
 
+@pytest.mark.alone
 def test_withdrawn_token_ends_a_stream(client: OpenAI, site: Site) -> None:
     stream = client.chat.completions.create(model="pirate", messages=said("hang"), stream=True)
     next(iter(stream))

@@ -111,6 +111,7 @@ def site(tmp_path: Path, registry: SimpleNamespace, operator: User, token_for: C
         site.process.wait()
 
 
+@pytest.mark.alone
 def test_leaving_a_plain_post_frees_the_request(site: Site, registry: SimpleNamespace) -> None:
     path = f"/api/lora/models/{registry.pirate.pk}/test"
     assert site.call("POST", path, {"prompt": "ahoy"})[1]["response"] == "pirate says ahoy "
@@ -120,6 +121,7 @@ def test_leaving_a_plain_post_frees_the_request(site: Site, registry: SimpleName
     assert site.wait_until(lambda: site.running() == 0) < 1.5 * slowness()
 
 
+@pytest.mark.alone
 def test_leaving_a_websocket_frees_the_request(site: Site) -> None:
     link = site.websocket()
     link.send(json.dumps({"type": "generate", "id": "g", "targets": ["pirate", "poet"], "prompt": "hang"}))
@@ -168,6 +170,7 @@ def test_reader_that_reads_nothing_costs_little(site: Site) -> None:
     assert site.call("GET", "/api/inference/status")[0] == 200
 
 
+@pytest.mark.alone
 def test_sigterm_says_goodbye_and_leaves_no_worker(site: Site, registry: SimpleNamespace) -> None:
     link = site.websocket()
     link.send(json.dumps({"type": "generate", "id": "g", "targets": ["pirate"], "prompt": "hang"}))

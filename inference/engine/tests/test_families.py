@@ -39,7 +39,7 @@ def run(driver: Driver, family: Family, jobs: list[tuple[str, str | None, str]])
 
 
 @pytest.mark.parametrize("native", [True, False], ids=["native", "tensors"])
-@pytest.mark.parametrize("name", sorted(tiny.FAMILIES))
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in tiny.FAMILIES])
 def test_greedy_equals_peft_alone_and_mixed(name: str, native: bool, family: Callable[[str], Family]) -> None:
     made = family(name)
     config = EngineConfig(device="cpu", max_context=128, native=native)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -118,18 +119,27 @@ def write_adapter(folder: Path, base: Path, recipe: AdapterRecipe) -> Path:
     return folder
 
 
-def reference(base: Path, adapter: Path | None, tokens: list[int], count: int) -> list[int]:
-    """Greedy tokens by PEFT's own `generate` in fp32, end-of-text ignored."""
+@functools.lru_cache(maxsize=64)
+def peft_model(base: Path, adapter: Path | None) -> Any:
+    """The model of Transformers, with PEFT's adapter; files of a family never change, so it is read once."""
     from peft import PeftModel
 
     model: Any = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32, attn_implementation="eager")
-    if adapter is not None:
-        model = PeftModel.from_pretrained(model, adapter)
+    return model if adapter is None else PeftModel.from_pretrained(model, adapter)
+
+
+def reference(base: Path, adapter: Path | None, tokens: list[int], count: int) -> list[int]:
+    """Greedy tokens by PEFT's own `generate` in fp32, end-of-text ignored."""
+    return list(_reference(base, adapter, tuple(tokens), count))
+
+
+@functools.cache
+def _reference(base: Path, adapter: Path | None, tokens: tuple[int, ...], count: int) -> tuple[int, ...]:
     with torch.no_grad():
-        out = model.generate(
+        out = peft_model(base, adapter).generate(
             input_ids=torch.tensor([tokens]), max_new_tokens=count, min_new_tokens=count, do_sample=False
         )
-    return out[0, len(tokens) :].tolist()
+    return tuple(out[0, len(tokens) :].tolist())
 
 
 def edit_json(file: Path, **changes: Any) -> None:
