@@ -10,8 +10,6 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable, Collection
-from dataclasses import dataclass
-from typing import Any
 from weakref import WeakKeyDictionary
 
 from channels.db import database_sync_to_async
@@ -20,34 +18,12 @@ from django.contrib.sessions.models import Session
 from django.db import DatabaseError
 from django.utils import timezone
 
+from accounts.grants import Grant
 from accounts.models import ApiToken
 
 logger = logging.getLogger(__name__)
 
 INTERVAL = 1.0  # seconds between looks
-
-
-@dataclass(frozen=True)
-class Grant:
-    """On what somebody's access rests: the account, and the token or the session."""
-
-    user_id: int
-    token_id: int | None = None
-    session_key: str | None = None
-
-    @classmethod
-    def of_scope(cls, scope: dict[str, Any]) -> Grant:
-        """Of a websocket behind `accounts.websocket.AuthMiddleware`."""
-        token = scope.get("token")
-        session = None if token else scope.get("session")
-        return cls(scope["user"].pk, token.pk if token else None, session.session_key if session else None)
-
-    @classmethod
-    def of_request(cls, request: Any) -> Grant:
-        """Of a DRF request."""
-        token = request.auth if isinstance(request.auth, ApiToken) else None
-        session = None if token else getattr(request, "session", None)
-        return cls(request.user.pk, token.pk if token else None, session.session_key if session else None)
 
 
 def withdrawn(grants: Collection[Grant]) -> set[Grant]:

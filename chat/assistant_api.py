@@ -15,12 +15,12 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from accounts.access import Grant
+from accounts.grants import Grant
 from accounts.permissions import CanInfer
 from common.api import ApiError, Pagination
 from inference import params as reading
 from inference.api.rest import answer_json, json_object
-from inference.errors import InferenceError, api_error
+from inference.errors import InferenceError
 from inference.gateway.targets import Target, find, find_adapter
 
 from . import flows
@@ -146,24 +146,21 @@ class AssistantChatView(AsyncAPIView):
         data = json_object(request)
         refuse_unknown(data, ASKED)
         message = reading.prompt(data.get("message"), "message")
-        name = ""
-        try:
-            target = await database_sync_to_async(target_of)(data.get("model"), assistant)
-            name = target.name
-            if data.get("conversation") is None:
+        target = await database_sync_to_async(target_of)(data.get("model"), assistant)
+        if data.get("conversation") is None:
+            try:
                 return Response(answer_json(target, await answer_of(assistant, target, message, grant)))
-        except InferenceError as error:
-            refusal = api_error(error, name=name)
-            if refusal.param == "messages":
-                refusal.param = "message"
-            raise refusal from None
+            except ApiError as refusal:
+                if refusal.param == "messages":
+                    refusal.param = "message"
+                raise
         wanted = reading.integer(data["conversation"], "conversation", 1, MAX_PK)
         conversation, run = await database_sync_to_async(begin)(wanted, assistant, target, message, grant)
         return Response(await to_the_end(run, target, conversation.pk))
 
 
 def target_of(model: Any, assistant: Assistant) -> Target:
-    """The model named by slug, the adapter named by id, or the assistant's own. Raises InferenceError, ApiError."""
+    """The model named by slug, the adapter named by id, or the assistant's own. Raises ApiError."""
     if model is None:
         return find(assistant.target)
     if isinstance(model, str):
@@ -200,7 +197,7 @@ async def to_the_end(run: Run, target: Target, conversation_id: int) -> dict[str
                 news.clear()
     finally:
         if not run.ended:
-            await run.stop()
+            run.stop()
     if run.error is not None:
         raise run.error
     carried: dict[str, Any] = {name: run.info[name] for name in CARRIED if name in run.info}

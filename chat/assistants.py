@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 from channels.db import database_sync_to_async
 from django.http import Http404
 
-from accounts.access import Grant
-from inference.engine.protocol import Params
+from accounts.grants import Grant
 from inference.errors import InferenceError
+from inference.gateway.asking import Answer, Question, answer
 from inference.gateway.targets import Target, find, resolve_adapter
-from inference.manager import Answer, Request, get_manager
-from inference.quota.limits import admit
 
 from .models import Assistant, Conversation
 
@@ -50,20 +47,15 @@ async def chat_with_lora(assistant_id: int, lora_model_id: int, message: str, gr
     """One answer of an assistant, given by the adapter `lora_model_id` whatever the assistant's own model is.
 
     Counts as a request of `grant`'s account. Raises Http404 (no such assistant or adapter for this account),
-    InferenceError, ApiError (limits).
+    ApiError (whatever keeps the model from answering, and limits).
     """
     assistant = await database_sync_to_async(visible)(assistant_id, grant.user_id)
     return await answer_of(assistant, await resolve_adapter(lora_model_id), message, grant)
 
 
 async def answer_of(assistant: Assistant, target: Target, message: str, grant: Grant) -> Answer:
-    """What `target` answers under the assistant's settings. Raises InferenceError, ApiError (limits)."""
+    """What `target` answers under the assistant's settings. Raises ApiError."""
     messages = [{"role": "user", "content": message}]
     if assistant.system.strip():
         messages.insert(0, {"role": "system", "content": assistant.system})
-    params: Params = assistant.params
-    request = Request(
-        user=f"user:{grant.user_id}", base=target.base, adapter=target.adapter, messages=messages, params=params
-    )
-    async with await admit(grant, target.slug, target.digest, params) as ticket:
-        return await get_manager().run(request, partial(ticket.end, 0))
+    return await answer(grant, Question(target, assistant.params, messages))

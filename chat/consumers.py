@@ -4,31 +4,27 @@ Client: `ask {id, conversation, parent, content, target, params}`, `again {id, c
 `continue {id, conversation, message, params}`, `follow {message}`, `stop {message}`.
 Server: `started {id, conversation, question, answer}`, `sync {message, text}` (all so far), `text {message, text}`
 (more), `trimmed {message, count}` (earlier messages left out), `progress {message, kind, ...}`, `done {message}` (the
-row), `error {id, code, message, param}`.
+row), `error {id, target: null, code, message, param, status, retry_after}`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 from collections.abc import Mapping
 from typing import Any
 
 from channels.db import database_sync_to_async
-from channels.generic.websocket import AsyncWebsocketConsumer
-from django.conf import settings
 from django.utils import translation
 
-from accounts.access import Grant, watched
+from accounts.access import watched
 from accounts.models import Scope
-from accounts.permissions import CanInfer, may
+from accounts.permissions import may
 from common.api import ApiError
-from common.parsers import loads
 from inference import params as reading
-from inference.api.ws.consumer import TOO_BIG, UNAUTHENTICATED
+from inference.api.ws.base import FrameConsumer
 from inference.engine.protocol import Params
-from inference.errors import InferenceError, api_error
+from inference.errors import InferenceError
 from inference.gateway.targets import find
 
 from . import flows
@@ -44,51 +40,13 @@ MAX_FOLLOWED = 16
 LOOK_EVERY = 1.0  # seconds between looks at an answer that another process writes
 
 
-class ChatConsumer(AsyncWebsocketConsumer):
-    channel_layer_alias = ""
+class ChatConsumer(FrameConsumer):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.followed: set[int] = set()
 
-    async def connect(self) -> None:
-        self.closed = False
-        self.followed: dict[int, asyncio.Task[None]] = {}
-        user = self.scope.get("user")
-        if user is None or not user.is_authenticated or not may(user, self.scope.get("token"), Scope.INFER):
-            await self.close(UNAUTHENTICATED)
-            return
-        self.grant = Grant.of_scope(self.scope)
-        self.language = self.scope.get("language", settings.LANGUAGE_CODE)
-        await self.accept()
-
-    async def disconnect(self, code: int) -> None:
-        self.closed = True
-        for task in list(self.followed.values()):
-            task.cancel()
-
-    async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
-        if text_data is None or len(text_data) > settings.DATA_UPLOAD_MAX_MEMORY_SIZE:
-            await self.close(TOO_BIG)
-            return
-        frame_id: str | None = None
-        with translation.override(self.language):
-            try:
-                try:
-                    frame = loads(text_data)
-                except ValueError:
-                    raise api_error(InferenceError("malformed_json")) from None
-                if not isinstance(frame, Mapping):
-                    raise api_error(InferenceError("malformed_frame"))
-                if isinstance(frame.get("id"), str):
-                    frame_id = frame["id"][:64]
-                await self.handle(frame, frame_id)
-            except InferenceError as error:
-                await self.refuse(frame_id, api_error(error))
-            except ApiError as error:
-                await self.refuse(frame_id, error)
-            except Exception:  # noqa: BLE001  (the database is away, say: the connection stays)
-                logger.exception("a chat frame could not be handled")
-                await self.refuse(frame_id, api_error(InferenceError("server_error")))
-
-    async def refuse(self, frame_id: str | None, error: ApiError) -> None:
-        await self.tell("error", id=frame_id, code=error.code, message=error.message, param=error.param)
+    def may_open(self, user: Any) -> bool:
+        return may(user, self.scope.get("token"), Scope.INFER)
 
     async def handle(self, frame: Mapping[str, Any], frame_id: str | None) -> None:
         kind = frame.get("type")
@@ -96,14 +54,14 @@ class ChatConsumer(AsyncWebsocketConsumer):
             message_id = await self.own(frame)
             run = running.get(message_id)
             if run is not None:
-                await run.stop()
+                run.stop()
             else:
                 await database_sync_to_async(flows.ask_to_stop)(message_id)
         elif kind == "follow":
             self.follow(await self.own(frame))
         elif kind in BEGINNING:
-            if not may(self.scope["user"], self.scope.get("token"), Scope.INFER):
-                raise ApiError("permission_denied", str(CanInfer.message), 403)
+            if not await self.may_ask():
+                return
             raw = frame.get("params")
             params = reading.sampling({} if raw is None else raw, "params.")
             run, started = await database_sync_to_async(self.begin)(frame, params)
@@ -111,10 +69,10 @@ class ChatConsumer(AsyncWebsocketConsumer):
             await self.tell("started", id=frame_id, **started)
             self.follow(run.message_id)
         else:
-            raise api_error(InferenceError("malformed_frame"))
+            raise InferenceError("malformed_frame")
 
     def begin(self, frame: Mapping[str, Any], params: Params) -> tuple[Run, dict[str, Any]]:
-        """Rows for what a frame asks, and the run that is to fill them. Raises ApiError, InferenceError."""
+        """Rows for what a frame asks, and the run that is to fill them. Raises ApiError."""
         conversation_id = reading.integer(frame.get("conversation"), "conversation", 1, 2**63 - 1)
         conversation = Conversation.objects.of(self.scope["user"]).filter(pk=conversation_id).first()
         if conversation is None:
@@ -162,15 +120,13 @@ class ChatConsumer(AsyncWebsocketConsumer):
         return pk
 
     def follow(self, message_id: int) -> None:
-        if message_id in self.followed or len(self.followed) >= MAX_FOLLOWED:
-            return
-        task = asyncio.create_task(self.relay(message_id))
-        self.followed[message_id] = task
-        task.add_done_callback(lambda _task: self.followed.pop(message_id, None))
+        if message_id not in self.followed and len(self.followed) < MAX_FOLLOWED:
+            self.followed.add(message_id)
+            self.spawn(self.relay(message_id)).add_done_callback(lambda _task: self.followed.discard(message_id))
 
     async def relay(self, message_id: int) -> None:
         try:
-            async with watched(self.grant, lambda: asyncio.ensure_future(self.close(UNAUTHENTICATED))):
+            async with watched(self.grant, self.on_withdrawn):
                 run = running.get(message_id)
                 if run is not None:
                     await self.relay_run(run)
@@ -210,8 +166,7 @@ class ChatConsumer(AsyncWebsocketConsumer):
             await asyncio.sleep(LOOK_EVERY)
 
     async def tell(self, kind: str, /, **frame: Any) -> None:
-        if not self.closed:
-            await self.send(text_data=json.dumps({"type": kind, **frame}, ensure_ascii=False))
+        await self.send_frame({"type": kind, **frame})
 
 
 def json_safe(data: dict[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from django.utils.translation import gettext as _
 
 from common.api import ApiError
 from inference import params as reading
-from inference.errors import InferenceError, sentence
+from inference.errors import InferenceError
 from inference.gateway.targets import find
 
 from .models import Assistant
@@ -48,7 +48,7 @@ class AssistantForm(forms.ModelForm):  # type: ignore[type-arg]
             find(slug)
         except InferenceError as error:
             if slug != self.instance.target:  # one whose adapter is gone may be edited all the same
-                raise forms.ValidationError(sentence(error.code, error.detail)) from None
+                raise forms.ValidationError(error.message) from None
         return slug
 
     def clean_sample_lines(self) -> list[str]:

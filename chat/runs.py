@@ -7,22 +7,22 @@ import contextlib
 import logging
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from channels.db import database_sync_to_async
-from django.conf import settings
 from django.db import DatabaseError
-from django.http import Http404
 from django.utils import translation
 
-from accounts.access import Grant, watched
+from accounts.grants import Grant
 from common.api import ApiError
-from inference.backends.stream import Stream
+from inference.backends.interface import Event
 from inference.engine.protocol import Params
-from inference.errors import InferenceError, api_error
+from inference.errors import InferenceError
+from inference.gateway.asking import Asking, Question, ask
+from inference.gateway.operating import count
+from inference.gateway.sampling import most_tokens
 from inference.gateway.targets import Target, resolve
-from inference.manager import Request, get_manager
-from inference.quota.limits import admit
 
 from .flows import asked_to_stop, save_end, save_progress
 from .models import State
@@ -58,7 +58,7 @@ class Run:
         self.info: dict[str, Any] = {}
         self.error: ApiError | None = None
         self.ended = False
-        self._stream: Stream | None = None
+        self._asking: Asking | None = None
         self._stopped = False
         self._readers: set[asyncio.Event] = set()
         self._abandoned: asyncio.TimerHandle | None = None
@@ -81,8 +81,7 @@ class Run:
         finally:
             self._readers.discard(event)
             if not self._readers and not self.ended:
-                loop = asyncio.get_running_loop()
-                self._abandoned = loop.call_later(GRACE, lambda: loop.create_task(self.stop()))
+                self._abandoned = asyncio.get_running_loop().call_later(GRACE, self.stop)
 
     def progress_now(self) -> dict[str, Any]:
         """`progress` for somebody who hears it now: what was expected then has come nearer."""
@@ -93,15 +92,10 @@ class Run:
                 del now["expected"]
         return now
 
-    async def stop(self) -> None:
+    def stop(self) -> None:
         self._stopped = True
-        if self._stream is not None:
-            await self._stream.cancel()
-
-    def _on_withdrawn(self) -> None:
-        self._stopped = True
-        if self._stream is not None:
-            self._stream.cancel_nowait()
+        if self._asking is not None:
+            self._asking.stop()
 
     def _tell(self) -> None:
         for event in self._readers:
@@ -111,21 +105,16 @@ class Run:
         keeping = asyncio.create_task(self._keep())
         try:
             with translation.override(self.language):
-                async with watched(self.grant, self._on_withdrawn):
-                    await self._answer()
+                await self._answer()
         except ApiError as error:
             self._fail(error)
-        except InferenceError as error:
-            with translation.override(self.language):
-                self._fail(api_error(error, name=self.target))
         except asyncio.CancelledError:
             self.state = State.STOPPED
             raise
-        except Exception as error:  # noqa: BLE001  (nobody awaits this task: the log must know)
-            if not isinstance(error, Http404):
-                logger.exception("an answer of a conversation failed")
+        except Exception:  # noqa: BLE001  (nobody awaits this task: the log must know)
+            logger.exception("an answer of a conversation failed")
             with translation.override(self.language):
-                self._fail(api_error(InferenceError("server_error")))
+                self._fail(InferenceError("server_error"))
         finally:
             keeping.cancel()
             await asyncio.shield(self._end())
@@ -136,40 +125,26 @@ class Run:
         self.info["error"] = {"code": error.code, "message": error.message, "param": error.param}
 
     async def _answer(self) -> None:
-        target = await resolve(self.target)
-        messages = await self._fit(target)
-        request = Request(
-            user=f"user:{self.grant.user_id}",
-            base=target.base,
-            adapter=target.adapter,
-            messages=messages,
-            params=self.params,
-            continue_last=self.continues,
-        )
-        async with await admit(self.grant, target.slug, target.digest, self.params) as ticket:
-            async with await get_manager().generate(request) as stream:
-                self._stream = stream
-                try:
-                    if self._stopped:
-                        await stream.cancel()
-                    async for event in stream:
-                        await self._take(event)
-                finally:
-                    ticket.end(0, stream.usage)
+        question = await self._fit(await resolve(self.target))
+        async with await ask(self.grant, [question], self.stop) as asking:
+            self._asking = asking
+            if self._stopped:
+                asking.stop()
+            async for _index, event in asking:
+                self._take(event)
 
-    async def _take(self, event: Mapping[str, Any]) -> None:
-        kind = event["type"]
-        if kind == "error":
-            raise InferenceError.from_event(event)
-        if kind == "token":
+    def _take(self, event: Event) -> None:
+        told: Mapping[str, Any] = event
+        if event["type"] == "token":
             self.text += event["text"]
             self.progress = None
-        elif kind == "done":
+        elif event["type"] == "done":
             self.digest = event["digest"]
-            self.info |= {key: event[key] for key in ("finish_reason", "usage", "timings", "stop") if key in event}
+            self.info |= {key: told[key] for key in ("finish_reason", "usage", "timings", "stop") if key in told}
             self.state = State.STOPPED if event["finish_reason"] == "cancelled" else State.DONE
         else:
-            self.progress = {key: value for key, value in event.items() if key not in ("id", "type")} | {"kind": kind}
+            self.progress = {key: value for key, value in told.items() if key not in ("id", "type")}
+            self.progress["kind"] = event["type"]
             self.progress_at = time.monotonic()
         self._tell()
 
@@ -183,32 +158,31 @@ class Run:
                     await database_sync_to_async(save_progress)(self.message_id, self.text)
                     saved = time.monotonic()
                 if not self._stopped and await database_sync_to_async(asked_to_stop)(self.message_id):
-                    await self.stop()
+                    self.stop()
 
-    async def _fit(self, target: Target) -> list[dict[str, str]]:
+    async def _fit(self, target: Target) -> Question:
         """The prompt without the oldest turns that do not fit; how many these are is reported."""
         system = [turn for turn in self.prompt[:1] if turn["role"] == "system"]
         turns = self.prompt[len(system) :]
+        whole = Question(target, self.params, self.prompt, continue_last=self.continues)
         if len(turns) <= 1:
-            return self.prompt
-        if get_manager().backend.state != "ready":  # counting starts it, and says nothing meanwhile
-            await self._take({"type": "loading", "stage": "starting", "progress": 0.0, "name": target.base["name"]})
-        room = self.params.get("max_tokens", 256)
-        tokens, context = await get_manager().count_tokens(target.base, self.prompt)
-        limit = min(context, settings.ENGINE_MAX_CONTEXT) - room
-        if tokens <= limit:
-            return self.prompt
+            return whole
+
+        async def fits(question: Question) -> bool:
+            tokens, context = await count(question, self._take)
+            return tokens <= context - most_tokens(self.params)
+
         starts = [index for index, turn in enumerate(turns) if turn["role"] == "user" and index]
+        if await fits(whole) or not starts:
+            return whole
+        shorter = [replace(whole, messages=system + turns[start:]) for start in starts]
         low, high = 0, len(starts) - 1
         while low < high:  # the fewest turns to leave out; a prompt only gets shorter with them
             middle = (low + high) // 2
-            tokens, _context = await get_manager().count_tokens(target.base, system + turns[starts[middle] :])
-            low, high = (low, middle) if tokens <= limit else (middle + 1, high)
-        if not starts:
-            return self.prompt
+            low, high = (low, middle) if await fits(shorter[middle]) else (middle + 1, high)
         self.info["trimmed"] = starts[low]
         self._tell()
-        return system + turns[starts[low] :]
+        return shorter[low]
 
     async def _end(self) -> None:
         if self.state == State.RUNNING:

@@ -13,8 +13,8 @@ from django.utils.translation import gettext as _
 
 from adapters.models import BaseModel, LoraAdapter
 from common.api import ApiError
+from inference.gateway.operating import wait_booked
 from inference.models import UsageDay
-from inference.quota.ledger import ledger
 
 from .models import Candidate, Vote, VoteQuerySet
 from .reading import GivenCandidate, GivenVote
@@ -57,7 +57,7 @@ def check_digests(user: User, candidates: tuple[GivenCandidate, ...]) -> None:
     """Every digest is one that this portal serves under that name, or did when this account asked it. Else ApiError."""
     unknown = _unknown(user, candidates)
     if unknown:
-        ledger.flush(FLUSH_SECONDS)  # what was asked a moment ago
+        wait_booked(FLUSH_SECONDS)  # what was asked a moment ago
         unknown = _unknown(user, candidates)
     if unknown:
         message = _("%(model)s never answered you with this digest.") % {"model": candidates[unknown[0]].model}

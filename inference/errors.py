@@ -1,7 +1,6 @@
 """What can go wrong between a request and its answer: each code with its HTTP status and a sentence.
 
-The engine and the manager speak in codes with details; every door (JSON API, websocket, OpenAI-compatible API)
-renders them here, in the reader's language.
+The engine speaks in codes with details; what a reader is told is made of them here alone, in the reader's language.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from common.api import ApiError
+from inference.engine.protocol import Failed
 
 
 @dataclass(frozen=True)
@@ -128,40 +128,9 @@ KINDS: dict[str, ErrorKind] = {
 PARAMS = {"context_length_exceeded": "messages", "prompt_too_long": "messages", "template_failed": "messages"}
 
 
-class InferenceError(Exception):
-    """A request that ended without an answer: `code` is a key of KINDS, `detail` fills the sentence."""
-
-    def __init__(
-        self, code: str, message: str = "", param: str | None = None, detail: Mapping[str, Any] | None = None
-    ) -> None:
-        super().__init__(message or code)
-        self.code = code
-        self.message = message
-        self.param = param
-        self.detail = dict(detail or {})
-
-    @classmethod
-    def from_event(cls, event: Mapping[str, Any]) -> InferenceError:
-        return cls(event["code"], event.get("message", ""), event.get("param"), event.get("detail"))
-
-    def event(self, request_id: str) -> dict[str, Any]:
-        return {
-            "type": "error",
-            "id": request_id,
-            "code": self.code,
-            "message": self.message,
-            "param": self.param,
-            "detail": self.detail,
-        }
-
-
-def kind_of(code: str) -> ErrorKind:
-    return KINDS.get(code, KINDS["engine_error"])
-
-
 def sentence(code: str, detail: Mapping[str, Any] | None = None, param: str | None = None) -> str:
     """The sentence of `code` in the active language, with the details where all of them are there."""
-    kind = kind_of(code)
+    kind = KINDS.get(code, KINDS["engine_error"])
     values = {"param": param, **(detail or {})}
     if isinstance(values.get("fits"), list):
         values["remedy"] = memory_remedy(values["fits"])
@@ -179,16 +148,32 @@ def memory_remedy(precisions: list[Any]) -> str:
     return gettext("It would fit with %(precisions)s.") % {"precisions": ", ".join(map(str, precisions))}
 
 
-def api_error(error: InferenceError, raw_prompt: bool = False, name: str = "") -> ApiError:
-    """The HTTP answer of an engine error.
+class InferenceError(ApiError):
+    """A request that ended without an answer: `code` is a key of KINDS, `detail` fills the sentence.
+
+    An ApiError like any other, so every way in answers it as it is; its sentence is in the language that is active
+    where it is made. A code that is not in KINDS is the engine's fault.
+    """
+
+    def __init__(self, code: str, param: str | None = None, detail: Mapping[str, Any] | None = None) -> None:
+        code = code if code in KINDS else "engine_error"
+        self.detail = dict(detail or {})
+        kind = KINDS[code]
+        param = param or PARAMS.get(code)
+        retry_after = self.detail.get("retry_after", kind.retry_after) if kind.status in (429, 503) else None
+        super().__init__(code, sentence(code, self.detail, param), kind.status, param, retry_after)
+
+    @classmethod
+    def from_event(cls, event: Failed) -> InferenceError:
+        return cls(event["code"], event.get("param"), event.get("detail"))
+
+
+def api_error(error: InferenceError, raw_prompt: bool = False, name: str = "") -> InferenceError:
+    """The error as whoever asked knows the matter.
 
     `raw_prompt`: the request gave `prompt`, not `messages`. `name`: of the adapter, where the engine names none.
     """
-    code = error.code if error.code in KINDS else "engine_error"
-    kind = kind_of(code)
-    param = error.param or PARAMS.get(code)
+    param = error.param
     if param in ("messages", "prompt"):
         param = "prompt" if raw_prompt else "messages"
-    detail = {"name": name, **error.detail} if name else error.detail
-    retry_after = detail.get("retry_after", kind.retry_after) if kind.status in (429, 503) else None
-    return ApiError(code, sentence(code, detail, param), kind.status, param, retry_after)
+    return InferenceError(error.code, param, {"name": name, **error.detail} if name else error.detail)

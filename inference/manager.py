@@ -1,4 +1,4 @@
-"""The process-wide ModelManager: the only door to inference for views, consumers and commands.
+"""The process-wide ModelManager, which the gateway asks: one engine, and what is expected of it and learnt from it.
 
 Making one starts nothing; the engine's worker starts with the first request. It serves several event loops.
 """
@@ -15,16 +15,17 @@ import time
 import weakref
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from django.conf import settings
 
+from inference.backends.interface import Backend, Event, Request, Sink, failure
 from inference.backends.local import LocalBackend
 from inference.backends.process import WorkerOptions
 from inference.backends.stream import Stream
 from inference.engine.config import EngineConfig
-from inference.engine.protocol import AdapterSpec, BaseSpec, Params, Timings, Usage
+from inference.engine.protocol import AdapterSpec, BaseSpec, Logprob, Timings, Usage
 from inference.estimates.load_times import keep, recall
 from inference.estimates.wait_estimates import WaitEstimates
 
@@ -32,45 +33,14 @@ from .errors import InferenceError
 
 logger = logging.getLogger(__name__)
 
+Call = Callable[[str, Sink], None]  # hands the engine a command under this id
+
 RECALL_PATIENCE = 1.0  # seconds that the first request waits for earlier load times
 REPLY_PATIENCE = 5.0  # seconds for a reply that needs no model
 ENGINE_SETTINGS = (
     "RUNNER DEVICE PRECISION THREADS MAX_BATCH MAX_CONTEXT PREFILL_CHUNK KV_BYTES ADAPTER_BYTES "
     "MAX_GPU_MEMORY CUDA_GRAPHS NATIVE QUEUE_LIMIT USER_LIMIT IDLE_UNLOAD"
 ).split()
-
-
-@dataclass(frozen=True)
-class Request:
-    """One of `messages` and `prompt` for one model; `user` is the key of fairness and limits."""
-
-    user: str
-    base: BaseSpec
-    adapter: AdapterSpec | None = None
-    messages: list[dict[str, str]] | None = None
-    prompt: str | None = None
-    params: Params = field(default_factory=Params)
-    continue_last: bool = False
-
-    @property
-    def chars(self) -> int:
-        """Characters of the prompt."""
-        return len(self.prompt or "") + sum(len(message["content"]) for message in self.messages or ())
-
-    def command(self, request_id: str) -> dict[str, Any]:
-        if (self.messages is None) == (self.prompt is None):
-            raise ValueError("exactly one of messages and prompt")
-        asked = {"messages": self.messages} if self.messages is not None else {"prompt": self.prompt}
-        return {
-            "type": "generate",
-            "id": request_id,
-            "user": self.user,
-            "base": self.base,
-            "adapter": self.adapter,
-            "params": self.params,
-            "continue_last": self.continue_last,
-            **asked,
-        }
 
 
 @dataclass(frozen=True)
@@ -82,12 +52,40 @@ class Answer:
     usage: Usage
     timings: Timings
     digest: str
-    logprobs: list[dict[str, Any]]
+    logprobs: list[Logprob]
     stop: str | None = None
 
 
+class Gathering:
+    """An answer as far as it has come."""
+
+    def __init__(self) -> None:
+        self.text: list[str] = []
+        self.logprobs: list[Logprob] = []
+
+    def add(self, event: Event) -> Answer | None:
+        """The whole answer, once `event` is its `done`."""
+        if event["type"] == "token":
+            self.text.append(event["text"])
+            self.logprobs += event.get("logprobs") or []
+        elif event["type"] == "done":
+            self.logprobs += event.get("logprobs") or []
+            return Answer(
+                "".join(self.text),
+                event["finish_reason"],
+                event["usage"],
+                event["timings"],
+                event["digest"],
+                self.logprobs,
+                event.get("stop"),
+            )
+        return None
+
+
 class ModelManager:
-    """Requests in, streams of events out (`inference/engine/protocol.py` lists the events)."""
+    """Requests in, streams of events out; the engine behind is any `Backend`."""
+
+    backend: Backend
 
     def __init__(self, options: WorkerOptions, limit: int = 512, history: bool = False) -> None:
         """`history`: keep load times in the database, and expect by those that are there."""
@@ -98,95 +96,65 @@ class ModelManager:
 
     # Asking
 
-    async def generate(self, request: Request) -> Stream:
-        """Start a request. Refusals come as `error` events; leaving the stream's context cancels it."""
-        await self._recall()
-        request_id = secrets.token_hex(8)
-        return self._submit(request.command(request_id), request.chars // 4)
+    async def generate(self, request: Request, wake: asyncio.Event | None = None) -> Stream:
+        """Start a request. Refusals come as `error` events; leaving the stream's context cancels it.
 
-    async def run(self, request: Request, on_end: Callable[[dict[str, int]], None] | None = None) -> Answer:
-        """The whole answer. Raises InferenceError; cancelling the task that awaits it cancels the request.
-
-        `on_end` hears the usage, however it ended.
+        `wake`: as `Stream` takes it.
         """
-        stream = await self.generate(request)
-        try:
-            return await self._collect(stream)
-        finally:
-            if on_end is not None:
-                on_end(stream.usage)
+        await self._recall()
+
+        def submit(request_id: str, sink: Sink) -> None:
+            digest = request.adapter["digest"] if request.adapter else ""
+            self.expectations.asked(request_id, request.base["key"], digest, time.monotonic())
+            self.backend.submit(request_id, request, sink)
+
+        return self._begin(submit, request.chars // 4, wake)
+
+    async def run(self, request: Request) -> Answer:
+        """The whole answer. Raises InferenceError; cancelling the task that awaits it cancels the request."""
+        gathering = Gathering()
+        async with await self.generate(request) as stream:
+            async for event in stream:
+                if event["type"] == "error":
+                    raise InferenceError.from_event(event)
+                if answer := gathering.add(event):
+                    return answer
+        raise InferenceError("engine_error")
 
     async def _recall(self) -> None:
         if self._recalled is not None:
             await asyncio.wait([asyncio.wrap_future(self._recalled)], timeout=RECALL_PATIENCE)
             self._recalled = None
 
-    async def _collect(self, stream: Stream) -> Answer:
-        text: list[str] = []
-        logprobs: list[dict[str, Any]] = []
-        async with stream:
-            async for event in stream:
-                logprobs += event.get("logprobs") or []
-                if event["type"] == "token":
-                    text.append(event["text"])
-                elif event["type"] == "error":
-                    raise InferenceError.from_event(event)
-                elif event["type"] == "done":
-                    return Answer(
-                        text="".join(text),
-                        finish_reason=event["finish_reason"],
-                        usage=event["usage"],
-                        timings=event["timings"],
-                        digest=event["digest"],
-                        logprobs=logprobs,
-                        stop=event.get("stop"),
-                    )
-        raise InferenceError("engine_error")
-
     async def count_tokens(
         self, base: BaseSpec, messages: list[dict[str, str]] | None = None, prompt: str | None = None
     ) -> tuple[int, int]:
         """(tokens of the prompt, the base's context length). Raises InferenceError."""
-        asked = {"messages": messages} if messages is not None else {"prompt": prompt or ""}
-        data = await self._reply({"type": "count", "base": base, **asked})
+        request = Request("", base, messages=messages, prompt=prompt)
+        data = await self._reply(lambda request_id, sink: self.backend.count(request_id, request, sink))
         return data["tokens"], data["context_length"]
 
     # Operating
+
+    @property
+    def ready(self) -> bool:
+        """Whether the engine can answer without being started first."""
+        return self.backend.ready
 
     async def load(self, base: BaseSpec, adapters: list[AdapterSpec] | None = None, pin: bool | None = None) -> Stream:
         """Make a base and adapters resident: `loading` events, then `reply` or `error`.
 
         `pin` keeps the base until it is unloaded or unpinned; None leaves that as it is.
         """
-        command = {
-            "type": "load",
-            "id": secrets.token_hex(8),
-            "base": base,
-            "adapters": adapters or [],
-            "pin": pin,
-        }
-        return self._submit(command)
-
-    async def load_now(self, base: BaseSpec, adapters: list[AdapterSpec], pin: bool | None) -> None:
-        """Load and wait for the end. Raises InferenceError; the load goes on where the waiting task is cancelled."""
-        stream = await self.load(base, adapters, pin)
-        event = await stream.final()
-        if event["type"] == "error":
-            raise InferenceError.from_event(event)
+        return self._begin(lambda request_id, sink: self.backend.load(request_id, base, adapters or [], pin, sink))
 
     async def unload(self) -> int:
         """Free the base after what runs has ended. Returns the bytes freed; 0 where nothing was loaded."""
-        if self.backend.state != "ready":
-            return 0
-        data = await self._reply({"type": "unload"})
-        return data.get("freed_bytes", 0)
+        return (await self._reply(self.backend.unload)).get("freed_bytes", 0) if self.ready else 0
 
     async def evict(self, digest: str) -> int:
         """Drop one adapter from the engine once nothing uses it. Returns the bytes freed."""
-        self.backend.forget(digest)
-        if self.backend.state != "ready":
-            return 0
-        data = await self._reply({"type": "evict", "digest": digest})
+        data = await self._reply(lambda request_id, sink: self.backend.evict(request_id, digest, sink))
         return data.get("freed_bytes", 0)
 
     async def status(self) -> dict[str, Any]:
@@ -195,9 +163,9 @@ class ModelManager:
         Keys: `worker` {state, pid, device, restarts, in_flight} and `engine` (as in the protocol).
         """
         engine = self.backend.last_status
-        if self.backend.state == "ready":
+        if self.ready:
             try:
-                engine = await self._reply({"type": "status"}, REPLY_PATIENCE)
+                engine = await self._reply(self.backend.status, REPLY_PATIENCE)
             except InferenceError as error:
                 logger.warning("engine status: %s", error.code)
         return {"worker": self.backend.snapshot(), "engine": engine}
@@ -206,10 +174,7 @@ class ModelManager:
 
     def release(self, digest: str) -> None:
         """An adapter is no longer served: the engine drops it after its last request. Returns at once."""
-        self.backend.forget(digest)
-        if self.backend.state == "ready":
-            command = {"type": "evict", "id": secrets.token_hex(8), "digest": digest}
-            self.backend.submit(command, lambda event: True)
+        self.backend.evict(secrets.token_hex(8), digest, lambda event: True)
 
     def drain(self, digest: str, timeout: float) -> bool:
         """Block until no request uses the adapter (at most `timeout` seconds), then evict it."""
@@ -225,13 +190,13 @@ class ModelManager:
 
     # Inside
 
-    def _submit(self, command: Mapping[str, Any], prompt_estimate: int = 0) -> Stream:
-        stream = Stream(command["id"], self.backend.cancel, prompt_estimate)
+    def _begin(self, call: Call, prompt_estimate: int = 0, wake: asyncio.Event | None = None) -> Stream:
+        stream = Stream(secrets.token_hex(8), self.backend.cancel, prompt_estimate, wake)
         deliver = weakref.WeakMethod(stream.deliver)
 
-        def sink(event: dict[str, Any]) -> bool:
-            expected = self.expectations.seen(event, self.backend.state == "ready", time.monotonic())
-            if expected is not None:
+        def sink(event: Event) -> bool:
+            expected = self.expectations.seen(event, self.ready, time.monotonic())
+            if expected is not None and (event["type"] == "queued" or event["type"] == "loading"):
                 event["expected"] = expected
             alive = deliver()
             heard = alive is not None and alive(event)
@@ -239,29 +204,19 @@ class ModelManager:
                 self.expectations.gone(event["id"])
             return heard
 
-        if command["type"] == "generate":
-            digest = (command["adapter"] or {}).get("digest", "")
-            self.expectations.asked(command["id"], command["base"]["key"], digest, time.monotonic())
         try:
-            self.backend.submit(command, sink)
+            call(stream.id, sink)
         except ValueError:
-            self.expectations.gone(stream.id)
-            stream.deliver(
-                InferenceError("prompt_too_long", detail={"limit": settings.MAX_PROMPT_CHARS}).event(stream.id)
-            )
+            sink(failure(stream.id, "prompt_too_long", {"limit": settings.MAX_PROMPT_CHARS}))
         return stream
 
-    async def _reply(self, command: Mapping[str, Any], timeout: float | None = None) -> dict[str, Any]:
-        async with self._submit({"id": secrets.token_hex(8), **command}) as stream:
+    async def _reply(self, call: Call, timeout: float | None = None) -> dict[str, Any]:
+        async with self._begin(call) as stream:
             try:
                 async with asyncio.timeout(timeout):
-                    event = await stream.final()
+                    return reply_of(await stream.final())
             except TimeoutError:
                 raise InferenceError("engine_timeout") from None
-        if event["type"] == "error":
-            raise InferenceError.from_event(event)
-        data: dict[str, Any] = event["data"]
-        return data
 
     def _on_verdict(self, event: dict[str, Any]) -> None:
         """On the engine's I/O thread: hand the database work to a thread of its own."""
@@ -269,6 +224,13 @@ class ModelManager:
 
     def _on_load_time(self, kind: str, key: str, seconds: float) -> None:
         self._writer.submit(keep, kind, key, seconds)
+
+
+def reply_of(event: Event) -> dict[str, Any]:
+    """The data of a `reply`. Raises InferenceError for an `error`."""
+    if event["type"] == "reply":
+        return event["data"]
+    raise InferenceError.from_event(event) if event["type"] == "error" else InferenceError("engine_error")
 
 
 def write_verdict(event: Mapping[str, Any]) -> None:

@@ -232,6 +232,44 @@ async def test_bad_frames(
     assert not await Message.objects.aexists()
 
 
+@pytest.mark.parametrize(
+    ("text", "code"), [("{", "malformed_json"), ('{"type": NaN}', "malformed_json"), ("[]", "malformed_frame")]
+)
+async def test_what_is_no_frame_leaves_the_connection(
+    conversation: Conversation, connect: Callable[..., Any], text: str, code: str
+) -> None:
+    client = await connect()
+    await client.socket.send_to(text)
+    error = await client.last("error")
+    assert (error["code"], error["status"], error["id"], error["param"]) == (code, 400, None, None)
+    await client.socket.send_to(bytes_data=b"\x00")
+    assert (await client.last("error"))["code"] == "malformed_frame"
+    await ask(client, conversation, "ahoy")
+    assert (await client.last("done"))["message"]["content"] == "pirate says ahoy "
+
+
+async def test_errors_say_what_http_would(conversation: Conversation, connect: Callable[..., Any]) -> None:
+    client = await connect()
+    given = {"conversation": conversation.pk, "parent": None, "content": "x"}
+    await client.send("ask", id="1", target="nobody", **given)
+    error = await client.last("error")
+    assert (error["code"], error["status"]) == ("unknown_target", 404) and "retry_after" not in error
+    await User.objects.filter(username="owner").aupdate(is_active=False)
+    await client.send("ask", id="2", target="pirate", **given)
+    error = await client.last("error")
+    assert (error["code"], error["status"]) == ("revoked", 401)
+    assert (await client.socket.receive_output(5))["code"] == 4401
+
+
+async def test_a_frame_that_is_too_big_closes(
+    conversation: Conversation, connect: Callable[..., Any], settings: Any
+) -> None:
+    settings.DATA_UPLOAD_MAX_MEMORY_SIZE = 1000
+    client = await connect()
+    await client.socket.send_to("x" * 1001)
+    assert (await client.socket.receive_output(5))["code"] == 4413
+
+
 async def test_a_failure_is_kept_with_its_message(conversation: Conversation, connect: Callable[..., Any]) -> None:
     client = await connect()
     await ask(client, conversation, "fail now")

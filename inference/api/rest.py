@@ -6,29 +6,26 @@ The views are async to the bottom: a client that leaves cancels its view, and wi
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 from adrf.views import APIView
-from django.conf import settings
 from django.utils.translation import gettext as _
 from rest_framework.permissions import IsAuthenticated
-from rest_framework.request import Request as ApiRequest
+from rest_framework.request import Request
 from rest_framework.response import Response
 
-from accounts.access import Grant
+from accounts.grants import Grant
 from accounts.permissions import CanInfer, IsOperator
 from common.api import ApiError
 from inference import params
-from inference.errors import InferenceError, api_error
+from inference.gateway import operating
+from inference.gateway.asking import Answer, Question, ask
 from inference.gateway.targets import Target, resolve, resolve_adapter
-from inference.manager import Answer, Request, get_manager
-from inference.quota.limits import admit
 
 ASKED = ("messages", "prompt")
 
 
-def json_object(request: ApiRequest) -> Mapping[str, Any]:
+def json_object(request: Request) -> Mapping[str, Any]:
     """The body, which must be a JSON object."""
     data = request.data
     if not isinstance(data, Mapping):
@@ -41,27 +38,15 @@ class TestView(APIView):
 
     permission_classes = [IsAuthenticated, CanInfer]
 
-    async def post(self, request: ApiRequest, pk: int) -> Response:
+    async def post(self, request: Request, pk: int) -> Response:
         data = json_object(request)
         messages, prompt = params.either(data)
         sampling = params.sampling({key: value for key, value in data.items() if key not in ASKED})
-        name = ""
-        try:
-            target = await resolve_adapter(pk)
-            name = target.name
-            asked = Request(
-                user=f"user:{request.user.pk}",
-                base=target.base,
-                adapter=target.adapter,
-                messages=messages,
-                prompt=prompt,
-                params=sampling,
-            )
-            async with await admit(Grant.of_request(request), target.slug, target.digest, sampling) as ticket:
-                answer = await get_manager().run(asked, partial(ticket.end, 0))
-        except InferenceError as error:
-            raise api_error(error, raw_prompt=prompt is not None, name=name) from None
-        return Response(answer_json(target, answer), headers=ticket.headers)
+        target = await resolve_adapter(pk)
+        question = Question(target, sampling, messages, prompt)
+        async with await ask(Grant.of_request(request), [question]) as asking:
+            [answer] = await asking.answers()
+        return Response(answer_json(target, answer), headers=asking.headers)
 
 
 def answer_json(target: Target, answer: Answer) -> dict[str, Any]:
@@ -84,20 +69,16 @@ class CountView(APIView):
 
     permission_classes = [IsAuthenticated, CanInfer]
 
-    async def post(self, request: ApiRequest) -> Response:
+    async def post(self, request: Request) -> Response:
         data = json_object(request)
         name = params.text(data.get("model"), "model", 200)
         unknown = next((key for key in data if key not in ("model", *ASKED)), None)
         if unknown is not None:
             raise params.refuse(str(unknown)[:64], "unknown_parameter", _("There is no parameter named %(param)s."))
         messages, prompt = params.either(data)
-        try:
-            target = await resolve(name)
-            tokens, context_length = await get_manager().count_tokens(target.base, messages, prompt)
-        except InferenceError as error:
-            raise api_error(error, raw_prompt=prompt is not None, name=name) from None
-        limit = min(context_length, settings.ENGINE_MAX_CONTEXT)
-        return Response({"tokens": tokens, "context_length": limit})
+        question = Question(await resolve(name), {}, messages, prompt)
+        tokens, context_length = await operating.count(question)
+        return Response({"tokens": tokens, "context_length": context_length})
 
 
 class StatusView(APIView):
@@ -105,8 +86,8 @@ class StatusView(APIView):
 
     permission_classes = [IsAuthenticated, IsOperator]
 
-    async def get(self, request: ApiRequest) -> Response:
-        return Response(await get_manager().status())
+    async def get(self, request: Request) -> Response:
+        return Response(await operating.status())
 
 
 class LoadView(APIView):
@@ -117,7 +98,7 @@ class LoadView(APIView):
 
     permission_classes = [IsAuthenticated, IsOperator]
 
-    async def post(self, request: ApiRequest) -> Response:
+    async def post(self, request: Request) -> Response:
         data = json_object(request)
         name = params.text(data.get("model"), "model", 200)
         pin = data.get("pin")
@@ -126,13 +107,8 @@ class LoadView(APIView):
             raise params.refuse(str(unknown)[:64], "unknown_parameter", _("There is no parameter named %(param)s."))
         if pin is not None and not isinstance(pin, bool):
             raise params.refuse("pin", "invalid_type", _("%(param)s must be true or false."))
-        try:
-            target = await resolve(name)
-            manager = get_manager()
-            await manager.load_now(target.base, [target.adapter] if target.adapter else [], pin)
-            return Response(await manager.status())
-        except InferenceError as error:
-            raise api_error(error, name=name) from None
+        await operating.load(name, pin)
+        return Response(await operating.status())
 
 
 class UnloadView(APIView):
@@ -140,9 +116,5 @@ class UnloadView(APIView):
 
     permission_classes = [IsAuthenticated, IsOperator]
 
-    async def post(self, request: ApiRequest) -> Response:
-        try:
-            freed = await get_manager().unload()
-        except InferenceError as error:
-            raise api_error(error) from None
-        return Response({"freed_bytes": freed})
+    async def post(self, request: Request) -> Response:
+        return Response({"freed_bytes": await operating.unload()})

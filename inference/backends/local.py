@@ -16,9 +16,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from inference.engine.protocol import AdapterSpec, BaseSpec
+
+from .interface import Event, Request, Sink, Snapshot, failure, is_final
 from .process import WorkerGoneError, WorkerOptions, WorkerProcess, encode
 from .residents import Residents
-from .stream import is_final
 
 logger = logging.getLogger(__name__)
 
@@ -29,8 +31,6 @@ GIVE_UP_AFTER = 3  # failed starts in a row before waiting requests hear about i
 HEALTHY_AFTER = 60.0
 MAX_WAITING_BYTES = 64 * 2**20
 SHUTDOWN_GRACE = 6.0
-
-Sink = Callable[[dict[str, Any]], bool]  # false: nobody listens any more
 
 
 @dataclass
@@ -80,11 +80,37 @@ class LocalBackend:
 
     # From any thread
 
-    def submit(self, command: Mapping[str, Any], sink: Sink) -> None:
+    def submit(self, request_id: str, request: Request, sink: Sink) -> None:
+        user, params, more = request.user, request.params, request.continue_last
+        command = {"type": "generate", "user": user, "params": params, "continue_last": more, **asked(request)}
+        self._submit(request_id, command, sink)
+
+    def count(self, request_id: str, request: Request, sink: Sink) -> None:
+        self._submit(request_id, {"type": "count", **asked(request)}, sink)
+
+    def load(self, request_id: str, base: BaseSpec, adapters: list[AdapterSpec], pin: bool | None, sink: Sink) -> None:
+        self._submit(request_id, {"type": "load", "base": base, "adapters": adapters, "pin": pin}, sink)
+
+    def unload(self, request_id: str, sink: Sink) -> None:
+        self._submit(request_id, {"type": "unload"}, sink)
+
+    def evict(self, request_id: str, digest: str, sink: Sink) -> None:
+        self._inbox.append(("forget", digest))
+        if self.ready:
+            self._submit(request_id, {"type": "evict", "digest": digest}, sink)
+        else:
+            self._wake()
+            sink({"type": "reply", "id": request_id, "data": {"freed_bytes": 0}})
+
+    def status(self, request_id: str, sink: Sink) -> None:
+        self._submit(request_id, {"type": "status"}, sink)
+
+    def _submit(self, request_id: str, command: Mapping[str, Any], sink: Sink) -> None:
         """Hand a command over; `sink` hears its events on the I/O thread. Never blocks.
 
         Raises ValueError where the command is too long for a line.
         """
+        command = {"id": request_id, **command}
         line = encode(command)
         with self._lock:
             refusal = self._refusal(line)
@@ -109,15 +135,6 @@ class LocalBackend:
         self._inbox.append(("cancel", request_id))
         self._wake()
 
-    def forget(self, digest: str) -> None:
-        """Do not bring this adapter back after a restart."""
-        self._inbox.append(("forget", digest))
-        self._wake()
-
-    def in_use(self, digest: str) -> int:
-        with self._lock:
-            return sum(entry.digest == digest for entry in self._entries.values())
-
     def wait_unused(self, digest: str, timeout: float) -> bool:
         """Block (a worker thread, never an event loop) until no request uses the adapter."""
 
@@ -128,6 +145,11 @@ class LocalBackend:
             return self._changed.wait_for(unused, timeout)
 
     @property
+    def ready(self) -> bool:
+        worker = self._worker
+        return worker is not None and worker.ready
+
+    @property
     def state(self) -> str:
         worker = self._worker
         if worker is not None:
@@ -136,7 +158,7 @@ class LocalBackend:
             return "closed"
         return "stopped" if self._failures == 0 else "failed"
 
-    def snapshot(self) -> dict[str, Any]:
+    def snapshot(self) -> Snapshot:
         worker = self._worker
         return {
             "state": self.state,
@@ -296,7 +318,7 @@ class LocalBackend:
 
     def _tell_starting(self, entry: Entry) -> None:
         name = (entry.command.get("base") or {}).get("name", "")
-        event = {
+        event: Event = {
             "type": "loading",
             "id": entry.command["id"],
             "stage": "starting",
@@ -354,7 +376,7 @@ class LocalBackend:
     def _backoff(self) -> float:
         return min(MAX_BACKOFF, 0.5 * 2.0 ** (self._failures - 1))
 
-    def _unavailable(self, request_id: str) -> dict[str, Any]:
+    def _unavailable(self, request_id: str) -> Event:
         wait = max(1.0, self._not_before - time.monotonic())
         return failure(request_id, "engine_unavailable", {"retry_after": wait})
 
@@ -373,7 +395,7 @@ class LocalBackend:
 
     # Events
 
-    def _handle(self, event: dict[str, Any]) -> None:
+    def _handle(self, event: Any) -> None:
         worker = self._worker
         kind = event.get("type")
         if worker is None:
@@ -397,28 +419,28 @@ class LocalBackend:
         elif event.get("id") == Residents.COMMAND_ID and kind in ("reply", "error"):
             self._residents.plan = None  # for better or worse: it is not tried again
 
-    def _deliver(self, entry: Entry, event: dict[str, Any]) -> None:
+    def _deliver(self, entry: Entry, event: Event) -> None:
         if not entry.sink(event):
             entry.sink = deaf
             self._inbox.append(("cancel", entry.command["id"]))
 
-    def _finish(self, event: dict[str, Any]) -> None:
+    def _finish(self, event: Event) -> None:
         with self._changed:
             entry = self._entries.pop(event["id"])
             self._changed.notify_all()
         entry.sink(event)
 
 
-def deaf(event: dict[str, Any]) -> bool:
+def deaf(event: Event) -> bool:
     return True
 
 
-def failure(request_id: str, code: str, detail: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    event: dict[str, Any] = {"type": "error", "id": request_id, "code": code, "message": "", "param": None}
-    return event | {"detail": dict(detail or {})}
+def asked(request: Request) -> dict[str, Any]:
+    prompt = {"messages": request.messages} if request.messages is not None else {"prompt": request.prompt}
+    return {"base": request.base, "adapter": request.adapter, **prompt}
 
 
-def cancelled(entry: Entry) -> dict[str, Any]:
+def cancelled(entry: Entry) -> Event:
     """The end of a request that no worker has seen."""
     return {
         "type": "done",

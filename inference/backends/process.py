@@ -84,10 +84,6 @@ class WorkerProcess:
     def wants_write(self) -> bool:
         return bool(self._out)
 
-    @property
-    def unsent(self) -> int:
-        return len(self._out)
-
     def send(self, line: bytes) -> None:
         """Queue one encoded line and push what the socket takes now."""
         self._out += line

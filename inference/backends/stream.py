@@ -6,17 +6,13 @@ import asyncio
 import threading
 from collections import deque
 from collections.abc import Callable
-from types import TracebackType
-from typing import Any
 
-FINAL = frozenset({"done", "error", "reply"})
+from inference.engine.protocol import Token, Usage
+
+from .interface import Event, failure, is_final
+
 MERGE_ABOVE = 64  # token pieces that wait before new ones are joined to the last
 MAX_WAITING_CHARS = 512 * 1024
-
-
-def is_final(event: dict[str, Any]) -> bool:
-    """Whether nothing follows `event` for its request."""
-    return event["type"] in FINAL
 
 
 class Stream:
@@ -27,13 +23,20 @@ class Stream:
     the last one, beyond `MAX_WAITING_CHARS` the request is cancelled and ends with the error `slow_reader`.
     """
 
-    def __init__(self, request_id: str, cancel: Callable[[str], None], prompt_estimate: int = 0) -> None:
+    def __init__(
+        self,
+        request_id: str,
+        cancel: Callable[[str], None],
+        prompt_estimate: int = 0,
+        wake: asyncio.Event | None = None,
+    ) -> None:
+        """`prompt_estimate`: tokens. `wake`, which streams may share, is set when there is something to take."""
         self.id = request_id
-        self.prompt_estimate = prompt_estimate  # tokens
+        self._prompt_estimate = prompt_estimate
         self._cancel = cancel
         self._lock = threading.Lock()
-        self._events: deque[dict[str, Any]] = deque()
-        self._wake = asyncio.Event()
+        self._events: deque[Event] = deque()
+        self._wake = wake or asyncio.Event()
         self._waking = False
         self._chars = 0
         self._pieces = 0  # token events in the buffer
@@ -42,12 +45,12 @@ class Stream:
         self._ended = False  # the final event was read
         self._cancelled = False
         self._tokens = 0
-        self._usage: dict[str, int] | None = None
+        self._usage: Usage | None = None
         self._loop = asyncio.get_running_loop()
 
     # On the engine's I/O thread
 
-    def deliver(self, event: dict[str, Any]) -> bool:
+    def deliver(self, event: Event) -> bool:
         """Take an event over; false when the loop is gone and the request should be cancelled."""
         with self._lock:
             if self._closed:
@@ -63,22 +66,21 @@ class Stream:
             return False
         return True
 
-    def _add(self, event: dict[str, Any]) -> None:
+    def _add(self, event: Event) -> None:
         self._closed = is_final(event)
+        last = self._events[-1] if self._events else None
         if event["type"] == "token":
             self._chars += weight(event)
             if self._chars > MAX_WAITING_CHARS:
                 self._cancel(self.id)
                 self._closed = True
-                event = {"type": "error", "id": self.id, "code": "slow_reader", "message": "", "param": None}
-                event["detail"] = {}
-            elif self._pieces >= MERGE_ABOVE and self._events[-1]["type"] == "token":
-                merge(self._events[-1], event)
+                event = failure(self.id, "slow_reader")
+            elif self._pieces >= MERGE_ABOVE and last is not None and last["type"] == "token":
+                merge(last, event)
                 return
             else:
                 self._pieces += 1
         elif event["type"] in ("queued", "loading"):
-            last = self._events[-1] if self._events else None
             if last and last["type"] == event["type"] and last.get("stage") == event.get("stage"):
                 self._events.pop()  # only the newest position and progress matter
         self._events.append(event)
@@ -93,34 +95,38 @@ class Stream:
     def __aiter__(self) -> Stream:
         return self
 
-    async def __anext__(self) -> dict[str, Any]:
-        if self._ended:
-            raise StopAsyncIteration
-        while True:
-            with self._lock:
-                if self._events:
-                    return self._take(self._events.popleft())
-                self._wake.clear()
+    async def __anext__(self) -> Event:
+        while not self._ended:
+            self._wake.clear()
+            event = self.take()
+            if event is not None:
+                return event
             await self._wake.wait()
+        raise StopAsyncIteration
 
-    def _take(self, event: dict[str, Any]) -> dict[str, Any]:
-        if event["type"] == "token":
-            self._pieces -= 1
-            self._chars -= weight(event)
-            self._tokens = event["tokens"]
-            event["index"] = self._index  # pieces that were merged leave no gap
-            self._index += 1
-        elif is_final(event):
-            self._ended = True
-            self._usage = event.get("usage")
-        return event
+    def take(self) -> Event | None:
+        """The next event, if there is one already."""
+        with self._lock:
+            if not self._events:
+                return None
+            event = self._events.popleft()
+            if event["type"] == "token":
+                self._pieces -= 1
+                self._chars -= weight(event)
+                self._tokens = event["tokens"]
+                event["index"] = self._index  # pieces that were merged leave no gap
+                self._index += 1
+            elif is_final(event):
+                self._ended = True
+                self._usage = event["usage"] if event["type"] == "done" else None
+            return event
 
     @property
-    def usage(self) -> dict[str, int]:
+    def usage(self) -> Usage:
         """What the request has used; of one that was cut, the prompt (estimated) and the tokens that were read."""
         if self._usage is not None:
             return self._usage
-        prompt = self.prompt_estimate if self._tokens else 0
+        prompt = self._prompt_estimate if self._tokens else 0
         return {"prompt_tokens": prompt, "completion_tokens": self._tokens, "cached_tokens": 0}
 
     async def cancel(self) -> None:
@@ -132,7 +138,7 @@ class Stream:
             self._cancelled = True
             self._cancel(self.id)
 
-    async def final(self) -> dict[str, Any]:
+    async def final(self) -> Event:
         """Skip to the final event."""
         async for event in self:
             if is_final(event):
@@ -142,22 +148,20 @@ class Stream:
     async def __aenter__(self) -> Stream:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_exception: object) -> None:
         self.cancel_nowait()
 
     def __del__(self) -> None:
         self.cancel_nowait()
 
 
-def weight(event: dict[str, Any]) -> int:
+def weight(event: Token) -> int:
     """Roughly the characters that an event holds in memory."""
     extra = sum(48 * (1 + len(item.get("top", ()))) for item in event.get("logprobs") or ())
     return len(event["text"]) + 16 + extra
 
 
-def merge(last: dict[str, Any], event: dict[str, Any]) -> None:
+def merge(last: Token, event: Token) -> None:
     last["text"] += event["text"]
     last["tokens"] = event["tokens"]
     if event.get("logprobs"):

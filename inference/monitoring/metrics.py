@@ -14,7 +14,7 @@ from rest_framework.views import APIView
 
 from accounts.permissions import IsOperator
 from adapters.models import LoraAdapter
-from inference.manager import get_manager
+from inference.gateway import operating
 from inference.models import UsageDay
 
 TEXT = "text/plain; version=0.0.4; charset=utf-8"
@@ -27,7 +27,7 @@ class MetricsView(APIView):
     permission_classes = [IsAuthenticated, IsOperator]
 
     def get(self, request: Request) -> HttpResponse:
-        status = async_to_sync(get_manager().status)()
+        status = async_to_sync(operating.status)()
         lines = [*engine_lines(status["worker"], status["engine"] or {}), *registry_lines(), *usage_lines()]
         return HttpResponse("\n".join([*lines, ""]), content_type=TEXT)
 

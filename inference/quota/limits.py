@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import math
 import secrets
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -21,15 +20,14 @@ from django.db.models import F
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
-from accounts.access import Grant
+from accounts.grants import Grant
 from common.api import ApiError
-from inference.engine.protocol import Params
+from inference.engine.protocol import Usage
 from inference.models import Meter, Slot
 
 from .ledger import LEASE, UsageRecord, ledger
 
 MINUTE = timedelta(seconds=60)
-DEFAULT_TOKENS = 256  # what the engine takes for max_tokens where a request names none
 ATTEMPTS = 5
 SETTLING = 0.05  # seconds
 FREEING = 1.0  # seconds that the end of an answer waits for its slot to be free, should the database be away
@@ -70,8 +68,7 @@ def limits_of(grant: Grant) -> list[Limits]:
 class Ticket:
     """An admitted request of one or more answers; with the end of the last its slots go free, and its use is booked.
 
-    Whoever tells a client of an end first awaits `freed`, so that a client that knows may ask again at once. Leaving
-    the context does so.
+    Whoever tells a client of an end first awaits `freed`, so that a client that knows may ask again at once.
     """
 
     record: UsageRecord
@@ -81,7 +78,7 @@ class Ticket:
     ended: set[int] = field(default_factory=set)
     closed: bool = False
 
-    def end(self, part: int, usage: Mapping[str, int]) -> None:
+    def end(self, part: int, usage: Usage) -> None:
         """One of the answers, numbered from 0, has ended and used this much. Safe to repeat."""
         if part in self.ended:
             return
@@ -105,14 +102,6 @@ class Ticket:
 
     def __del__(self) -> None:
         self.close()
-
-    async def __aenter__(self) -> Ticket:
-        return self
-
-    async def __aexit__(self, kind: type[BaseException] | None, *_exception: object) -> None:
-        self.close()
-        if kind is not asyncio.CancelledError:
-            await self.freed()
 
 
 def book(grant: Grant, model: str, digest: str, generations: int, tokens: int) -> Ticket:
@@ -237,9 +226,8 @@ def headers(kind: str, left: int, limit: int, reset: float) -> dict[str, str]:
     }
 
 
-async def admit(grant: Grant, model: str, digest: str, params: Params, generations: int = 1) -> Ticket:
-    """Before anything is asked of the engine. Raises ApiError (429)."""
-    tokens = generations * params.get("max_tokens", DEFAULT_TOKENS)
+async def admit(grant: Grant, model: str, digest: str, generations: int, tokens: int) -> Ticket:
+    """As `book`, before anything is asked of the engine. Raises ApiError (429)."""
     try:
         return await booked(grant, model, digest, generations, tokens)
     except ApiError as refusal:

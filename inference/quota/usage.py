@@ -13,7 +13,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from accounts.access import Grant
+from accounts.grants import Grant
 from accounts.models import ApiToken, Scope
 from accounts.permissions import may
 from common.api import ApiError, Pagination

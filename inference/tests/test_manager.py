@@ -1,5 +1,8 @@
 """The manager over a worker process: answers, cancellation, crash, restart, slow readers."""
 
+# Events are read by key whatever they are, and the engine here is the local one.
+# mypy: disable-error-code="attr-defined, typeddict-item, arg-type, method-assign"
+
 from __future__ import annotations
 
 import asyncio

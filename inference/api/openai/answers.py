@@ -5,38 +5,25 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
-from inference.engine.protocol import Timings, Usage
+from inference.engine.protocol import Done, Logprob, Token, Usage
+from inference.gateway.asking import Answer
 
 REASONS = {"stop": "stop", "length": "length", "cancelled": "stop"}
 
 
-@dataclass
-class Total:
-    """Usage and timings of all choices of one request."""
-
-    usages: dict[int, Usage] = field(default_factory=dict)
-    timings: dict[int, Timings] = field(default_factory=dict)
-
-    def add(self, choice: int, event: Mapping[str, Any]) -> None:
-        self.usages[choice], self.timings[choice] = event["usage"], event["timings"]
-
-    def usage(self, n: int) -> dict[str, Any]:
-        """As OpenAI counts: a prompt once, however many answers (`n`) it got."""
-        asked = [usage for choice, usage in self.usages.items() if choice % n == 0]
-        prompt = sum(usage["prompt_tokens"] for usage in asked)
-        completion = sum(usage["completion_tokens"] for usage in self.usages.values())
-        return {
-            "prompt_tokens": prompt,
-            "completion_tokens": completion,
-            "total_tokens": prompt + completion,
-            "prompt_tokens_details": {"cached_tokens": sum(usage["cached_tokens"] for usage in asked)},
-        }
-
-    def slowest(self) -> Timings | None:
-        return max(self.timings.values(), key=lambda timings: timings["total"], default=None)
+def total_usage(usages: Mapping[int, Usage], n: int) -> dict[str, Any]:
+    """Of all choices of one request, as OpenAI counts: a prompt once, however many answers (`n`) it got."""
+    asked = [usage for choice, usage in usages.items() if choice % n == 0]
+    prompt = sum(usage["prompt_tokens"] for usage in asked)
+    completion = sum(usage["completion_tokens"] for usage in usages.values())
+    return {
+        "prompt_tokens": prompt,
+        "completion_tokens": completion,
+        "total_tokens": prompt + completion,
+        "prompt_tokens_details": {"cached_tokens": sum(usage["cached_tokens"] for usage in asked)},
+    }
 
 
 class ChatShape:
@@ -49,17 +36,17 @@ class ChatShape:
     def opening(self, choice: int) -> dict[str, Any] | None:
         return self.delta(choice, {"role": "assistant", "content": ""})
 
-    def piece(self, choice: int, event: Mapping[str, Any], before: int) -> dict[str, Any]:
+    def piece(self, choice: int, event: Token, before: int) -> dict[str, Any]:
         return self.delta(choice, {"content": event["text"]}, event.get("logprobs"))
 
-    def closing(self, choice: int, event: Mapping[str, Any], before: int) -> dict[str, Any]:
+    def closing(self, choice: int, event: Done, before: int) -> dict[str, Any]:
         return self.delta(choice, {}, event.get("logprobs"), REASONS[event["finish_reason"]])
 
     def delta(
         self,
         choice: int,
         delta: Mapping[str, Any],
-        logprobs: Sequence[Mapping[str, Any]] | None = None,
+        logprobs: Sequence[Logprob] | None = None,
         reason: str | None = None,
     ) -> dict[str, Any]:
         return {
@@ -69,17 +56,15 @@ class ChatShape:
             "finish_reason": reason,
         }
 
-    def whole(
-        self, choice: int, text: str, logprobs: Sequence[Mapping[str, Any]] | None, event: Mapping[str, Any]
-    ) -> dict[str, Any]:
+    def whole(self, choice: int, answer: Answer, logprobs: bool) -> dict[str, Any]:
         return {
             "index": choice,
-            "message": {"role": "assistant", "content": text, "refusal": None},
-            "logprobs": self.logprobs(logprobs) if logprobs is not None else None,
-            "finish_reason": REASONS[event["finish_reason"]],
+            "message": {"role": "assistant", "content": answer.text, "refusal": None},
+            "logprobs": self.logprobs(answer.logprobs) if logprobs else None,
+            "finish_reason": REASONS[answer.finish_reason],
         }
 
-    def logprobs(self, items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    def logprobs(self, items: Sequence[Logprob]) -> dict[str, Any]:
         content = [
             entry(item["token"], item["logprob"])
             | {"top_logprobs": [entry(token, logprob) for token, _id, logprob in item["top"]]}
@@ -97,22 +82,20 @@ class CompletionShape:
     def opening(self, choice: int) -> dict[str, Any] | None:
         return None
 
-    def piece(self, choice: int, event: Mapping[str, Any], before: int) -> dict[str, Any]:
+    def piece(self, choice: int, event: Token, before: int) -> dict[str, Any]:
         return self.text(choice, event["text"], event.get("logprobs"), None, before)
 
-    def closing(self, choice: int, event: Mapping[str, Any], before: int) -> dict[str, Any]:
+    def closing(self, choice: int, event: Done, before: int) -> dict[str, Any]:
         return self.text(choice, "", event.get("logprobs"), REASONS[event["finish_reason"]], before)
 
-    def whole(
-        self, choice: int, text: str, logprobs: Sequence[Mapping[str, Any]] | None, event: Mapping[str, Any]
-    ) -> dict[str, Any]:
-        return self.text(choice, text, logprobs, REASONS[event["finish_reason"]], 0)
+    def whole(self, choice: int, answer: Answer, logprobs: bool) -> dict[str, Any]:
+        return self.text(choice, answer.text, answer.logprobs if logprobs else None, REASONS[answer.finish_reason], 0)
 
     def text(
         self,
         choice: int,
         text: str,
-        logprobs: Sequence[Mapping[str, Any]] | None,
+        logprobs: Sequence[Logprob] | None,
         reason: str | None,
         before: int,
     ) -> dict[str, Any]:
@@ -120,7 +103,7 @@ class CompletionShape:
         listed = self.logprobs(logprobs, before) if logprobs is not None else None
         return {"index": choice, "text": text, "logprobs": listed, "finish_reason": reason}
 
-    def logprobs(self, items: Sequence[Mapping[str, Any]], before: int) -> dict[str, Any]:
+    def logprobs(self, items: Sequence[Logprob], before: int) -> dict[str, Any]:
         offsets: list[int] = []
         for item in items:
             offsets.append(before)
@@ -159,12 +142,11 @@ class Envelope:
     def chunk(self, choices: list[dict[str, Any]], **extra: Any) -> dict[str, Any]:
         return {**self.common, "object": self.shape.chunk_object, "choices": choices, **extra}
 
-    def whole(self, choices: list[dict[str, Any]], total: Total, n: int) -> dict[str, Any]:
-        usage, timings = total.usage(n), total.slowest()
+    def whole(self, answers: Sequence[Answer], n: int, logprobs: bool) -> dict[str, Any]:
         return {
             **self.common,
             "object": self.shape.whole_object,
-            "choices": choices,
-            "usage": usage,
-            "timings": timings,
+            "choices": [self.shape.whole(choice, answer, logprobs) for choice, answer in enumerate(answers)],
+            "usage": total_usage({choice: answer.usage for choice, answer in enumerate(answers)}, n),
+            "timings": max((answer.timings for answer in answers), key=lambda timings: timings["total"]),
         }

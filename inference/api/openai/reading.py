@@ -50,14 +50,6 @@ class Asked:
     messages: list[dict[str, str]] | None = None
     prompts: tuple[str, ...] = ()
 
-    @property
-    def raw(self) -> bool:
-        return self.messages is None
-
-    @property
-    def choices(self) -> int:
-        return self.n * max(1, len(self.prompts))
-
 
 def chat(data: Mapping[str, Any]) -> Asked:
     """Of POST /v1/chat/completions. Raises ApiError."""

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
-from inference.errors import InferenceError, api_error
+from common.api import ApiError
+from inference.backends.interface import Loading, Queued
+from inference.engine.protocol import Usage
+from inference.gateway.asking import Asking
 
-from .answers import Envelope, Total
+from .answers import Envelope, total_usage
 from .errors import error_object
 from .reading import Asked
-from .running import Run
 
 SILENCE = 10.0  # seconds without a word until a comment says that we are still there
 DONE = b"data: [DONE]\n\n"
@@ -25,7 +29,7 @@ def comment(text: str) -> bytes:
     return f": {' '.join(text.split())}\n\n".encode()
 
 
-def remark(event: Mapping[str, Any]) -> bytes:
+def remark(event: Queued | Loading) -> bytes:
     """What a waiting client may show: where it stands in the queue, or how far loading has come."""
     expected = f" expected={event['expected']}" if "expected" in event else ""
     if event["type"] == "queued":
@@ -33,41 +37,38 @@ def remark(event: Mapping[str, Any]) -> bytes:
     return comment(f"loading stage={event['stage']} progress={event['progress']:.2f}{expected}")
 
 
-async def sse(run: Run, asked: Asked, envelope: Envelope, name: str) -> AsyncIterator[bytes]:
+async def sse(asking: Asking, asked: Asked, envelope: Envelope) -> AsyncIterator[bytes]:
     """The body of a streamed answer. Closing the iterator cancels the answer."""
-    total, opened, lengths = Total(), set[int](), dict[int, int]()
+    usages, opened, lengths = dict[int, Usage](), set[int](), Counter[int]()
     usage: dict[str, Any] = {"usage": None} if asked.include_usage else {}
     try:
-        while True:
-            try:
-                item = await run.next(SILENCE)
-            except TimeoutError:
-                yield comment("waiting")
-                continue
-            if item is None:
-                break
-            choice, event = item
-            if event["type"] in ("queued", "loading"):
-                yield remark(event)
-                continue
-            if choice not in opened:
-                opened.add(choice)
-                opening = envelope.shape.opening(choice)
-                if opening is not None:
-                    yield data(envelope.chunk([opening], **usage))
-            before = lengths.get(choice, 0)
-            if event["type"] == "token":
-                lengths[choice] = before + len(event["text"])
-                yield data(envelope.chunk([envelope.shape.piece(choice, event, before)], **usage))
-            else:
-                total.add(choice, event)
-                closing = envelope.shape.closing(choice, event, before)
-                yield data(envelope.chunk([closing], **usage, timings=event["timings"]))
+        async with asking:
+            while True:
+                try:
+                    async with asyncio.timeout(SILENCE):
+                        choice, event = await anext(asking)
+                except TimeoutError:
+                    yield comment("waiting")
+                    continue
+                except StopAsyncIteration:
+                    break
+                if event["type"] in ("queued", "loading"):
+                    yield remark(event)
+                    continue
+                if choice not in opened:
+                    opened.add(choice)
+                    opening = envelope.shape.opening(choice)
+                    if opening is not None:
+                        yield data(envelope.chunk([opening], **usage))
+                if event["type"] == "token":
+                    yield data(envelope.chunk([envelope.shape.piece(choice, event, lengths[choice])], **usage))
+                    lengths[choice] += len(event["text"])
+                elif event["type"] == "done":
+                    usages[choice] = event["usage"]
+                    closing = envelope.shape.closing(choice, event, lengths[choice])
+                    yield data(envelope.chunk([closing], **usage, timings=event["timings"]))
         if asked.include_usage:
-            yield data(envelope.chunk([], usage=total.usage(asked.n)))
-        yield DONE
-    except InferenceError as error:
-        yield data(error_object(api_error(error, raw_prompt=asked.raw, name=name)))
-        yield DONE
-    finally:
-        run.close()
+            yield data(envelope.chunk([], usage=total_usage(usages, asked.n)))
+    except ApiError as error:
+        yield data(error_object(error))
+    yield DONE

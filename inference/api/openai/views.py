@@ -13,20 +13,17 @@ from rest_framework.permissions import IsAuthenticated
 from rest_framework.request import Request as ApiRequest
 from rest_framework.response import Response
 
-from accounts.access import Grant
+from accounts.grants import Grant
 from accounts.permissions import CanInfer
 from inference.api.rest import json_object
-from inference.engine.protocol import Params
-from inference.errors import InferenceError, api_error
+from inference.gateway.asking import Question, ask
+from inference.gateway.sampling import reseeded, wants_logprobs
 from inference.gateway.targets import Target
-from inference.manager import Request
-from inference.quota.limits import admit
 
 from . import catalogue, reading
-from .answers import ChatShape, CompletionShape, Envelope, Shape, Total
+from .answers import ChatShape, CompletionShape, Envelope, Shape
 from .errors import openai_exception_handler
 from .reading import Asked
-from .running import Run
 from .streaming import sse
 
 PATIENCE = 2.0  # seconds for an early failure to become an HTTP status before a stream opens
@@ -62,24 +59,15 @@ class AnswerView(OpenAIView):
     async def post(self, request: ApiRequest) -> HttpResponseBase:
         asked = type(self).read(json_object(request))
         target = await database_sync_to_async(catalogue.target_of)(asked.model)
-        grant = Grant.of_request(request)
-        ticket = await admit(grant, target.slug, target.digest, asked.params, asked.choices)
-        run = Run(engine_requests(asked, target, f"user:{grant.user_id}"), grant, ticket)
+        asking = await ask(Grant.of_request(request), questions(asked, target))
         envelope = Envelope(self.shape, asked.model, target.digest)
-        headers = {"x-request-id": envelope.id, **ticket.headers}
-        try:
-            if asked.stream:
-                await run.begin(PATIENCE)
-                return stream_response(sse(run, asked, envelope, target.name), headers)
-            body = await whole(run, asked, envelope)
-        except InferenceError as error:
-            run.close()
-            raise api_error(error, raw_prompt=asked.raw, name=target.name) from None
-        except BaseException:
-            run.close()
-            raise
-        run.close()
-        return Response(body, headers=headers)
+        headers = {"x-request-id": envelope.id, **asking.headers}
+        if asked.stream:
+            await asking.begin(PATIENCE)
+            return stream_response(sse(asking, asked, envelope), headers)
+        async with asking:
+            answers = await asking.answers()
+        return Response(envelope.whole(answers, asked.n, wants_logprobs(asked.params)), headers=headers)
 
 
 class ChatCompletionsView(AnswerView):
@@ -96,47 +84,13 @@ class CompletionsView(AnswerView):
     read = staticmethod(reading.completion)
 
 
-def engine_requests(asked: Asked, target: Target, user: str) -> list[Request]:
-    """One per choice: for each prompt `n`, with seeds that differ."""
-    requests: list[Request] = []
-    for prompt in asked.prompts or (None,):
-        for number in range(asked.n):
-            params: Params = {**asked.params}
-            seed = params.get("seed")
-            if seed is not None and number:
-                params["seed"] = (seed + number) % 2**63
-            requests.append(
-                Request(
-                    user=user,
-                    base=target.base,
-                    adapter=target.adapter,
-                    messages=asked.messages,
-                    prompt=prompt,
-                    params=params,
-                )
-            )
-    return requests
-
-
-async def whole(run: Run, asked: Asked, envelope: Envelope) -> dict[str, Any]:
-    texts: dict[int, list[str]] = {}
-    logprobs: dict[int, list[Mapping[str, Any]]] = {}
-    ends: dict[int, Mapping[str, Any]] = {}
-    total = Total()
-    while (item := await run.next()) is not None:
-        choice, event = item
-        logprobs.setdefault(choice, []).extend(event.get("logprobs") or ())
-        if event["type"] == "token":
-            texts.setdefault(choice, []).append(event["text"])
-        elif event["type"] == "done":
-            ends[choice] = event
-            total.add(choice, event)
-    wanted = asked.params.get("logprobs") is not None
-    choices = [
-        envelope.shape.whole(choice, "".join(texts.get(choice, ())), logprobs[choice] if wanted else None, end)
-        for choice, end in sorted(ends.items())
+def questions(asked: Asked, target: Target) -> list[Question]:
+    """One per choice: for each prompt `n`."""
+    return [
+        Question(target, reseeded(asked.params, number), asked.messages, prompt)
+        for prompt in asked.prompts or (None,)
+        for number in range(asked.n)
     ]
-    return envelope.whole(choices, total, asked.n)
 
 
 def stream_response(body: AsyncIterator[bytes], headers: dict[str, str]) -> StreamingHttpResponse:

@@ -9,7 +9,6 @@ from typing import Any, Literal, NotRequired, TypedDict
 from django.utils.translation import gettext as _
 
 from common.api import ApiError
-from common.parsers import loads
 from inference import params as reading
 from inference.engine.protocol import Params, Timings, Usage
 
@@ -125,29 +124,6 @@ class Ack:
     id: str
     index: int
     target: str | None
-
-
-class FrameError(Exception):
-    """A frame that was refused; `id` where it was readable."""
-
-    def __init__(self, error: ApiError, frame_id: str | None) -> None:
-        super().__init__(error.message)
-        self.error = error
-        self.id = frame_id
-
-
-def read(text: str) -> Generate | Stop | Ack:
-    """Raises FrameError."""
-    try:
-        data = loads(text)
-    except ValueError:
-        raise FrameError(ApiError("malformed_json", _("This is not valid JSON.")), None) from None
-    frame_id = data.get("id") if isinstance(data, Mapping) else None
-    known = frame_id if isinstance(frame_id, str) and 0 < len(frame_id) <= MAX_ID_CHARS else None
-    try:
-        return interpret(data)
-    except ApiError as error:
-        raise FrameError(error, known) from None
 
 
 def interpret(data: Any) -> Generate | Stop | Ack:
