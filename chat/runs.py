@@ -16,10 +16,9 @@ from django.utils import translation
 
 from accounts.grants import Grant
 from common.api import ApiError
-from inference.backends.interface import Event
 from inference.engine.protocol import Params
 from inference.errors import InferenceError
-from inference.gateway.asking import Asking, Question, ask
+from inference.gateway.asking import Asking, Event, Question, ask
 from inference.gateway.operating import count
 from inference.gateway.sampling import most_tokens
 from inference.gateway.targets import Target, resolve

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 from accounts.access import watcher
 from accounts.grants import Grant
-from inference.backends.interface import Event, Request, is_final
+from inference.backends.interface import Event, Loading, Queued, Request, is_final
 from inference.backends.stream import Stream
 from inference.engine.protocol import Params, Usage
 from inference.errors import InferenceError, api_error
@@ -29,6 +29,8 @@ from inference.quota.limits import Ticket, admit
 
 from .sampling import most_tokens
 from .targets import Target
+
+__all__ = ["Answer", "Asking", "Event", "Loading", "Queued", "Question", "answer", "ask"]
 
 Item = tuple[int, Event]  # the number of the question, and what became of it
 NOTHING: Usage = {"prompt_tokens": 0, "completion_tokens": 0, "cached_tokens": 0}

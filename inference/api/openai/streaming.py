@@ -9,9 +9,8 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 from common.api import ApiError
-from inference.backends.interface import Loading, Queued
 from inference.engine.protocol import Usage
-from inference.gateway.asking import Asking
+from inference.gateway.asking import Asking, Loading, Queued
 
 from .answers import Envelope, total_usage
 from .errors import error_object

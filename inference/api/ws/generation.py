@@ -9,9 +9,8 @@ from typing import Any
 
 from accounts.grants import Grant
 from common.api import ApiError
-from inference.backends.interface import Event, is_final
 from inference.errors import InferenceError
-from inference.gateway.asking import Asking, Question, ask
+from inference.gateway.asking import Asking, Event, Question, ask
 from inference.gateway.targets import resolve
 
 from .flow_control import Credits, SlowReaderError
@@ -79,7 +78,7 @@ class Generation:
             async for _index, event in asking:
                 if event["type"] == "token":
                     await self.credits[name].take(event["index"], len(event["text"]))
-                if is_final(event):
+                if event["type"] == "done":
                     self.open -= 1
                 await self.send(frame_of(event, asked.id, name))
 

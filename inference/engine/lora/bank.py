@@ -87,6 +87,9 @@ def nonfinite() -> EngineError:
     return EngineError("weights_nonfinite", "The adapter holds values that are not finite numbers.")
 
 
+Update = tuple[int, int, int, int]  # addresses of a plan's words and rows, the layer, the address of scratch
+
+
 class Packed(Protocol):
     """One adapter's matrices of one kind in a bank's own form."""
 
@@ -120,6 +123,10 @@ class LoraBank(Protocol):
     def prepare(self, rows: list[str | None], logit_rows: list[int]) -> None:
         """Begin a step. `rows` names each token row's adapter (None: the base); `logit_rows` are the rows that the
         output layer sees."""
+        ...
+
+    def update(self, kind: str, layer: int) -> Update | None:
+        """What a product takes that adds the update in its own pass; None where that is left to `apply`."""
         ...
 
     def apply(self, kind: str, layer: int, x: Tensor, y: Tensor) -> Tensor:

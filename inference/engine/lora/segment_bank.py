@@ -7,13 +7,14 @@ adapter in use once. For fp32 on a CPU; `native/segments.c` says how.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor
 
 from inference.engine.native.library import FORMATS, TILE, Native
 
-from .bank import AdapterFile, AdapterPairs, AdapterWeights, Kind, Packed, nonfinite
+from .bank import AdapterFile, AdapterPairs, AdapterWeights, Kind, Packed, Update, nonfinite
 
 
 @dataclass
@@ -36,9 +37,6 @@ class Plan:
     words: Tensor
     rows: Tensor
     scratch: int  # floats
-
-
-Update = tuple[int, int, int, int]  # addresses of a plan's words and rows, the layer, the address of scratch
 
 
 class SegmentBank:
@@ -116,8 +114,8 @@ class SegmentBank:
         rows: list[int] = []
         segments = scratch = 0
         for digest, mine in users.items():
-            packed = self.resident[digest].kinds.get(kind.key)
-            if not isinstance(packed, PackedRows):
+            packed = cast(PackedRows | None, self.resident[digest].kinds.get(kind.key))  # as `pack` made it
+            if packed is None:
                 continue  # the adapter leaves this kind alone
             a, b = packed.a, packed.b
             words += [a.data_ptr(), a.stride(0), b.data_ptr(), b.stride(0), len(rows), len(mine), *packed.ranks]
@@ -129,7 +127,6 @@ class SegmentBank:
         return Plan(torch.tensor([segments, len(kind.outs), *kind.outs, *words]), torch.tensor(rows), scratch)
 
     def update(self, kind: str, layer: int) -> Update | None:
-        """What a native product takes to add the update itself; None where no row of the step has one."""
         plan = self.plans.get(kind)
         if plan is None:
             return None

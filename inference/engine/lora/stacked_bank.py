@@ -184,6 +184,9 @@ class StackedBank:
         self.sets[kind.key] = new
         return new
 
+    def update(self, kind: str, layer: int) -> None:
+        return None
+
     def apply(self, kind: str, layer: int, x: Tensor, y: Tensor) -> Tensor:
         mask = self.masks.get(kind)
         if mask is None:

@@ -16,10 +16,9 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from inference.engine.lora.bank import Kind, LoraBank
-from inference.engine.lora.segment_bank import SegmentBank
 from inference.engine.native.library import Native
 
-from .products import NativeProduct, base_product
+from .products import base_product
 
 
 @dataclass
@@ -99,12 +98,7 @@ class Group:
         if x is not self.x:
             flat = x.reshape(-1, x.shape[-1])
             bank = self.bank()
-            if isinstance(bank, SegmentBank) and isinstance(self.base, NativeProduct):
-                y = self.base(flat, bank.update(self.kind.key, self.layer))
-            else:
-                y = self.base(flat)
-                if bank is not None:
-                    y = bank.apply(self.kind.key, self.layer, flat, y)
+            y = self.base(flat) if bank is None else self.base.adding(flat, bank, self.kind.key, self.layer)
             self.x, self.y = x, y.view(*x.shape[:-1], -1)
         assert self.y is not None  # noqa: S101  (for the type checker)
         start = self.offsets[index]

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from inference.engine.lora.segment_bank import Update
+from inference.engine.lora.bank import LoraBank, Update
 from inference.engine.native.library import Native
 from inference.engine.native.onednn import ONEDNN, linear_pointwise
 
@@ -29,6 +29,20 @@ class BaseProduct(Protocol):
     bytes: int
 
     def __call__(self, x: Tensor) -> Tensor: ...
+
+    def adding(self, x: Tensor, bank: LoraBank, kind: str, layer: int) -> Tensor:
+        """The product with the update of the bank's adapters."""
+        ...
+
+
+class Separate:
+    """The update is added to the finished product."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def adding(self, x: Tensor, bank: LoraBank, kind: str, layer: int) -> Tensor:
+        return bank.apply(kind, layer, x, self(x))
 
 
 def base_product(modules: list[Any], native: Native | None) -> BaseProduct:
@@ -52,7 +66,7 @@ def base_product(modules: list[Any], native: Native | None) -> BaseProduct:
     return PlainProduct(weight, bias)
 
 
-class QuantisedProduct:
+class QuantisedProduct(Separate):
     """Layers of bitsandbytes and others that bring their own kernels."""
 
     def __init__(self, layers: list[Any]) -> None:
@@ -64,7 +78,7 @@ class QuantisedProduct:
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
 
 
-class PlainProduct:
+class PlainProduct(Separate):
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         self.weight, self.bias = weight, bias
         self.bytes = weight.nbytes
@@ -73,7 +87,7 @@ class PlainProduct:
         return nn.functional.linear(x, self.weight, self.bias)
 
 
-class OneDnnProduct:
+class OneDnnProduct(Separate):
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         self.packed = torch.ops.mkldnn._reorder_linear_weight(weight, PACK_ROWS)
         self.bias = bias
@@ -100,7 +114,7 @@ class NativeProduct:
         )
 
     def __call__(self, x: Tensor, update: Update | None = None) -> Tensor:
-        """With `update` (see `SegmentBank.update`) the adapters' share is added in the same pass."""
+        """With `update` (see `LoraBank.update`) the adapters' share is added in the same pass."""
         rows = x.shape[0]
         y = x.new_empty(rows, self.outputs)
         if rows == 0:
@@ -113,6 +127,11 @@ class NativeProduct:
             self.native.scratch(rows * self.inputs), *(update or NO_UPDATE), self.threads,
         )  # fmt: skip
         return y
+
+    def adding(self, x: Tensor, bank: LoraBank, kind: str, layer: int) -> Tensor:
+        update = bank.update(kind, layer)
+        y = self(x, update)
+        return y if update is not None else bank.apply(kind, layer, x, y)
 
 
 def pages(size: int) -> Tensor:

@@ -126,9 +126,11 @@ class Runner:
         size = installed.bytes + sum(parameter.nbytes for parameter in model.parameters())
         del seen
         gc.collect()
-        self.bank = SegmentBank(installed.kinds, native) if native else StackedBank(
-            installed.kinds, self.torch_device, dtype
-        )  # fmt: skip
+        stacked: StackedBank | None = None
+        if native is not None:
+            self.bank = SegmentBank(installed.kinds, native)
+        else:
+            self.bank = stacked = StackedBank(installed.kinds, self.torch_device, dtype)
         context = min(self.config.max_context, base_loader.positions(Path(spec["path"])))
         per_token = KVCache.bytes_per_token(shapes, dtype)
         free = max(0, self.free_bytes() - self.config.adapter_bytes)
@@ -139,9 +141,9 @@ class Runner:
         self.constraints = Constraints(tokenizer, reference.shape[-1])
         self.prober = Prober(probe, first, reference[first:], NO_EFFECT[precision])
         self._check_exact(spec, probe, reference, TOLERANCE[precision])
-        if self.fixed and isinstance(self.bank, StackedBank):
+        if self.fixed and stacked is not None:
             self.graphs = DecodeGraphs(
-                self._fixed_forward, self.cache, self.bank, self.torch_device, TOLERANCE[precision]
+                self._fixed_forward, self.cache, stacked, self.torch_device, TOLERANCE[precision]
             )
         self.info = BaseInfo(
             spec["key"], spec["name"], precision, plan.context, plan.slots, self._eos(model, tokenizer), size,
