@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, cast
+from typing import Annotated, Any, Self, cast
 
 from adrf.views import APIView as AsyncAPIView
 from channels.db import database_sync_to_async
@@ -11,6 +10,7 @@ from django.contrib.auth.models import User
 from django.http import Http404
 from django.utils.translation import get_language
 from django.utils.translation import gettext as _
+from pydantic import AfterValidator, Field, model_validator
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
@@ -18,10 +18,12 @@ from rest_framework.views import APIView
 from accounts.grants import Grant
 from accounts.permissions import CanInfer
 from common.api import ApiError, Pagination
-from inference import params as reading
-from inference.api.rest import answer_json, json_object
+from common.shapes import Id, Lenient, Shape, Str, refuse, text
+from inference.api.rest import answer_json
+from inference.engine.params import SamplingParams
 from inference.errors import InferenceError
 from inference.gateway.targets import Target, find, find_adapter
+from inference.params import Prompt, body
 
 from . import flows
 from .assistants import answer_of, problem_of, visible
@@ -29,10 +31,8 @@ from .forms import MAX_SAMPLE, NUMBERS, AssistantForm
 from .models import Assistant, Conversation, State
 from .runs import Run
 
-MAX_PK = 2**63 - 1
 TEXTS = ("name", "description", "icon", "system", "target")
 CHANGEABLE = (*TEXTS, "shared", "params", "samples")
-ASKED = ("message", "conversation", "model")
 CARRIED = ("finish_reason", "usage", "timings", "trimmed")
 FIELDS = {"sample_lines": "samples", **{name: f"params.{name}" for name in NUMBERS}}  # of the form: of the API
 CODES = {"max_length": "too_long", "required": "required", "invalid_choice": "invalid_choice"}
@@ -51,41 +51,54 @@ def assistant_json(assistant: Assistant, user_id: int, problem: str) -> dict[str
     }
 
 
-def refuse_unknown(data: Mapping[str, Any], known: tuple[str, ...]) -> None:
-    unknown = next((key for key in data if key not in known), None)
-    if unknown is not None:
-        raise reading.refuse(str(unknown)[:64], "unknown_parameter", _("There is no parameter named %(param)s."))
+def _one_line(value: str) -> str:
+    if len(value.splitlines()) > 1:
+        raise refuse("one_line")
+    return value
 
 
-def form_data(data: Mapping[str, Any]) -> dict[str, Any]:
-    """What the page's form would send. Only types are looked at here; the form has the rules."""
-    refuse_unknown(data, CHANGEABLE)
-    sent: dict[str, Any] = {name: reading.text(data[name], name, MAX_PK) for name in TEXTS if name in data}
-    if "shared" in data:
-        sent["shared"] = reading.boolean(data["shared"], "shared")
-    if "samples" in data:
-        sent["sample_lines"] = "\n".join(samples(data["samples"]))
-    if "params" in data:
-        given = reading.sampling(data["params"], "params.")
-        refuse_unknown({f"params.{name}": None for name in given}, tuple(FIELDS.values()))
-        sent.update({name: given.get(name) for name in NUMBERS})
-    return sent
+class AssistantBody(Shape):
+    """Only types are looked at here; the page's form has the rules."""
+
+    name: Str = ""
+    description: Str = ""
+    icon: Str = ""
+    system: Str = ""
+    target: Annotated[Str, Field(description="Slug of an adapter or a base.")] = ""
+    shared: bool = False
+    params: Annotated[SamplingParams, Field(description="Of max_tokens, temperature, top_p.")] = SamplingParams()
+    samples: list[Annotated[text(MAX_SAMPLE), AfterValidator(_one_line)]] = []
+
+    @model_validator(mode="after")
+    def _numbers_alone(self) -> Self:
+        for name in self.params.given():
+            if name not in NUMBERS:
+                raise refuse("extra_forbidden", param=f"params.{name}")
+        return self
+
+    def form_data(self) -> dict[str, Any]:
+        """What the page's form would send."""
+        sent = {name: getattr(self, name) for name in (*TEXTS, "shared") if name in self.model_fields_set}
+        if "samples" in self.model_fields_set:
+            sent["sample_lines"] = "\n".join(self.samples)
+        if "params" in self.model_fields_set:
+            given = self.params.given()
+            sent.update({name: given.get(name) for name in NUMBERS})
+        return sent
 
 
-def samples(value: Any) -> list[str]:
-    if not isinstance(value, list):
-        raise reading.refuse("samples", "invalid_type", _("%(param)s must be a list of strings."))
-    found = [reading.text(item, f"samples.{index}", MAX_SAMPLE) for index, item in enumerate(value)]
-    for index, item in enumerate(found):
-        if len(item.splitlines()) > 1:
-            raise reading.refuse(f"samples.{index}", "invalid", _("%(param)s must be one line."))
-    return found
+class QuestionBody(Lenient, extra="forbid"):
+    """`model` by slug, or an adapter by id; without one the assistant's own answers."""
+
+    message: Prompt
+    conversation: Id | None = None
+    model: str | Id | None = None
 
 
-def save(assistant: Assistant, data: Mapping[str, Any]) -> Assistant:
+def save(assistant: Assistant, data: Any) -> Assistant:
     """Raises ApiError 400 with the first field at fault."""
     before = AssistantForm(instance=assistant).initial
-    form = AssistantForm({**before, **form_data(data)}, instance=assistant)
+    form = AssistantForm({**before, **body(AssistantBody, data).form_data()}, instance=assistant)
     if not form.is_valid():
         name, problems = next(iter(form.errors.as_data().items()))
         problem = problems[0]
@@ -106,7 +119,7 @@ class AssistantsView(APIView):
         return pages.get_paginated_response([assistant_json(row, user_id, problems[row.target]) for row in page])
 
     def post(self, request: Request) -> Response:
-        made = save(Assistant(owner=cast(User, request.user)), json_object(request))
+        made = save(Assistant(owner=cast(User, request.user)), request.data)
         return Response(assistant_json(made, made.owner_id, problem_of(made.target)), status=201)
 
 
@@ -121,7 +134,7 @@ class AssistantView(APIView):
         return Response(assistant_json(assistant, user_id, problem_of(assistant.target)))
 
     def patch(self, request: Request, pk: int) -> Response:
-        changed = save(self.own(request, pk), json_object(request))
+        changed = save(self.own(request, pk), request.data)
         return Response(assistant_json(changed, changed.owner_id, problem_of(changed.target)))
 
     def delete(self, request: Request, pk: int) -> Response:
@@ -143,30 +156,28 @@ class AssistantChatView(AsyncAPIView):
     async def post(self, request: Request, pk: int) -> Response:
         grant = Grant.of_request(request)
         assistant = await database_sync_to_async(visible)(pk, grant.user_id)
-        data = json_object(request)
-        refuse_unknown(data, ASKED)
-        message = reading.prompt(data.get("message"), "message")
-        target = await database_sync_to_async(target_of)(data.get("model"), assistant)
-        if data.get("conversation") is None:
+        asked = body(QuestionBody, request.data)
+        message = asked.message
+        target = await database_sync_to_async(target_of)(asked.model, assistant)
+        if asked.conversation is None:
             try:
                 return Response(answer_json(target, await answer_of(assistant, target, message, grant)))
             except ApiError as refusal:
                 if refusal.param == "messages":
                     refusal.param = "message"
                 raise
-        wanted = reading.integer(data["conversation"], "conversation", 1, MAX_PK)
-        conversation, run = await database_sync_to_async(begin)(wanted, assistant, target, message, grant)
+        conversation, run = await database_sync_to_async(begin)(asked.conversation, assistant, target, message, grant)
         return Response(await to_the_end(run, target, conversation.pk))
 
 
-def target_of(model: Any, assistant: Assistant) -> Target:
+def target_of(model: str | int | None, assistant: Assistant) -> Target:
     """The model named by slug, the adapter named by id, or the assistant's own. Raises ApiError."""
     if model is None:
         return find(assistant.target)
     if isinstance(model, str):
         return find(model)
     try:
-        return find_adapter(reading.integer(model, "model", 1, MAX_PK))
+        return find_adapter(model)
     except Http404:
         raise InferenceError("unknown_target", param="model", detail={"name": str(model)}) from None
 
@@ -184,7 +195,9 @@ def begin(
     question, answer = flows.ask(conversation, conversation.leaf_id, message, target.slug, target.name)
     prompt = flows.prompt_of(conversation, question.pk)
     language = get_language() or ""
-    return conversation, Run(answer.pk, target.slug, prompt, conversation.params, grant, language)
+    return conversation, Run(
+        answer.pk, target.slug, prompt, SamplingParams.model_validate(conversation.params), grant, language
+    )
 
 
 async def to_the_end(run: Run, target: Target, conversation_id: int) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from channels.db import database_sync_to_async
 from django.http import Http404
 
 from accounts.grants import Grant
+from inference.engine.params import SamplingParams
 from inference.errors import InferenceError
 from inference.gateway.asking import Answer, Question, answer
 from inference.gateway.targets import Target, find, resolve_adapter
@@ -58,4 +59,4 @@ async def answer_of(assistant: Assistant, target: Target, message: str, grant: G
     messages = [{"role": "user", "content": message}]
     if assistant.system.strip():
         messages.insert(0, {"role": "system", "content": assistant.system})
-    return await answer(grant, Question(target, assistant.params, messages))
+    return await answer(grant, Question(target, SamplingParams.model_validate(assistant.params), messages))

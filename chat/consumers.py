@@ -21,23 +21,26 @@ from accounts.access import watched
 from accounts.models import Scope
 from accounts.permissions import may
 from common.api import ApiError
-from inference import params as reading
 from inference.api.ws.base import FrameConsumer
-from inference.engine.protocol import Params
+from inference.engine.params import SamplingParams
 from inference.errors import InferenceError
 from inference.gateway.targets import find
+from inference.params import body
 
 from . import flows
+from .frames import CLIENT_FRAMES, Again, Ask, Beginning, Continue, Follow
 from .models import Conversation, Message, State
 from .present import conversation_json, message_json
 from .runs import Run, running
 
 logger = logging.getLogger(__name__)
 
-BEGINNING = ("ask", "again", "continue")  # frames that start an answer
-FRAME_TYPES = (*BEGINNING, "follow", "stop")
 MAX_FOLLOWED = 16
 LOOK_EVERY = 1.0  # seconds between looks at an answer that another process writes
+
+
+def not_found(param: str) -> ApiError:
+    return ApiError("not_found", translation.gettext("There is no such thing."), 404, param)
 
 
 class ChatConsumer(FrameConsumer):
@@ -50,49 +53,46 @@ class ChatConsumer(FrameConsumer):
 
     async def handle(self, frame: Mapping[str, Any], frame_id: str | None) -> None:
         kind = frame.get("type")
-        if kind == "stop":
-            message_id = await self.own(frame)
-            run = running.get(message_id)
-            if run is not None:
-                run.stop()
-            else:
-                await database_sync_to_async(flows.ask_to_stop)(message_id)
-        elif kind == "follow":
-            self.follow(await self.own(frame))
-        elif kind in BEGINNING:
-            if not await self.may_ask():
-                return
-            raw = frame.get("params")
-            params = reading.sampling({} if raw is None else raw, "params.")
-            run, started = await database_sync_to_async(self.begin)(frame, params)
+        shape = CLIENT_FRAMES.get(kind) if isinstance(kind, str) else None
+        if shape is None:
+            raise InferenceError("malformed_frame")
+        if shape.begins and not await self.may_ask():
+            return
+        asked = body(shape, frame)
+        if isinstance(asked, Beginning):
+            run, started = await database_sync_to_async(self.begin)(asked)
             run.start()
             await self.tell("started", id=frame_id, **started)
             self.follow(run.message_id)
+            return
+        message_id = await self.own(asked.message)
+        if isinstance(asked, Follow):
+            self.follow(message_id)
+        elif (run_here := running.get(message_id)) is not None:
+            run_here.stop()
         else:
-            raise InferenceError("malformed_frame")
+            await database_sync_to_async(flows.ask_to_stop)(message_id)
 
-    def begin(self, frame: Mapping[str, Any], params: Params) -> tuple[Run, dict[str, Any]]:
+    def begin(self, asked: Beginning) -> tuple[Run, dict[str, Any]]:
         """Rows for what a frame asks, and the run that is to fill them. Raises ApiError."""
-        conversation_id = reading.integer(frame.get("conversation"), "conversation", 1, 2**63 - 1)
-        conversation = Conversation.objects.of(self.scope["user"]).filter(pk=conversation_id).first()
+        conversation = Conversation.objects.of(self.scope["user"]).filter(pk=asked.conversation).first()
         if conversation is None:
-            raise ApiError("not_found", translation.gettext("There is no such thing."), 404, "conversation")
+            raise not_found("conversation")
+        params = asked.params or SamplingParams()
         question: Message | None = None
-        if frame["type"] == "continue":
-            answer = self.continued(conversation, frame)
+        if isinstance(asked, Continue):
+            answer = self.continued(conversation, asked.message)
             leaf = answer.pk
+        elif isinstance(asked, Ask):
+            target = find(asked.target)
+            question, answer = flows.ask(conversation, asked.parent, asked.content, target.slug, target.name)
+            leaf = question.pk
         else:
-            target = find(frame.get("target"))
-            if frame["type"] == "ask":
-                parent = frame.get("parent")
-                parent_id = None if parent is None else reading.integer(parent, "parent", 1, 2**63 - 1)
-                content = reading.prompt(frame.get("content"), "content")
-                question, answer = flows.ask(conversation, parent_id, content, target.slug, target.name)
-                leaf = question.pk
-            else:
-                leaf = reading.integer(frame.get("message"), "message", 1, 2**63 - 1)
-                answer = flows.again(conversation, leaf, target.slug, target.name)
-        Conversation.objects.filter(pk=conversation.pk).update(params=params)
+            assert isinstance(asked, Again)  # noqa: S101  (for the type checker)
+            target = find(asked.target)
+            leaf = asked.message
+            answer = flows.again(conversation, leaf, target.slug, target.name)
+        Conversation.objects.filter(pk=conversation.pk).update(params=params.given())
         prompt = flows.prompt_of(conversation, leaf)
         run = Run(answer.pk, answer.target, prompt, params, self.grant, self.language)
         return run, {
@@ -101,23 +101,21 @@ class ChatConsumer(FrameConsumer):
             "answer": message_json(answer),
         }
 
-    def continued(self, conversation: Conversation, frame: Mapping[str, Any]) -> Message:
-        pk = reading.integer(frame.get("message"), "message", 1, 2**63 - 1)
-        answer = conversation.messages.filter(pk=pk, role="assistant").exclude(content="").first()
+    def continued(self, conversation: Conversation, message_id: int) -> Message:
+        answer = conversation.messages.filter(pk=message_id, role="assistant").exclude(content="").first()
         if answer is None:
-            raise ApiError("not_found", translation.gettext("There is no such thing."), 404, "message")
+            raise not_found("message")
         find(answer.target)
         if not flows.reopen(answer):
             raise ApiError("busy", translation.gettext("This answer is being written already."), 409, "message")
         answer.refresh_from_db()
         return answer
 
-    async def own(self, frame: Mapping[str, Any]) -> int:
-        """The id of a message of this user. Raises ApiError 404."""
-        pk = reading.integer(frame.get("message"), "message", 1, 2**63 - 1)
-        if not await Message.objects.filter(pk=pk, conversation__user=self.scope["user"]).aexists():
-            raise ApiError("not_found", translation.gettext("There is no such thing."), 404, "message")
-        return pk
+    async def own(self, message_id: int) -> int:
+        """The id, where it is that of a message of this user. Raises ApiError 404."""
+        if not await Message.objects.filter(pk=message_id, conversation__user=self.scope["user"]).aexists():
+            raise not_found("message")
+        return message_id
 
     def follow(self, message_id: int) -> None:
         if message_id not in self.followed and len(self.followed) < MAX_FOLLOWED:

@@ -7,9 +7,9 @@ from django.conf import settings
 from django.utils.translation import gettext as _
 
 from common.api import ApiError
-from inference import params as reading
 from inference.errors import InferenceError
 from inference.gateway.targets import find
+from inference.params import sampling
 
 from .models import Assistant
 
@@ -64,7 +64,7 @@ class AssistantForm(forms.ModelForm):  # type: ignore[type-arg]
             value = cleaned.get(name)
             try:
                 if value is not None:
-                    reading.sampling({name: value})
+                    sampling({name: value})
             except ApiError as error:
                 self.add_error(name, error.message)
         return cleaned

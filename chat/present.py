@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.conf import settings
 from django.db import transaction
 from django.utils.translation import gettext as _
 
 from common.api import ApiError
-from inference import params as reading
+from common.shapes import ExportedId, Str, read, text
+from inference.params import Text, sampling
 
 from .flows import MOST_MESSAGES
 from .markdown import parse
@@ -53,7 +53,7 @@ def whole_json(conversation: Conversation) -> dict[str, Any]:
 def import_json(user: Any, data: Any) -> Conversation:
     """A conversation from an export: `whole_json`, or `{"markdown": text}`. Raises ApiError 400."""
     if isinstance(data, dict) and "markdown" in data:
-        data = parse(reading.text(data["markdown"], "markdown", settings.DATA_UPLOAD_MAX_MEMORY_SIZE))
+        data = parse(read(Str, data["markdown"], "", "markdown"))
     if not isinstance(data, dict) or not isinstance(data.get("messages"), list):
         raise ApiError("invalid", _("This is not an exported conversation."), 400, "messages")
     if len(data["messages"]) > MOST_MESSAGES:
@@ -61,10 +61,10 @@ def import_json(user: Any, data: Any) -> Conversation:
     with transaction.atomic():
         conversation = Conversation.objects.create(
             user=user,
-            title=reading.text(data.get("title") or "", "title", 200),
-            system=reading.text(data.get("system") or "", "system", settings.MAX_PROMPT_CHARS),
-            target=reading.text(data.get("target") or "", "target", 128),
-            params=reading.sampling(data.get("params") or {}, "params."),
+            title=read(text(200), data.get("title") or "", "", "title"),
+            system=read(Text, data.get("system") or "", "", "system"),
+            target=read(text(128), data.get("target") or "", "", "target"),
+            params=sampling(data.get("params") or {}, "params.").given(),
         )
         made: dict[int, Message] = {}
         for index, item in enumerate(data["messages"]):
@@ -80,7 +80,7 @@ def import_json(user: Any, data: Any) -> Conversation:
 def _import_message(conversation: Conversation, item: Any, made: dict[int, Message], where: str) -> tuple[int, Message]:
     if not isinstance(item, dict) or item.get("role") not in ("user", "assistant"):
         raise ApiError("invalid", _("This is not an exported conversation."), 400, where)
-    key = reading.integer(item.get("id"), f"{where}.id", 0, 2**63 - 1)
+    key = read(ExportedId, item.get("id"), "", f"{where}.id")
     parent = item.get("parent")
     if key in made or (parent is not None and (not isinstance(parent, int) or parent not in made)):
         raise ApiError("invalid", _("This is not an exported conversation."), 400, f"{where}.parent")
@@ -88,9 +88,9 @@ def _import_message(conversation: Conversation, item: Any, made: dict[int, Messa
         conversation=conversation,
         parent=made.get(parent),  # type: ignore[arg-type]
         role=item["role"],
-        content=reading.text(item.get("content") or "", f"{where}.content", settings.MAX_PROMPT_CHARS),
+        content=read(Text, item.get("content") or "", "", f"{where}.content"),
         state=State.DONE,
-        target=reading.text(item.get("target") or "", f"{where}.target", 128),
-        target_name=reading.text(item.get("target_name") or "", f"{where}.target_name", 255),
-        digest=reading.text(item.get("digest") or "", f"{where}.digest", 64),
+        target=read(text(128), item.get("target") or "", "", f"{where}.target"),
+        target_name=read(text(255), item.get("target_name") or "", "", f"{where}.target_name"),
+        digest=read(text(64), item.get("digest") or "", "", f"{where}.digest"),
     )

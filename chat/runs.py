@@ -16,11 +16,10 @@ from django.utils import translation
 
 from accounts.grants import Grant
 from common.api import ApiError
-from inference.engine.protocol import Params
+from inference.engine.params import SamplingParams
 from inference.errors import InferenceError
 from inference.gateway.asking import Asking, Event, Question, ask
 from inference.gateway.operating import count
-from inference.gateway.sampling import most_tokens
 from inference.gateway.targets import Target, resolve
 
 from .flows import asked_to_stop, save_end, save_progress
@@ -40,7 +39,13 @@ class Run:
     """One answer. Readers wait on events of their own; each reads `text`, `progress` and `ended` when woken."""
 
     def __init__(
-        self, message_id: int, target: str, prompt: list[dict[str, str]], params: Params, grant: Grant, language: str
+        self,
+        message_id: int,
+        target: str,
+        prompt: list[dict[str, str]],
+        params: SamplingParams,
+        grant: Grant,
+        language: str,
     ) -> None:
         self.message_id = message_id
         self.target = target
@@ -169,7 +174,7 @@ class Run:
 
         async def fits(question: Question) -> bool:
             tokens, context = await count(question, self._take)
-            return tokens <= context - most_tokens(self.params)
+            return tokens <= context - self.params.max_tokens
 
         starts = [index for index, turn in enumerate(turns) if turn["role"] == "user" and index]
         if await fits(whole) or not starts:

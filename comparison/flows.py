@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from django.contrib.auth.models import User
@@ -29,8 +29,14 @@ def cast_vote(user: User, run: uuid.UUID, given: GivenVote) -> tuple[Vote, bool]
     A vote is blind as long as it stands as it was cast: whoever changes it has seen the names.
     """
     check_digests(user, given.candidates)
-    facts = {name: getattr(given, name) for name in ("prompt", "system", "params", "verdict", "blind")}
-    facts["size"] = len(given.candidates)
+    facts = {
+        "prompt": given.prompt,
+        "system": given.system or "",
+        "params": given.params.given() if given.params else {},
+        "verdict": given.verdict,
+        "blind": given.blind,
+        "size": len(given.candidates),
+    }
     with transaction.atomic():
         own = Vote.objects.of(user)
         if not own.filter(run=run).exists() and own.count() >= MOST_VOTES:
@@ -43,17 +49,22 @@ def cast_vote(user: User, run: uuid.UUID, given: GivenVote) -> tuple[Vote, bool]
                 setattr(vote, name, value)
             vote.save(update_fields=[*facts, "updated_at"])
             vote.candidates.all().delete()
-        rows = [Candidate(vote=vote, position=index, **vars(one)) for index, one in enumerate(given.candidates)]
+        rows = [Candidate(vote=vote, position=index, **facts_of(one)) for index, one in enumerate(given.candidates)]
         Candidate.objects.bulk_create(rows)
     return vote, made
 
 
 def _same(vote: Vote, given: GivenVote) -> bool:
-    before = [GivenCandidate(c.model, c.name, c.digest, c.text, c.chosen) for c in vote.candidates.all()]
-    return vote.verdict == given.verdict and before == list(given.candidates)
+    before = [facts_of(candidate) for candidate in vote.candidates.all()]
+    return vote.verdict == given.verdict and before == [facts_of(one) for one in given.candidates]
 
 
-def check_digests(user: User, candidates: tuple[GivenCandidate, ...]) -> None:
+def facts_of(one: GivenCandidate | Candidate) -> dict[str, Any]:
+    name = one.name or one.model
+    return {"model": one.model, "name": name, "digest": one.digest, "text": one.text, "chosen": one.chosen}
+
+
+def check_digests(user: User, candidates: Sequence[GivenCandidate]) -> None:
     """Every digest is one that this portal serves under that name, or did when this account asked it. Else ApiError."""
     unknown = _unknown(user, candidates)
     if unknown:
@@ -64,7 +75,7 @@ def check_digests(user: User, candidates: tuple[GivenCandidate, ...]) -> None:
         raise ApiError("unknown_digest", message, 400, f"candidates.{unknown[0]}.digest")
 
 
-def _unknown(user: User, candidates: tuple[GivenCandidate, ...]) -> list[int]:
+def _unknown(user: User, candidates: Sequence[GivenCandidate]) -> list[int]:
     digests = [candidate.digest for candidate in candidates]
     known = {
         *LoraAdapter.objects.filter(digest__in=digests).values_list("slug", "digest"),

@@ -25,7 +25,8 @@ from accounts.tokens import issue_token
 from accounts.websocket import AuthMiddleware
 from adapters.models import LoraAdapter, Scan, ScanState, Status
 from chat import flows
-from chat.consumers import FRAME_TYPES, ChatConsumer
+from chat.consumers import CLIENT_FRAMES as FRAME_TYPES
+from chat.consumers import ChatConsumer
 from chat.models import Assistant, Conversation, State
 from comparison.models import Verdict, Vote
 from inference.api.ws import frames
@@ -288,7 +289,7 @@ def test_the_admin_is_for_operators(world: SimpleNamespace) -> None:
 
 
 def frame_types() -> set[str]:
-    kinds = (frames.GenerateFrame, frames.StopFrame, frames.AckFrame)
+    kinds = (frames.Generate, frames.Stop, frames.Ack)
     return {get_args(get_type_hints(kind)["type"])[0] for kind in kinds}
 
 

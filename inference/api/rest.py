@@ -5,32 +5,42 @@ The views are async to the bottom: a client that leaves cancels its view, and wi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 from adrf.views import APIView
-from django.utils.translation import gettext as _
+from pydantic import Field
 from rest_framework.permissions import IsAuthenticated
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from accounts.grants import Grant
 from accounts.permissions import CanInfer, IsOperator
-from common.api import ApiError
-from inference import params
+from common.shapes import Lenient, part
+from inference.engine.params import SamplingParams
 from inference.gateway import operating
 from inference.gateway.asking import Answer, Question, ask
 from inference.gateway.targets import Target, resolve, resolve_adapter
+from inference.params import Asked, ModelName, body
 
-ASKED = ("messages", "prompt")
+
+class TestRequest(Asked, SamplingParams):
+    """Either `messages` (the base's chat template is applied) or `prompt` (raw text), and sampling parameters."""
+
+    @property
+    def sampling(self) -> SamplingParams:
+        return part(SamplingParams, self)
 
 
-def json_object(request: Request) -> Mapping[str, Any]:
-    """The body, which must be a JSON object."""
-    data = request.data
-    if not isinstance(data, Mapping):
-        raise ApiError("invalid_type", _("The body must be a JSON object."))
-    return data
+class CountRequest(Asked, Lenient, extra="forbid"):
+    model: ModelName
+
+
+class LoadRequest(Lenient, extra="forbid"):
+    model: ModelName
+    pin: Annotated[
+        bool | None,
+        Field(description="true keeps the base model until it is unloaded; false no longer; null leaves it as it is."),
+    ] = None
 
 
 class TestView(APIView):
@@ -39,11 +49,9 @@ class TestView(APIView):
     permission_classes = [IsAuthenticated, CanInfer]
 
     async def post(self, request: Request, pk: int) -> Response:
-        data = json_object(request)
-        messages, prompt = params.either(data)
-        sampling = params.sampling({key: value for key, value in data.items() if key not in ASKED})
+        asked = body(TestRequest, request.data)
         target = await resolve_adapter(pk)
-        question = Question(target, sampling, messages, prompt)
+        question = Question(target, asked.sampling, asked.turns, asked.prompt)
         async with await ask(Grant.of_request(request), [question]) as asking:
             [answer] = await asking.answers()
         return Response(answer_json(target, answer), headers=asking.headers)
@@ -70,13 +78,8 @@ class CountView(APIView):
     permission_classes = [IsAuthenticated, CanInfer]
 
     async def post(self, request: Request) -> Response:
-        data = json_object(request)
-        name = params.text(data.get("model"), "model", 200)
-        unknown = next((key for key in data if key not in ("model", *ASKED)), None)
-        if unknown is not None:
-            raise params.refuse(str(unknown)[:64], "unknown_parameter", _("There is no parameter named %(param)s."))
-        messages, prompt = params.either(data)
-        question = Question(await resolve(name), {}, messages, prompt)
+        asked = body(CountRequest, request.data)
+        question = Question(await resolve(asked.model), SamplingParams(), asked.turns, asked.prompt)
         tokens, context_length = await operating.count(question)
         return Response({"tokens": tokens, "context_length": context_length})
 
@@ -99,15 +102,8 @@ class LoadView(APIView):
     permission_classes = [IsAuthenticated, IsOperator]
 
     async def post(self, request: Request) -> Response:
-        data = json_object(request)
-        name = params.text(data.get("model"), "model", 200)
-        pin = data.get("pin")
-        unknown = next((key for key in data if key not in ("model", "pin")), None)
-        if unknown is not None:
-            raise params.refuse(str(unknown)[:64], "unknown_parameter", _("There is no parameter named %(param)s."))
-        if pin is not None and not isinstance(pin, bool):
-            raise params.refuse("pin", "invalid_type", _("%(param)s must be true or false."))
-        await operating.load(name, pin)
+        asked = body(LoadRequest, request.data)
+        await operating.load(asked.model, asked.pin)
         return Response(await operating.status())
 
 

@@ -19,11 +19,12 @@ its request is to be cancelled. Every call may come from any thread and returns 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NotRequired, Protocol, TypedDict
 
 from inference.engine import protocol
-from inference.engine.protocol import AdapterSpec, BaseSpec, Done, Failed, Params, Reply, Token
+from inference.engine.params import SamplingParams
+from inference.engine.protocol import AdapterSpec, BaseSpec, Done, Failed, Reply, Token
 
 
 class Queued(protocol.Queued):
@@ -62,7 +63,7 @@ class Request:
     adapter: AdapterSpec | None = None
     messages: list[dict[str, str]] | None = None
     prompt: str | None = None
-    params: Params = field(default_factory=Params)
+    params: SamplingParams = SamplingParams()
     continue_last: bool = False  # the last message is an answer's beginning
 
     def __post_init__(self) -> None:

@@ -81,7 +81,7 @@ class LocalBackend:
     # From any thread
 
     def submit(self, request_id: str, request: Request, sink: Sink) -> None:
-        user, params, more = request.user, request.params, request.continue_last
+        user, params, more = request.user, request.params.given(), request.continue_last
         command = {"type": "generate", "user": user, "params": params, "continue_last": more, **asked(request)}
         self._submit(request_id, command, sink)
 

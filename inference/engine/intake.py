@@ -10,7 +10,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from inference.engine.scheduling.sequence import SamplingParams, Sequence
+from inference.engine.params import SamplingParams
+from inference.engine.scheduling.sequence import Sequence
 from inference.engine.text.detokenizer import Detokenizer
 
 from .engine import Arrival, Engine, context_exceeded
@@ -63,7 +64,7 @@ class Intake:
             error = context_exceeded(len(tokens), context)
             error.param = param_of(command)
             raise error
-        params = SamplingParams.from_dict(dict(command["params"]))
+        params = SamplingParams.model_validate(command["params"])
         adapter = command["adapter"]
         sequence = Sequence(
             id=command["id"],

@@ -30,26 +30,6 @@ class AdapterSpec(TypedDict):
     proven: NotRequired[bool]  # its effect was measured before on this base; skips the proof
 
 
-class Params(TypedDict, total=False):
-    """Sampling; every key may be missing and then takes the default in brackets."""
-
-    max_tokens: int  # [256] new tokens
-    min_tokens: int  # [0]
-    temperature: float  # [1.0] 0 is greedy
-    top_p: float  # [1.0] in (0, 1]
-    top_k: int  # [0] 0: off
-    min_p: float  # [0.0] in [0, 1]
-    repetition_penalty: float  # [1.0] > 0, over prompt and answer
-    presence_penalty: float  # [0.0] over the answer
-    frequency_penalty: float  # [0.0] over the answer
-    seed: int | None  # [None] 0 <= seed < 2**63
-    stop: list[str]  # [] never part of the answer
-    ignore_eos: bool  # [False]
-    logprobs: int | None  # [None] alternatives per token; 0: the chosen token alone
-    json_schema: dict[str, Any] | None  # [None] constrain the answer to this JSON schema
-    json_object: bool  # [False] constrain the answer to any JSON object
-
-
 # Web side -> worker ---------------------------------------------------------------------------------------------
 
 
@@ -64,7 +44,7 @@ class GenerateCommand(TypedDict):
     messages: NotRequired[list[dict[str, str]]]  # {role: system|user|assistant, content}
     prompt: NotRequired[str]
     continue_last: NotRequired[bool]  # the last assistant message is to be continued, not answered
-    params: Params
+    params: dict[str, Any]  # what was given of `params.SamplingParams`
 
 
 class CancelCommand(TypedDict):

@@ -22,12 +22,12 @@ from accounts.access import watcher
 from accounts.grants import Grant
 from inference.backends.interface import Event, Loading, Queued, Request, is_final
 from inference.backends.stream import Stream
-from inference.engine.protocol import Params, Usage
+from inference.engine.params import SamplingParams
+from inference.engine.protocol import Usage
 from inference.errors import InferenceError, api_error
 from inference.manager import Answer, Gathering, get_manager
 from inference.quota.limits import Ticket, admit
 
-from .sampling import most_tokens
 from .targets import Target
 
 __all__ = ["Answer", "Asking", "Event", "Loading", "Queued", "Question", "answer", "ask"]
@@ -41,7 +41,7 @@ class Question:
     """What one model is asked: exactly one of `messages` and `prompt`."""
 
     target: Target
-    params: Params
+    params: SamplingParams
     messages: list[dict[str, str]] | None = None
     prompt: str | None = None
     continue_last: bool = False  # the last message is the answer's beginning
@@ -53,7 +53,7 @@ async def ask(grant: Grant, questions: Sequence[Question], on_withdrawn: Callabl
     Access that is withdrawn ends everything with the error `revoked`, unless `on_withdrawn` is there to be called.
     """
     target = questions[0].target
-    tokens = sum(most_tokens(question.params) for question in questions)
+    tokens = sum(question.params.max_tokens for question in questions)
     ticket = await admit(grant, target.slug, target.digest, len(questions), tokens)
     asking = Asking(grant, questions, ticket, on_withdrawn)
     try:

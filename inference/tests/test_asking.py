@@ -16,6 +16,7 @@ from django.utils import timezone, translation
 from accounts import access
 from accounts.grants import Grant
 from common.api import ApiError
+from inference.engine.params import SamplingParams
 from inference.gateway.asking import Question, answer, ask
 from inference.gateway.targets import of_adapter
 from inference.manager import ModelManager
@@ -38,7 +39,7 @@ def grant(owner: User) -> Grant:
 @pytest.fixture
 def question(registry: SimpleNamespace, manager: ModelManager) -> Callable[[str], Question]:
     target = of_adapter(registry.pirate)
-    return lambda prompt: Question(target, {"max_tokens": 64}, prompt=prompt)
+    return lambda prompt: Question(target, SamplingParams(max_tokens=64), prompt=prompt)
 
 
 async def settled(manager: ModelManager) -> tuple[int, int]:

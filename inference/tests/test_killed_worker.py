@@ -12,6 +12,7 @@ import pytest
 
 from inference.backends.process import WorkerOptions
 from inference.engine.config import EngineConfig
+from inference.engine.params import SamplingParams
 from inference.errors import InferenceError
 from inference.manager import ModelManager, Request
 from tests.fixtures.models import TinyAdapter, write_tiny_adapter
@@ -46,8 +47,8 @@ async def test_killed_at_every_stage(killed: ModelManager, tiny_base_model: Path
 
     def ask(base: Any = base, digest: str = "d") -> Request:
         spec: Any = {"digest": digest * 64, "path": str(folder), "name": "adapter"}
-        return Request(user="u", base=base, adapter=spec, prompt="hello there", params={
-            "temperature": 0.0, "max_tokens": 12, "ignore_eos": True})  # fmt: skip
+        return Request(user="u", base=base, adapter=spec, prompt="hello there", params=SamplingParams(
+            temperature=0.0, max_tokens=12, ignore_eos=True))  # fmt: skip
 
     async def run(request: Request) -> str:
         return (await asyncio.wait_for(killed.run(request), REPORTED_WITHIN)).text
@@ -77,7 +78,7 @@ async def test_killed_while_it_starts(killed: ModelManager, tiny_base_model: Pat
     order = tmp_path / "run" / "die-at"
     order.write_text("start")
     base: Any = {"key": "b" * 64, "path": str(tiny_base_model), "name": "tiny"}
-    request = Request(user="u", base=base, prompt="hello", params={"max_tokens": 3, "ignore_eos": True})
+    request = Request(user="u", base=base, prompt="hello", params=SamplingParams(max_tokens=3, ignore_eos=True))
     answer = await asyncio.wait_for(killed.run(request), REPORTED_WITHIN)
     assert not order.exists(), "it died"
     assert answer.usage["completion_tokens"] == 3, "a request that waits for the start outlives a failed one"

@@ -18,6 +18,7 @@ import pytest
 from asgiref.sync import async_to_sync
 
 from inference.backends.stream import MERGE_ABOVE
+from inference.engine.params import SamplingParams
 from inference.errors import InferenceError
 from inference.manager import ModelManager, Request
 from tests.fixtures.isolation import PATIENCE
@@ -37,7 +38,7 @@ def proofs(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 
 
 def ask(prompt: str, adapter: Any = None, base: Any = BASE, **params: Any) -> Request:
-    return Request(user="u1", base=base, adapter=adapter, prompt=prompt, params=params)  # type: ignore[arg-type]
+    return Request(user="u1", base=base, adapter=adapter, prompt=prompt, params=SamplingParams(**params))
 
 
 async def until(condition: Callable[[], Any], seconds: float = 30.0) -> None:

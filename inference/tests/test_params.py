@@ -31,10 +31,10 @@ from inference import params
 )
 def test_good(name: str, good: list[Any]) -> None:
     for value in good:
-        read = params.sampling({name: value})[name]  # type: ignore[literal-required]
-        assert read == ([value] if isinstance(value, str) else value)
+        read = getattr(params.sampling({name: value}), name)
+        assert (list(read) if name == "stop" else read) == ([value] if isinstance(value, str) else value)
         assert not isinstance(read, bool) or isinstance(value, bool)
-    assert params.sampling({name: None}) == {}
+    assert params.sampling({name: None}).given() == {}
 
 
 @pytest.mark.parametrize(
@@ -102,9 +102,13 @@ def test_bad_messages(value: Any, param: str) -> None:
 
 
 def test_either() -> None:
-    assert params.either({"prompt": "hi"}) == (None, "hi")
-    assert params.either({"messages": [USER], "prompt": None}) == ([USER], None)
+    def either(data: Any) -> Any:
+        asked = params.body(params.Asked, data)
+        return asked.turns, asked.prompt
+
+    assert either({"prompt": "hi"}) == (None, "hi")
+    assert either({"messages": [USER], "prompt": None}) == ([USER], None)
     for data in ({}, {"prompt": ""}, {"prompt": "x" * 200_001}, {"prompt": 3}, {"prompt": "x", "messages": [USER]}):
         with pytest.raises(ApiError) as caught:
-            params.either(data)
+            either(data)
         assert caught.value.param == "prompt"

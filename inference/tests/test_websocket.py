@@ -183,6 +183,7 @@ GENERATE = {"type": "generate", "id": "x", "targets": ["pirate"], "prompt": "hi"
         ({**GENERATE, "params": {"dance": 1}}, "unknown_parameter", "params.dance"),
         ({**GENERATE, "params": 3}, "invalid_type", "params"),
     ],
+    ids=lambda value: str(value)[:60],
 )
 async def test_bad_frames_leave_the_connection(client: Client, frame: Any, code: str, param: str | None) -> None:
     await client.socket.send_to(frame if isinstance(frame, str) else json.dumps(frame))

@@ -6,42 +6,7 @@ from typing import Any
 
 from rest_framework import serializers as s
 
-from inference.api.openai.reading import MAX_CHOICES
-from inference.params import MAX_LOGPROBS, MAX_MESSAGES, ROLES
-
 from .objects import Serializer, page_of
-
-
-class Message(Serializer):
-    role = s.ChoiceField(choices=ROLES)
-    content = s.CharField(allow_blank=True)
-
-
-class Sampling(Serializer):
-    """Every one may be missing or null."""
-
-    max_tokens = s.IntegerField(min_value=1, required=False, allow_null=True)
-    min_tokens = s.IntegerField(min_value=0, required=False, allow_null=True)
-    temperature = s.FloatField(min_value=0, max_value=2, required=False, allow_null=True, help_text="0 is greedy.")
-    top_p = s.FloatField(min_value=0, max_value=1, required=False, allow_null=True, help_text="Above 0.")
-    top_k = s.IntegerField(min_value=0, max_value=1000, required=False, allow_null=True, help_text="0: off.")
-    min_p = s.FloatField(min_value=0, max_value=1, required=False, allow_null=True)
-    repetition_penalty = s.FloatField(min_value=0, max_value=10, required=False, allow_null=True)
-    presence_penalty = s.FloatField(min_value=-2, max_value=2, required=False, allow_null=True)
-    frequency_penalty = s.FloatField(min_value=-2, max_value=2, required=False, allow_null=True)
-    seed = s.IntegerField(min_value=0, required=False, allow_null=True)
-    stop = s.ListField(child=s.CharField(max_length=256), max_length=16, required=False, allow_null=True)
-    ignore_eos = s.BooleanField(required=False, allow_null=True)
-
-
-class TestRequest(Sampling):
-    """Either `messages` (the base's chat template is applied) or `prompt` (raw text)."""
-
-    messages = s.ListField(child=Message(), max_length=MAX_MESSAGES, required=False, allow_null=True)
-    prompt = s.CharField(required=False, allow_null=True)
-    logprobs = s.IntegerField(min_value=0, max_value=MAX_LOGPROBS, required=False, allow_null=True)
-    json_object = s.BooleanField(required=False, allow_null=True)
-    json_schema = s.DictField(required=False, allow_null=True)
 
 
 class Usage(Serializer):
@@ -84,26 +49,9 @@ class Status(Serializer):
     engine = s.DictField(allow_null=True, help_text="What is loaded, memory, queue.")
 
 
-class CountRequest(Serializer):
-    """Exactly one of `messages` and `prompt`."""
-
-    model = s.CharField(max_length=200, help_text="Slug of an adapter or a base.")
-    messages = s.ListField(child=s.DictField(), required=False)
-    prompt = s.CharField(required=False)
-
-
 class Count(Serializer):
     tokens = s.IntegerField()
     context_length = s.IntegerField(help_text="Tokens that prompt and answer may have together.")
-
-
-class LoadRequest(Serializer):
-    model = s.CharField(help_text="An active adapter's slug, or a base model's.")
-    pin = s.BooleanField(
-        required=False,
-        allow_null=True,
-        help_text="true keeps the base model until it is unloaded; false no longer; absent leaves it as it is.",
-    )
 
 
 class Freed(Serializer):
@@ -174,32 +122,6 @@ class Model(Serializer):
 class Models(Serializer):
     object = s.ChoiceField(choices=["list"])
     data = Model(many=True)  # type: ignore[assignment]
-
-
-class StreamOptions(Serializer):
-    include_usage = s.BooleanField(required=False, allow_null=True)
-
-
-class Asking(Sampling):
-    model = s.CharField(max_length=200, help_text="An adapter's slug or a base's.")
-    n = s.IntegerField(min_value=1, max_value=MAX_CHOICES, required=False, allow_null=True)
-    stream = s.BooleanField(required=False, allow_null=True, help_text="Answer as server-sent events.")
-    stream_options = StreamOptions(required=False, allow_null=True)
-    response_format = s.DictField(
-        required=False, allow_null=True, help_text="Of type text, json_object or json_schema, as OpenAI has it."
-    )
-
-
-class ChatRequest(Asking):
-    messages = s.ListField(child=Message(), max_length=MAX_MESSAGES)
-    max_completion_tokens = s.IntegerField(min_value=1, required=False, allow_null=True)
-    logprobs = s.BooleanField(required=False, allow_null=True)
-    top_logprobs = s.IntegerField(min_value=0, max_value=MAX_LOGPROBS, required=False, allow_null=True)
-
-
-class CompletionRequest(Asking):
-    prompt = s.CharField()
-    logprobs = s.IntegerField(min_value=0, max_value=MAX_LOGPROBS, required=False, allow_null=True)
 
 
 class PromptDetails(Serializer):

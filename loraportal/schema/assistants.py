@@ -5,28 +5,11 @@ from __future__ import annotations
 from drf_spectacular.utils import extend_schema
 from rest_framework import serializers as s
 
+from chat.assistant_api import AssistantBody, QuestionBody
+
 from .answers import TestAnswer
 from .calls import ASKING, PAGING, call, describe, errors, example
 from .objects import Serializer, page_of
-
-
-class AssistantParams(Serializer):
-    max_tokens = s.IntegerField(min_value=1, required=False, allow_null=True)
-    temperature = s.FloatField(min_value=0, max_value=2, required=False, allow_null=True)
-    top_p = s.FloatField(min_value=0, max_value=1, required=False, allow_null=True, help_text="Above 0.")
-
-
-class AssistantBody(Serializer):
-    """`name` and `target` are needed to make one."""
-
-    name = s.CharField(max_length=80, required=False)
-    description = s.CharField(max_length=300, required=False, allow_blank=True)
-    icon = s.CharField(required=False, allow_blank=True)
-    system = s.CharField(required=False, allow_blank=True)
-    target = s.CharField(max_length=128, required=False, help_text="Slug of an adapter or a base.")
-    params = AssistantParams(required=False)
-    samples = s.ListField(child=s.CharField(max_length=300), max_length=6, required=False)
-    shared = s.BooleanField(required=False, help_text="Others may use it.")
 
 
 class Assistant(Serializer):
@@ -36,7 +19,7 @@ class Assistant(Serializer):
     icon = s.CharField()
     system = s.CharField(allow_blank=True)
     target = s.CharField()
-    params = AssistantParams()
+    params = s.DictField()
     samples = s.ListField(child=s.CharField())
     shared = s.BooleanField()
     owner = s.CharField(help_text="Account that made it.")
@@ -44,14 +27,6 @@ class Assistant(Serializer):
     problem = s.CharField(allow_null=True, help_text="Why its model cannot answer now, as an error code.")
     created_at = s.DateTimeField()
     updated_at = s.DateTimeField()
-
-
-class AssistantQuestion(Serializer):
-    message = s.CharField()
-    conversation = s.IntegerField(min_value=1, required=False, allow_null=True, help_text="One's own with it.")
-    model = s.CharField(
-        required=False, allow_null=True, help_text="Slug, or an adapter's id; the assistant's own else."
-    )
 
 
 class AssistantAnswer(TestAnswer):
@@ -105,7 +80,7 @@ describe(
         "Ask an assistant and wait for the whole answer",
         *ASKING,
         operation_id="ask_assistant",
-        body=AssistantQuestion,
+        body=QuestionBody,
         examples=example({"message": "What shall we drink?"}),
     ),
 )

@@ -8,8 +8,11 @@ from drf_spectacular.extensions import OpenApiViewExtension
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse, extend_schema, extend_schema_view
 
+from adapters.api import views as adapter_views
 from adapters.api.query import ORDERINGS
 from adapters.models import Status
+from inference.api import rest
+from inference.api.openai import reading
 
 from . import answers, objects
 
@@ -110,7 +113,7 @@ describe(
         413,
         415,
         operation_id="change_adapter",
-        body=objects.AdapterPatch,
+        body=adapter_views.AdapterPatch,
         examples=example({"notes": "Trained on the second data set.", "tags": ["support"]}),
     ),
     delete=extend_schema(
@@ -140,7 +143,7 @@ describe(
         413,
         415,
         operation_id="bulk",
-        body=objects.Bulk,
+        body=adapter_views.BulkBody,
         examples=example({"action": "activate", "ids": [1, 2]}),
     ),
 )
@@ -168,7 +171,7 @@ describe(
         "Ask an active adapter and wait for the whole answer",
         *ASKING,
         operation_id="test_adapter",
-        body=answers.TestRequest,
+        body=rest.TestRequest,
         examples=example({"messages": [{"role": "user", "content": "Hello!"}], "max_tokens": 64, "temperature": 0}),
     ),
 )
@@ -187,7 +190,7 @@ describe(
         422,
         503,
         operation_id="count_tokens",
-        body=answers.CountRequest,
+        body=rest.CountRequest,
         examples=example({"model": "pirate", "prompt": "Hello!"}),
     ),
 )
@@ -202,7 +205,7 @@ describe(
         "Load a model before anybody asks, and keep it loaded or no longer",
         *ASKING,
         operation_id="load",
-        body=answers.LoadRequest,
+        body=rest.LoadRequest,
         examples=example({"model": "pirate", "pin": True}),
     ),
 )
@@ -242,14 +245,14 @@ describe(
 for view, body, answer, text, value in (
     (
         "ChatCompletionsView",
-        answers.ChatRequest,
+        reading.ChatRequest,
         answers.ChatAnswer,
         "Answer a conversation",
         {"model": "pirate", "messages": [{"role": "user", "content": "Hello!"}], "temperature": 0},
     ),
     (
         "CompletionsView",
-        answers.CompletionRequest,
+        reading.CompletionRequest,
         answers.CompletionAnswer,
         "Continue a text",
         {"model": "pirate", "prompt": "The sea", "max_tokens": 32},

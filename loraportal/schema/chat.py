@@ -6,16 +6,10 @@ from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiResponse, extend_schema
 from rest_framework import serializers as s
 
+from chat.api import ConversationBody
+
 from .calls import PAGING, call, describe, errors, example, query
 from .objects import Serializer, page_of
-
-
-class ConversationBody(Serializer):
-    title = s.CharField(max_length=200, required=False, allow_blank=True)
-    system = s.CharField(required=False, allow_blank=True)
-    target = s.CharField(max_length=128, required=False, allow_blank=True, help_text="Slug of an adapter or a base.")
-    leaf = s.IntegerField(min_value=1, required=False, help_text="Message at the end of the branch that is shown.")
-    assistant = s.IntegerField(min_value=1, required=False, help_text="To begin with this assistant's settings.")
 
 
 class Conversation(Serializer):

@@ -155,17 +155,3 @@ def page_of(item: type[Serializer], name: str, **extra: Any) -> type[Serializer]
         "results": item(many=True),
     }
     return type(name, (s.Serializer,), {**fields, **extra})
-
-
-class AdapterPatch(Serializer):
-    name = s.CharField(max_length=255, required=False)
-    notes = s.CharField(max_length=20_000, required=False, allow_blank=True)
-    slug = s.CharField(max_length=128, required=False)
-    tags = s.ListField(child=s.CharField(max_length=64), max_length=32, required=False, allow_empty=True)
-    base = s.CharField(max_length=128, required=False, allow_null=True)
-    remember = s.BooleanField(required=False, default=True)
-
-
-class Bulk(Serializer):
-    action = s.ChoiceField(choices=["activate", "deactivate", "forget"])
-    ids = s.ListField(child=s.IntegerField(min_value=1), min_length=1, max_length=200)

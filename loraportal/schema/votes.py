@@ -7,40 +7,17 @@ from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_sche
 from rest_framework import serializers as s
 
 from comparison.models import Verdict
-from inference.api.ws.frames import MAX_TARGETS
+from comparison.reading import GivenVote
 
-from .answers import Sampling
 from .calls import PAGING, call, describe, errors, example, query
 from .objects import Serializer, page_of
 
 
-class VoteParams(Sampling):
-    """The sampling parameters of the comparison."""
-
-    logprobs = s.IntegerField(min_value=0, max_value=20, required=False, allow_null=True)
-
-
-class VoteCandidate(Serializer):
-    model = s.CharField(max_length=128, help_text="Slug of the adapter or base that answered.")
-    name = s.CharField(max_length=255, required=False, help_text="For people; the slug where it is missing.")
-    digest = s.RegexField(
-        r"^[0-9a-f]{64}$", help_text="Of the answer's `done` frame; one that this portal never gave you is refused."
-    )
-    text = s.CharField(allow_blank=True)
-    chosen = s.BooleanField(required=False)
-
-
-class VoteBody(Serializer):
-    verdict = s.ChoiceField(choices=Verdict.values, help_text="best: exactly one candidate is chosen; else none is.")
-    blind = s.BooleanField(required=False, help_text="A vote that is changed is no longer blind.")
-    prompt = s.CharField()
-    system = s.CharField(required=False, allow_blank=True)
-    params = VoteParams(required=False)
-    candidates = s.ListField(child=VoteCandidate(), min_length=2, max_length=MAX_TARGETS)
-
-
-class StoredCandidate(VoteCandidate):
+class StoredCandidate(Serializer):
+    model = s.CharField()
     name = s.CharField()
+    digest = s.CharField()
+    text = s.CharField(allow_blank=True)
     chosen = s.BooleanField()
 
 
@@ -106,7 +83,7 @@ describe(
         summary="Cast a vote, or change it",
         operation_id="put_vote",
         parameters=[RUN],
-        request=VoteBody,
+        request=GivenVote,
         responses={200: StoredVote, 201: StoredVote, **errors(400, 401, 403, 404, 409, 413, 415)},
         examples=example({"verdict": "best", "blind": True, "prompt": "Hello!", "candidates": ANSWERS}),
     ),

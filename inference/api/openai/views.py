@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from adrf.views import APIView
@@ -15,10 +15,10 @@ from rest_framework.response import Response
 
 from accounts.grants import Grant
 from accounts.permissions import CanInfer
-from inference.api.rest import json_object
+from inference.engine.params import SamplingParams
 from inference.gateway.asking import Question, ask
-from inference.gateway.sampling import reseeded, wants_logprobs
 from inference.gateway.targets import Target
+from inference.params import body
 
 from . import catalogue, reading
 from .answers import ChatShape, CompletionShape, Envelope, Shape
@@ -54,12 +54,13 @@ class AnswerView(OpenAIView):
     """What both calls share: read, resolve, run, answer whole or as a stream."""
 
     shape: Shape
-    read: Callable[[Mapping[str, Any]], Asked]
+    body: type[Asked]
 
     async def post(self, request: ApiRequest) -> HttpResponseBase:
-        asked = type(self).read(json_object(request))
+        asked = body(self.body, request.data)
+        params = asked.params
         target = await database_sync_to_async(catalogue.target_of)(asked.model)
-        asking = await ask(Grant.of_request(request), questions(asked, target))
+        asking = await ask(Grant.of_request(request), questions(asked, params, target))
         envelope = Envelope(self.shape, asked.model, target.digest)
         headers = {"x-request-id": envelope.id, **asking.headers}
         if asked.stream:
@@ -67,27 +68,27 @@ class AnswerView(OpenAIView):
             return stream_response(sse(asking, asked, envelope), headers)
         async with asking:
             answers = await asking.answers()
-        return Response(envelope.whole(answers, asked.n, wants_logprobs(asked.params)), headers=headers)
+        return Response(envelope.whole(answers, asked.n, params.logprobs is not None), headers=headers)
 
 
 class ChatCompletionsView(AnswerView):
     """Answer a conversation."""
 
     shape = ChatShape()
-    read = staticmethod(reading.chat)
+    body = reading.ChatRequest
 
 
 class CompletionsView(AnswerView):
     """Continue raw text."""
 
     shape = CompletionShape()
-    read = staticmethod(reading.completion)
+    body = reading.CompletionRequest
 
 
-def questions(asked: Asked, target: Target) -> list[Question]:
+def questions(asked: Asked, params: SamplingParams, target: Target) -> list[Question]:
     """One per choice: for each prompt `n`."""
     return [
-        Question(target, reseeded(asked.params, number), asked.messages, prompt)
+        Question(target, params.for_answer(number), asked.turns, prompt)
         for prompt in asked.prompts or (None,)
         for number in range(asked.n)
     ]

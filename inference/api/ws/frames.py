@@ -1,16 +1,20 @@
-"""The frames of `/ws/generate`: their types, and the strict reading of what a client sends."""
+"""The frames of `/ws/generate`, each declared once: what a client sends is read by its declaration, and what the server
+sends is typed by it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal, NotRequired, TypedDict
+from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
 from django.utils.translation import gettext as _
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from common.api import ApiError
-from inference import params as reading
-from inference.engine.protocol import Params, Timings, Usage
+from common.shapes import Lenient, NotEmpty, refuse, text, whole
+from inference.engine.params import SamplingParams
+from inference.engine.protocol import Timings, Usage
+from inference.params import MAX_MODEL_CHARS, Asked, body
 
 MAX_ID_CHARS = 64
 MAX_TARGETS = 8
@@ -19,29 +23,57 @@ MAX_TARGETS = 8
 # Client -> server
 
 
-class GenerateFrame(TypedDict):
+def _some_targets(value: Any) -> Any:
+    if not isinstance(value, list) or not value:
+        raise refuse("targets_type")
+    if len(value) > MAX_TARGETS:
+        raise refuse("too_many", limit=MAX_TARGETS)
+    return value
+
+
+def _each_once(names: list[str]) -> list[str]:
+    if len(set(names)) != len(names):
+        raise refuse("targets_twice")
+    return names
+
+
+FrameId = Annotated[text(MAX_ID_CHARS), NotEmpty]
+TargetName = text(MAX_MODEL_CHARS)
+
+
+class Generate(Asked, Lenient):
     """Ask every target the same; the answers arrive interleaved, each under its target."""
 
-    type: Literal["generate"]
-    id: str
-    targets: list[str]
-    messages: NotRequired[list[dict[str, str]]]
-    prompt: NotRequired[str]  # raw text, instead of messages
-    params: NotRequired[Params]
+    type: Literal["generate"] = "generate"
+    id: FrameId
+    targets: Annotated[list[TargetName], BeforeValidator(_some_targets), AfterValidator(_each_once)]
+    params: SamplingParams | None = None
 
 
-class StopFrame(TypedDict):
-    type: Literal["stop"]
-    id: str
+class Stop(Lenient):
+    type: Literal["stop"] = "stop"
+    id: FrameId
 
 
-class AckFrame(TypedDict):
+class Ack(Lenient):
     """The client has dealt with every piece up to `index`; of all targets where none is named."""
 
-    type: Literal["ack"]
-    id: str
-    index: int
-    target: NotRequired[str]
+    type: Literal["ack"] = "ack"
+    id: FrameId
+    index: Annotated[int, Field(ge=0, le=2**53), BeforeValidator(whole)]
+    target: TargetName | None = None
+
+
+CLIENT_FRAMES: dict[str, type[Generate | Stop | Ack]] = {"generate": Generate, "stop": Stop, "ack": Ack}
+
+
+def interpret(data: Mapping[str, Any]) -> Generate | Stop | Ack:
+    """Raises ApiError."""
+    kind = data.get("type")
+    shape = CLIENT_FRAMES.get(kind) if isinstance(kind, str) else None
+    if shape is None:
+        raise ApiError("malformed_frame", _("type must be generate, stop or ack."), param="type")
+    return body(shape, data)
 
 
 # Server -> client
@@ -101,61 +133,6 @@ class ErrorFrame(TypedDict):
     param: str | None
     status: int  # what HTTP would answer
     retry_after: NotRequired[float]
-
-
-@dataclass(frozen=True)
-class Generate:
-    """A `generate` frame that was read and found good."""
-
-    id: str
-    targets: tuple[str, ...]
-    messages: list[dict[str, str]] | None
-    prompt: str | None
-    params: Params
-
-
-@dataclass(frozen=True)
-class Stop:
-    id: str
-
-
-@dataclass(frozen=True)
-class Ack:
-    id: str
-    index: int
-    target: str | None
-
-
-def interpret(data: Any) -> Generate | Stop | Ack:
-    if not isinstance(data, Mapping):
-        raise ApiError("malformed_frame", _("A frame is a JSON object with a type."))
-    kind = data.get("type")
-    if kind not in ("generate", "stop", "ack"):
-        raise ApiError("malformed_frame", _("type must be generate, stop or ack."), param="type")
-    frame_id = reading.text(data.get("id"), "id", MAX_ID_CHARS)
-    if not frame_id:
-        raise reading.refuse("id", "empty", _("%(param)s must not be empty."))
-    if kind == "stop":
-        return Stop(frame_id)
-    if kind == "ack":
-        target = data.get("target")
-        named = None if target is None else reading.text(target, "target", 200)
-        return Ack(frame_id, reading.integer(data.get("index"), "index", 0, 2**53), named)
-    names = targets(data.get("targets"))
-    messages, prompt = reading.either(data)
-    params = data.get("params")
-    return Generate(frame_id, names, messages, prompt, reading.sampling({} if params is None else params, "params."))
-
-
-def targets(value: Any) -> tuple[str, ...]:
-    if not isinstance(value, list) or not value:
-        raise reading.refuse("targets", "invalid_type", _("%(param)s must be a list of model names."))
-    if len(value) > MAX_TARGETS:
-        raise reading.refuse("targets", "too_many", _("%(param)s has more than %(limit)s entries."), limit=MAX_TARGETS)
-    names = tuple(reading.text(item, f"targets.{index}", 200) for index, item in enumerate(value))
-    if len(set(names)) != len(names):
-        raise reading.refuse("targets", "duplicate", _("%(param)s names a model twice."))
-    return names
 
 
 def error_frame(error: ApiError, frame_id: str | None, target: str | None = None) -> ErrorFrame:

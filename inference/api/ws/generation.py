@@ -9,6 +9,7 @@ from typing import Any
 
 from accounts.grants import Grant
 from common.api import ApiError
+from inference.engine.params import SamplingParams
 from inference.errors import InferenceError
 from inference.gateway.asking import Asking, Event, Question, ask
 from inference.gateway.targets import resolve
@@ -70,7 +71,7 @@ class Generation:
 
     async def relay(self, name: str) -> None:
         asked = self.frame
-        question = Question(await resolve(name), asked.params, asked.messages, asked.prompt)
+        question = Question(await resolve(name), asked.params or SamplingParams(), asked.turns, asked.prompt)
         async with await ask(self.grant, [question], self.on_withdrawn) as asking:
             self.askings.append(asking)
             if self.stopped:

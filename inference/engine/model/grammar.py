@@ -11,7 +11,7 @@ from llguidance.hf import from_tokenizer
 from torch import Tensor
 
 from inference.engine.errors import EngineError
-from inference.engine.scheduling.sequence import SamplingParams
+from inference.engine.params import SamplingParams
 
 ANY_OBJECT = {"type": "object"}
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from inference.engine.scheduling.sequence import SamplingParams
+from inference.engine.params import SamplingParams
 
 GUESS = 256  # candidates tried before a full sort of the vocabulary
 

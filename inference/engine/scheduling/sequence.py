@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
+from inference.engine.params import SamplingParams
 from inference.engine.text.detokenizer import Detokenizer
 
 
@@ -13,33 +14,6 @@ class SequenceState(Enum):
     WAITING = "waiting"  # in the queue, or taken back to it
     RUNNING = "running"  # has a slot
     FINISHED = "finished"  # has had its last event
-
-
-@dataclass(frozen=True)
-class SamplingParams:
-    """Sampling of one request; see `protocol.Params` for meanings and defaults."""
-
-    max_tokens: int = 256
-    min_tokens: int = 0
-    temperature: float = 1.0
-    top_p: float = 1.0
-    top_k: int = 0
-    min_p: float = 0.0
-    repetition_penalty: float = 1.0
-    presence_penalty: float = 0.0
-    frequency_penalty: float = 0.0
-    seed: int | None = None
-    stop: tuple[str, ...] = ()
-    ignore_eos: bool = False
-    logprobs: int | None = None
-    json_schema: dict[str, Any] | None = None
-    json_object: bool = False
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> SamplingParams:
-        known = {key: value for key, value in data.items() if key in cls.__dataclass_fields__ and value is not None}
-        known["stop"] = tuple(known.get("stop", ()))
-        return cls(**known)
 
 
 @dataclass(eq=False)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from inference.engine.model import sampler
 from inference.engine.model.sampler import Ask, candidates, generator, sample
-from inference.engine.scheduling.sequence import SamplingParams
+from inference.engine.params import SamplingParams
 
 
 def ask(

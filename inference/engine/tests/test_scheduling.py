@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 
 from inference.engine.errors import EngineError
 from inference.engine.lora.residency import Residency, Resident, RowRanges
+from inference.engine.params import SamplingParams
 from inference.engine.scheduling.fair_queue import FairQueue
 from inference.engine.scheduling.kv_slots import MIN_REUSE, SlotTable
 from inference.engine.scheduling.scheduler import Scheduler
-from inference.engine.scheduling.sequence import SamplingParams, Sequence, SequenceState
+from inference.engine.scheduling.sequence import Sequence, SequenceState
 from inference.engine.text.detokenizer import Detokenizer
 
 serial = iter(range(10**9))
