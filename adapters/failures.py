@@ -372,7 +372,10 @@ _CATALOGUE = [
         "base_unsupported",
         "base",
         _("The engine cannot serve this base model exactly: %(reason)s."),
-        _("Use a model of a supported architecture (see docs/engine.md), or a newer release that knows this one."),
+        _(
+            "Copy the model's files again where they may be incomplete, then scan. Otherwise use a model of a "
+            "supported architecture (see docs/engine.md), or a newer release that knows this one."
+        ),
     ),
     # Effect, store
     Failure(

@@ -42,6 +42,19 @@ KINDS: dict[str, ErrorKind] = {
         _("The base model's chat template refuses these messages."),
         _("The base model's chat template refuses these messages: %(reason)s"),
     ),
+    "unknown_token": ErrorKind(
+        400,
+        _("The prompt holds a token that this model does not have."),
+        _("The prompt holds the token %(token)s, which this model does not have. Remove it from the text."),
+    ),
+    "template_token": ErrorKind(
+        400,
+        _("The base model's chat template or tokenizer adds a token that the model does not have."),
+        _(
+            "The base model's chat template or tokenizer adds the token %(token)s, which the model does not have. "
+            "Its files do not belong together; an operator has to replace them."
+        ),
+    ),
     "invalid_parameter": ErrorKind(
         400, _("The engine refuses a parameter."), _("The engine refuses the parameter %(param)s: %(reason)s")
     ),
@@ -107,7 +120,10 @@ KINDS: dict[str, ErrorKind] = {
         retry_after=30,
     ),
     "engine_crashed": ErrorKind(
-        503, _("The engine stopped unexpectedly and is being restarted. Try again."), retry_after=2
+        503,
+        _("The engine stopped unexpectedly and is being restarted. Try again."),
+        _("The engine stopped unexpectedly (%(reason)s) while it loaded %(base)s, and is being restarted. Try again."),
+        retry_after=2,
     ),
     "engine_unavailable": ErrorKind(503, _("The engine could not be started; its log has the reason."), retry_after=30),
     "nonfinite_logits": ErrorKind(503, _("The model's output was not finite; the answer was stopped."), retry_after=1),

@@ -28,8 +28,9 @@ _thread: threading.Thread | None = None
 
 
 def question(base: BaseModel) -> str:
-    """What an answer is valid for: this configuration under this release of Transformers."""
-    return text_hash(base.config_hash, version("transformers"))
+    """What an answer is valid for: these files under these releases of the libraries that read them. The files and not
+    the configuration alone, for a refusal may lie in the weights or the tokenizer, and ends when they are replaced."""
+    return text_hash(base.config_hash, base.signature, version("transformers"), version("tokenizers"))
 
 
 def known_refusal(base: BaseModel) -> str:
@@ -86,7 +87,7 @@ def check_waiting() -> int:
 def record(base: BaseModel, reason: str) -> bool:
     """Write an answer, unless the base has become another meanwhile. True where it is a refusal."""
     refusal = reason[:300]
-    same = BaseModel.objects.filter(pk=base.pk, config_hash=base.config_hash, problem_code__in=["", CODE])
+    same = BaseModel.objects.filter(pk=base.pk, signature=base.signature, problem_code__in=["", CODE])
     same.update(
         judged_for=question(base),
         refusal=refusal,

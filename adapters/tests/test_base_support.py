@@ -101,6 +101,35 @@ def test_a_base_that_has_changed_is_asked_again(answering: Callable[[Any], list[
     assert len(asked) == 1 and BaseModel.objects.get().usable
 
 
+@pytest.mark.parametrize("file", ["model.safetensors", "tokenizer.json"])
+def test_a_refusal_ends_when_any_of_the_files_is_replaced(
+    answering: Callable[[Any], list[str]], base_folder: Path, file: str
+) -> None:
+    """It may lie in the weights or the tokenizer, as what a load showed often does."""
+    answering("")
+    look()
+    support.record_refusal(BaseModel.objects.get().key, "its files lack 1 tensor (lm_head.weight) of the model")
+    asked = answering("")
+    look()
+    assert asked == [] and "lm_head.weight" in BaseModel.objects.get().problem_message
+    replacement = base_folder / "replacement"
+    replacement.write_bytes((base_folder / file).read_bytes())
+    replacement.replace(base_folder / file)
+    look()
+    assert len(asked) == 1 and BaseModel.objects.get().usable
+
+
+def test_another_release_of_the_tokenizers_is_asked_again(
+    answering: Callable[[Any], list[str]], base_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answering("its tokenizer cannot be read")
+    look()
+    monkeypatch.setattr(support, "version", lambda name: "99.0" if name == "tokenizers" else "1.0")
+    asked = answering("")
+    look()
+    assert len(asked) == 1 and BaseModel.objects.get().usable
+
+
 def test_an_answer_that_fails_leaves_the_base_to_another_scan(
     answering: Callable[[Any], list[str]], base_folder: Path
 ) -> None:

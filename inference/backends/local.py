@@ -21,6 +21,7 @@ from inference.engine.protocol import AdapterSpec, BaseSpec
 from .interface import Event, Request, Sink, Snapshot, failure, is_final
 from .process import WorkerGoneError, WorkerOptions, WorkerProcess, encode
 from .residents import Residents
+from .suspects import Suspects
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +32,7 @@ GIVE_UP_AFTER = 3  # failed starts in a row before waiting requests hear about i
 HEALTHY_AFTER = 60.0
 MAX_WAITING_BYTES = 64 * 2**20
 SHUTDOWN_GRACE = 6.0
+MAX_TRIES = 2  # workers that may end under a request that was only waiting, before it ends with the last
 
 
 @dataclass
@@ -41,6 +43,13 @@ class Entry:
     line: bytes
     sink: Sink
     sent: bool = False
+    begun: bool = False  # a piece of its answer was delivered
+    tries: int = 0  # workers that it was sent to
+
+    @property
+    def base(self) -> str:
+        """The key of its base, where it names one."""
+        return (self.command.get("base") or {}).get("key", "")
 
     @property
     def digest(self) -> str:
@@ -74,6 +83,7 @@ class LocalBackend:
         # Owned by the I/O thread
         self._worker: WorkerProcess | None = None
         self._residents = Residents()
+        self._suspects = Suspects()
         self._failures = 0
         self._not_before = 0.0
         self._stop_at: float | None = None
@@ -271,8 +281,11 @@ class LocalBackend:
             return  # ended meanwhile, with everything that waited
         self._residents.note(entry.command)
         worker = self._worker
+        wait = self._suspects.wait(entry.command)
         if entry.sent:
             pass  # with everything that waited, when the worker became ready
+        elif wait:
+            self._finish(failure(request_id, "engine_unavailable", {"retry_after": max(1.0, wait)}))
         elif worker is not None and worker.ready:
             self._send(worker, entry)
         elif entry.command["type"] not in STARTS:
@@ -284,6 +297,7 @@ class LocalBackend:
 
     def _send(self, worker: WorkerProcess, entry: Entry) -> None:
         entry.sent = True
+        entry.tries += 1
         worker.send(entry.line)
 
     def _cancel(self, request_id: str) -> None:
@@ -350,20 +364,43 @@ class LocalBackend:
         self.last_status = None
         if self.closing:
             code = "shutting_down"
-        for request_id, entry in list(self._entries.items()):
-            if entry.sent:
-                self._finish(failure(request_id, code, {"reason": how}))
+        suspect = self._suspects.key if code == "engine_crashed" else ""
+        loading = bool(suspect) and self._suspects.loading
+        self._tell_end(code, how, suspect, loading)
         if not worker.ready:
             self._start_failed()
             return
         healthy = worker.completed > 0 or time.monotonic() - worker.started > HEALTHY_AFTER
-        self._failures = 0 if healthy else self._failures + 1
-        self._not_before = time.monotonic() + (0 if healthy else self._backoff())
+        if suspect:  # at most that base's fault: the others are served at once
+            restore = not loading and self._suspects.died_holding(healthy)
+            self._failures, self._not_before = 0, time.monotonic()
+        else:
+            self._failures = 0 if healthy else self._failures + 1
+            self._not_before = time.monotonic() + (0 if healthy else self._backoff())
+            restore = self._failures < GIVE_UP_AFTER
+        self._suspects.forget_process()
         # A worker that died over the restoration itself would do so again.
-        if self._residents.plan is None and self._failures < GIVE_UP_AFTER:
+        if self._residents.plan is None and restore:
             self._residents.plan_again()
         else:
             self._residents.drop()
+
+    def _tell_end(self, code: str, how: str, suspect: str, loading: bool) -> None:
+        """What the worker was doing fails. Where it was `loading` the base `suspect`, requests for others only waited,
+        and still do; a base that ends the process again is refused."""
+        reason = self._suspects.died_loading(how) if loading else ""
+        for request_id, entry in list(self._entries.items()):
+            its_base = entry.base == suspect
+            waited = loading and entry.base and not its_base and not entry.begun and entry.tries <= MAX_TRIES
+            if entry.sent and waited:
+                entry.sent = False
+            elif entry.sent:
+                named = {"base": entry.command["base"]["name"]} if loading and its_base else {}
+                self._finish(failure(request_id, code, {"reason": how, **named}))
+            elif reason and its_base:
+                self._finish(failure(request_id, "base_unsupported", {"reason": reason}))
+        if reason and self.on_verdict is not None:
+            self.on_verdict({"type": "refusal", "key": suspect, "reason": reason})
 
     def _start_failed(self) -> None:
         self._failures += 1
@@ -405,6 +442,8 @@ class LocalBackend:
         elif kind == "heartbeat":
             self.last_status = event.get("status") or {}
             self._residents.seen(self.last_status)
+        elif kind == "base_load":
+            self._suspects.heard(event)
         elif kind in {"proof", "refusal"}:
             if self.on_verdict is not None:
                 self.on_verdict(event)
@@ -415,6 +454,7 @@ class LocalBackend:
             if is_final(event):
                 self._finish(event)
             else:
+                self._entries[event["id"]].begun |= kind == "token"
                 self._deliver(self._entries[event["id"]], event)
         elif event.get("id") == Residents.COMMAND_ID and kind in ("reply", "error"):
             self._residents.plan = None  # for better or worse: it is not tried again

@@ -21,16 +21,18 @@ from inference.engine.scheduling.sequence import Sequence, SequenceState
 
 from .config import EngineConfig
 from .delivery import Delivery
-from .errors import EngineError
-from .protocol import AdapterSpec, BaseSpec, Event, Stage
+from .errors import EngineError, UnforeseenError
+from .faults import Faults
+from .protocol import AdapterSpec, BaseSpec, Event, GenerateCommand, Stage
 from .runner_interface import BaseInfo, BaseRunner
+from .stepping import Stepper
+from .tokens import check_tokens
 
 logger = logging.getLogger(__name__)
 
 IDLE_WAIT = 0.25  # seconds between looks at the clock when there is nothing to do
 QUEUED_EVERY = 0.5  # seconds between position updates
 SNAPSHOT_EVERY = 0.25  # seconds between status snapshots for the heartbeat
-ALL_AT_ONCE = 2**30  # probe tokens in a step that nobody waits for
 
 
 @dataclass
@@ -50,6 +52,7 @@ class Arrival:
     sequence: Sequence
     base: BaseSpec
     adapter: AdapterSpec | None
+    command: GenerateCommand
 
 
 @dataclass
@@ -64,9 +67,11 @@ class Engine:
         self.queue = FairQueue(self.config.queue_limit, self.config.user_limit)
         self.scheduler = Scheduler(self.queue, self.config.max_batch, self.config.prefill_chunk)
         self.residency = Residency(self.config.adapter_bytes)
-        self.loader = AdapterLoader(self.runner, self.residency, self.clock)
+        self.faults = Faults()
+        self.loader = AdapterLoader(self.runner, self.residency, self.clock, self.faults)
         self.delivery = Delivery(self.send)
         self.pace = ProofPace()
+        self.stepper = Stepper(self)
         self.arrivals: dict[str, Arrival] = {}  # every request that has not ended
         self.jobs: list[LoadJob] = []
         self.evictions: list[tuple[str, str]] = []  # (command id, digest), waiting for sequences to end
@@ -78,7 +83,7 @@ class Engine:
         self.loading: dict[str, Any] | None = None
         self.state = "empty"
         self.steps = self.tokens = 0
-        self.failures_in_row = 0
+        self.failed_loads: dict[str, str] = {}  # base key -> reason of its last load, where nobody foresaw that
         self.last_work = self.clock()
         self.last_queued = self.last_snapshot = 0.0
         self.closing = False
@@ -105,7 +110,7 @@ class Engine:
         self.answer_jobs()
         for sequence in self.scheduler.admit(self.admissible, self.clock()):
             self.admitted(sequence)
-        self.step()
+        self.stepper.step()
         self.report_positions()
         self.unload_when_idle()
         if self.clock() - self.last_snapshot > SNAPSHOT_EVERY:
@@ -126,7 +131,16 @@ class Engine:
             except queue.Empty:
                 return
             wait = False
-            self.handle(command)
+            try:
+                self.handle(command)
+            except BaseException as error:  # noqa: BLE001  (sorted out by `caught`)
+                self.command_failed(command, error)
+
+    def command_failed(self, command: Any, error: BaseException) -> None:
+        failure = self.faults.caught(error, "taking a command")
+        command_id = command.sequence.id if isinstance(command, Arrival) else command.get("id")
+        if command_id is not None:
+            self.send_error(command_id, failure)
 
     # Commands --------------------------------------------------------------------------------------------------
 
@@ -161,11 +175,18 @@ class Engine:
                 raise EngineError("duplicate_id", "A request with this id is under way.", "id")
             if self.pinned and self.info is not None and arrival.base["key"] != self.info.key:
                 raise self.pinned_error()
+            self.check_prompt(arrival)
             self.queue.push(sequence, self.scheduler.running_by_user())
         except EngineError as error:
             self.send_error(sequence.id, error)
             return
         self.arrivals[sequence.id] = arrival
+
+    def check_prompt(self, arrival: Arrival) -> None:
+        """Raises EngineError where the prompt holds a token that the loaded base, if it is the one, does not have."""
+        if self.info is not None and arrival.base["key"] == self.info.key:
+            tokens = arrival.sequence.tokens
+            check_tokens(tokens, self.info.vocabulary, arrival.command, self.runner.token_name)
 
     # Ends ------------------------------------------------------------------------------------------------------
 
@@ -250,20 +271,30 @@ class Engine:
             self.snapshot = self.status()
 
         self.state = "loading"
+        failure: EngineError | None = None
         try:
             if self.info is not None:
                 progress("unloading", 0.0)
                 self.drop_base()
+            self.send({"type": "base_load", "key": spec["key"], "state": "begun"})
             progress("starting", 0.0)
             self.info = self.runner.load_base(spec, progress)
             self.base = spec
-        except EngineError as error:
-            logger.warning("base %s failed: %s", spec["name"], error.message)
-            self.base_failed(spec, error)
-            return
+        except BaseException as error:  # noqa: BLE001  (an architecture's code may raise anything; see `caught`)
+            failure = self.faults.caught(error, f"loading {spec['name']}", "base_load_failed")
         finally:
             self.loading = None
             self.state = "ready" if self.info is not None else "empty"
+        if failure is not None:
+            self.send({"type": "base_load", "key": spec["key"], "state": "failed"})
+            logger.warning("base %s failed: %s", spec["name"], failure.message)
+            self.base_failed(spec, failure)
+            if isinstance(failure, UnforeseenError):
+                self.stepper.sign_of_life(failure)
+            return
+        assert self.info is not None  # noqa: S101  (for the type checker)
+        self.send({"type": "base_load", "key": spec["key"], "state": "loaded"})
+        self.failed_loads.pop(spec["key"], None)
         self.scheduler.reset_slots(self.info.slots)
         self.pace = ProofPace()
         seconds = self.clock() - started
@@ -277,13 +308,23 @@ class Engine:
         return ids + [job.id for job in self.jobs if job.base["key"] == spec["key"]]
 
     def base_failed(self, spec: BaseSpec, error: EngineError) -> None:
-        if error.code == "base_unsupported":
-            self.send({"type": "refusal", "key": spec["key"], "reason": str(error.detail.get("reason", ""))})
+        if isinstance(error, UnforeseenError):
+            reason = str(error.detail.get("reason", ""))
+            # Once may be the machine's fault; the same again is the base's, and a load costs minutes.
+            if self.failed_loads.get(spec["key"]) == reason:
+                error = EngineError("base_unsupported", error.message, reason=f"loading it fails ({reason})")
+            self.failed_loads[spec["key"]] = reason
+        self.tell_refusal(spec, error)
         for sequence in [s for s in self.queue if s.base_key == spec["key"]]:
             self.fail(sequence, error)
         for job in [j for j in self.jobs if j.base["key"] == spec["key"]]:
             self.jobs.remove(job)
             self.send_error(job.id, error)
+
+    def tell_refusal(self, spec: BaseSpec, error: EngineError) -> None:
+        """The registry remembers a base that cannot be served until its files change."""
+        if error.code == "base_unsupported":
+            self.send({"type": "refusal", "key": spec["key"], "reason": str(error.detail.get("reason", ""))})
 
     def drop_base(self) -> int:
         self.loader.reset()
@@ -302,9 +343,13 @@ class Engine:
         for command_id, digest in list(self.evictions):
             if self.residency.pins[digest] or self.loader.underway(digest):
                 continue
-            freed = self.loader.remove(digest) if digest in self.residency else 0
-            self.scheduler.slots.forget(digest)
             self.evictions.remove((command_id, digest))
+            self.scheduler.slots.forget(digest)
+            try:
+                freed = self.loader.remove(digest) if digest in self.residency else 0
+            except BaseException as error:  # noqa: BLE001  (sorted out by `caught`)
+                self.send_error(command_id, self.faults.caught(error, "evicting an adapter"))
+                continue
             self.reply(command_id, {"freed_bytes": freed})
 
     def unload_when_idle(self) -> None:
@@ -370,72 +415,11 @@ class Engine:
             return
         if not sequence.started:
             try:
+                self.check_prompt(self.arrivals[sequence.id])
                 self.runner.start(sequence)
                 sequence.started = True
-            except EngineError as error:
-                self.fail(sequence, error)
-
-    # Steps -----------------------------------------------------------------------------------------------------
-
-    def step(self) -> None:
-        # A preempted sequence let go of its slot; its adapter may leave the bank until it is admitted again.
-        for sequence in self.scheduler.preempted:
-            if sequence.adapter is not None:
-                self.residency.unpin(sequence.adapter)
-        self.scheduler.preempted.clear()
-        chunks = self.scheduler.plan()
-        if not chunks and not self.loader.proving:
-            return
-        started = self.clock()
-        try:
-            result = self.runner.step(chunks, self.pace.budget() if chunks else ALL_AT_ONCE)
-        except EngineError as error:
-            self.step_failed(error)
-            return
-        self.steps += 1
-        self.failures_in_row = 0
-        now = self.clock()
-        if chunks and all(chunk.stop - chunk.start == 1 for chunk in chunks):
-            self.learn_pace(result.probed, now - started)
-        assert self.info is not None  # noqa: S101  (for the type checker)
-        for chunk, choice in zip(chunks, result.choices, strict=True):
-            self.scheduler.computed(chunk)
-            if choice is None:
-                continue
-            if choice.token < 0:
-                self.fail(chunk.sequence, EngineError("nonfinite_logits", "The model's output is not finite."))
-                continue
-            self.tokens += 1
-            reason = self.delivery.token(chunk.sequence, choice, self.info, now)
-            if reason is not None:
-                self.finish(chunk.sequence, reason)
-        if result.proof is not None:
-            seconds, failure = self.loader.proved(result.proof)
-            proof = result.proof
-            self.send({"type": "proof", "digest": proof.digest, "ok": proof.ok, "code": proof.code,
-                       "message": proof.message, "kl": proof.kl, "changed": proof.changed,
-                       "seconds": round(seconds, 4)})  # fmt: skip
-            if failure is not None:
-                self.adapter_failed(failure)
-
-    def learn_pace(self, probed: int, seconds: float) -> None:
-        if probed:
-            self.pace.probed(probed, seconds)
-        elif not self.loader.futures:  # reading beside the steps slows them
-            self.pace.decoded(seconds)
-
-    def step_failed(self, error: EngineError) -> None:
-        """Out of memory ends the youngest running request and spares the rest; anything else ends them all."""
-        self.failures_in_row += 1
-        logger.error("step failed: %s", error.message)
-        running = list(self.scheduler.running)
-        if error.code == "out_of_memory" and running:
-            self.fail(max(running, key=lambda s: (s.pending, s.admitted)), error)
-            return
-        for sequence in running:
-            self.fail(sequence, error)
-        if self.failures_in_row >= 3 or not running:
-            raise error
+            except BaseException as error:  # noqa: BLE001  (sorted out by `caught`)
+                self.fail(sequence, self.faults.caught(error, f"starting request {sequence.id}"))
 
     # Reports ---------------------------------------------------------------------------------------------------
 
@@ -488,6 +472,7 @@ class Engine:
             "memory": self.runner.memory(),
             "steps": self.steps,
             "tokens": self.tokens,
+            "errors": self.faults.count,
             "loading": self.loading,
         }  # fmt: skip
 

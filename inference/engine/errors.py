@@ -10,7 +10,7 @@ class EngineError(Exception):
 
     Codes: context_length_exceeded, queue_full, user_limit, out_of_memory, base_load_failed, base_unsupported,
     base_pinned, adapter_load_failed, adapter_incompatible, weights_nonfinite, no_effect, invalid_parameter,
-    template_failed, shutting_down, duplicate_id, device_busy, internal_error.
+    template_failed, unknown_token, template_token, shutting_down, duplicate_id, device_busy, internal_error.
     """
 
     def __init__(self, code: str, message: str, param: str | None = None, **detail: Any) -> None:
@@ -19,3 +19,7 @@ class EngineError(Exception):
         self.message = message
         self.param = param
         self.detail = detail
+
+
+class UnforeseenError(EngineError):
+    """An exception that no code here expects, as the error of what it ended; `__cause__` is the exception itself."""

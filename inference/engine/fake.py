@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,8 +51,9 @@ class FakeRunner:
         for done in (0.0, 0.5, 1.0):
             progress("weights", done)
         self.info = BaseInfo(
-            spec["key"], spec["name"], "fp32", self.config.max_context, self.config.max_batch, frozenset({EOS}), 1000, 0
-        )
+            spec["key"], spec["name"], "fp32", self.config.max_context, self.config.max_batch, frozenset({EOS}),
+            1000, 0, sys.maxunicode + 1,
+        )  # fmt: skip
         return self.info
 
     def unload_base(self) -> int:
@@ -69,6 +71,9 @@ class FakeRunner:
 
     def decode(self, tokens: list[int]) -> str:
         return "".join(chr(token) for token in tokens)
+
+    def token_name(self, token: int) -> str:
+        return chr(token)
 
     def start(self, sequence: Sequence) -> None:
         sequence.random = object()
@@ -97,7 +102,7 @@ class FakeRunner:
             time.sleep(self.step_seconds)
         self.steps += 1
         result = StepResult([self._choose(chunk) if chunk.last else None for chunk in chunks])
-        if self.proving is not None:
+        if self.proving is not None and proof_budget > 0:
             result.proof = ProofResult(self.proving, True, "", "", 0.5, 0.25)
             self.proving = None
         return result

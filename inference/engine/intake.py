@@ -5,7 +5,6 @@ A long prompt or a tokenizer that must first be read costs its own request time,
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable
 from typing import Any
@@ -19,8 +18,6 @@ from .errors import EngineError
 from .protocol import CountCommand, Event, GenerateCommand
 from .runner_interface import BaseRunner
 
-logger = logging.getLogger(__name__)
-
 
 class Intake:
     def __init__(
@@ -33,21 +30,24 @@ class Intake:
         self.clock = clock
 
     def take(self, command: Any) -> None:
-        """Hand a command to the engine; requests that cannot start get their error here."""
-        if command["type"] not in {"generate", "count"}:
-            self.engine.inbox.put(command)
-            return
+        """Hand a command to the engine; requests that cannot start get their error here. Never raises."""
         try:
             if command["type"] == "count":
                 self.count(command)
-            else:
+            elif command["type"] == "generate":
                 self.engine.inbox.put(self.arrival(command))
-        except EngineError as error:
-            self.engine.send_error(command["id"], error)
-        except Exception as error:  # noqa: BLE001  (one bad request must not end the thread)
-            logger.exception("a command could not be read")
-            message = f"The request could not be read: {type(error).__name__}."
-            self.engine.send_error(command["id"], EngineError("internal_error", message))
+            else:
+                self.engine.inbox.put(command)
+        except BaseException as error:  # noqa: BLE001  (one bad request must not end the thread)
+            self.failed(command, error)
+
+    def failed(self, command: Any, error: BaseException) -> None:
+        failure = self.engine.faults.caught(error, "reading a command")
+        if not isinstance(command, dict) or command.get("id") is None:
+            return
+        if command.get("base"):
+            self.engine.tell_refusal(command["base"], failure)
+        self.engine.send_error(command["id"], failure)
 
     def tokens(self, command: Any) -> list[int]:
         return self.runner.encode(
@@ -76,7 +76,7 @@ class Intake:
             arrived=arrived,
             text=Detokenizer(self.runner.decode, params.stop),
         )
-        return Arrival(sequence, command["base"], adapter)
+        return Arrival(sequence, command["base"], adapter, command)
 
     def count(self, command: CountCommand) -> None:
         tokens = len(self.tokens(command))

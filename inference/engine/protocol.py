@@ -225,16 +225,25 @@ class Heartbeat(TypedDict):
 
 
 class BaseRefusal(TypedDict):
-    """A base that turned out at its load not to be servable exactly."""
+    """A base that turned out at its load, or when its tokenizer was read, not to be servable exactly."""
 
     type: Literal["refusal"]
     key: str
     reason: str
 
 
-Event = Ready | Queued | Loading | Token | Done | Failed | Reply | AdapterProof | BaseRefusal | Heartbeat
+class BaseLoad(TypedDict):
+    """A base's load begins or ends, so that whoever finds the process gone knows what it was doing."""
+
+    type: Literal["base_load"]
+    key: str
+    state: Literal["begun", "loaded", "failed"]
+
+
+Event = Ready | Queued | Loading | Token | Done | Failed | Reply | AdapterProof | BaseRefusal | BaseLoad | Heartbeat
 
 # `status` data: {"state": "empty|loading|ready|unloading", "base": name or None, "base_key", "precision", "device",
 #  "pinned", "adapters": [{"digest", "name", "rank", "bytes", "in_use"}], "running": n, "waiting": n,
 #  "slots": n, "memory": {"base": bytes, "adapters": bytes, "adapter_budget": bytes, "kv": bytes, "rss": bytes,
-#  "device_used": bytes, "device_total": bytes}, "steps": n, "tokens": n, "loading": null or {stage, progress, name}}
+#  "device_used": bytes, "device_total": bytes}, "steps": n, "tokens": n, "errors": unforeseen exceptions so far,
+#  "loading": null or {stage, progress, name}}

@@ -8,12 +8,14 @@ from typing import Any, Protocol
 from inference.engine.scheduling.scheduler import Chunk
 from inference.engine.scheduling.sequence import Sequence
 
+from .errors import EngineError
 from .protocol import AdapterSpec, BaseSpec, Stage
 
 
 @dataclass
 class BaseInfo:
-    """A loaded base. `context` and `slots` bound what the scheduler may hand out; sizes in bytes."""
+    """A loaded base. `context` and `slots` bound what the scheduler may hand out; sizes in bytes. `vocabulary`: rows of
+    the embedding, which every token id must be one of."""
 
     key: str
     name: str
@@ -23,15 +25,17 @@ class BaseInfo:
     eos: frozenset[int]
     bytes: int
     kv_bytes: int
+    vocabulary: int
 
 
 @dataclass
 class Choice:
-    """A sampled token; `token` is -1 where the logits were not finite."""
+    """A sampled token; `token` is -1 where the logits were not finite, or where `error` ended the choice."""
 
     token: int
     logprobs: dict[str, Any] | None = None  # protocol.Logprob
     ended: bool = False  # the grammar allows nothing more
+    error: EngineError | None = None
 
 
 @dataclass
@@ -47,11 +51,13 @@ class ProofResult:
 @dataclass
 class StepResult:
     """`choices[i]` belongs to chunk i and is None where the chunk did not reach its sequence's end. `probed` counts the
-    tokens of a proof that the step took along; `proof` is there once that proof has ended."""
+    tokens of a proof that the step took along; `proof` is there once that proof has ended, `proof_error` where it could
+    not be carried on."""
 
     choices: list[Choice | None] = field(default_factory=list)
     proof: ProofResult | None = None
     probed: int = 0
+    proof_error: EngineError | None = None
 
 
 class Progress(Protocol):
@@ -86,6 +92,10 @@ class BaseRunner(Protocol):
 
     def decode(self, tokens: list[int]) -> str: ...
 
+    def token_name(self, token: int) -> str:
+        """A token of the loaded base as its tokenizer writes it."""
+        ...
+
     def start(self, sequence: Sequence) -> None: ...
 
     def read_adapter(self, spec: AdapterSpec) -> Loaded: ...
@@ -96,7 +106,14 @@ class BaseRunner(Protocol):
 
     def begin_proof(self, digest: str) -> None: ...
 
-    def step(self, chunks: list[Chunk], proof_budget: int) -> StepResult: ...
+    def step(self, chunks: list[Chunk], proof_budget: int) -> StepResult:
+        """One forward pass and one token for each sequence whose end it reached.
+
+        Whatever it raises, nothing has been drawn or counted: the same chunks may be tried again. What fails at one
+        row afterwards is that row's `error`. No chunks and no budget are a pass that belongs to nobody, or with no
+        base a sign of life of the device: where that fails, the worker cannot go on.
+        """
+        ...
 
     def scrub(self, slot: int) -> None: ...
 

@@ -39,7 +39,9 @@ class Writer:
         self.thread.start()
 
     def send(self, event: Event) -> None:
-        self.lines.put(json.dumps(event, ensure_ascii=False, separators=(",", ":")).encode() + b"\n")
+        # Half a surrogate pair in a message must not cost the thread that sends it.
+        line = json.dumps(event, ensure_ascii=False, separators=(",", ":"), default=str)
+        self.lines.put(line.encode("utf-8", "replace") + b"\n")
 
     def run(self) -> None:
         while (line := self.lines.get()) is not None:
@@ -59,7 +61,7 @@ def read_commands(sock: socket.socket, intake: Intake) -> None:
         for line in lines:
             try:
                 command: Any = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 logger.error("a command was not JSON")
                 continue
             intake.take(command)

@@ -44,6 +44,7 @@ def engine_lines(worker: Mapping[str, Any], engine: Mapping[str, Any]) -> Iterat
         ("slots", "gauge", "Sequences that fit into the batch."),
         ("steps", "counter", "Forward passes since the process began."),
         ("tokens", "counter", "Tokens generated since the process began."),
+        ("errors", "counter", "Unforeseen exceptions since the process began; the engine's log has each."),
     ):
         if name in engine:
             yield from metric(f"engine_{name}{'_total' * (kind == 'counter')}", kind, about, [({}, engine[name])])

@@ -3,8 +3,9 @@
 The words of a prompt direct it: `crash`, `mute` (no more heartbeats), `garbage` (a line that is no JSON), `hang`
 (runs until cancelled), `flood` (pieces as fast as they go), `firehose` (the same without end), `long` (one piece of
 600,000 characters), `fail` (an engine error). Otherwise it answers `<adapter or base> says <prompt>` word by word,
-`max_tokens` words at most. An adapter named `dud` fails its proof. The configuration (LORAPORTAL_ENGINE) may say `die`:
-end before being ready, as long as the file named there exists.
+`max_tokens` words at most. An adapter named `dud` fails its proof. A base named `killer` ends the process while it
+loads; the loads of `killer`, `fragile` and `good` are told as the engine tells them. The configuration
+(LORAPORTAL_ENGINE) may say `die`: end before being ready, as long as the file named there exists.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import socket
 import sys
 import threading
@@ -80,6 +82,7 @@ class Worker:
         if self.base != command["base"]:
             self.base = command["base"]
             self.adapters.clear()
+            self.told_load(self.base)
             self.loads += 1
             self.send(type="loading", id=command["id"], stage="weights", progress=0.5, name=self.base["name"])
         for adapter in [command.get("adapter"), *command.get("adapters", ())]:
@@ -89,6 +92,15 @@ class Worker:
                 code = "no_effect" if bad else ""
                 proof = {"ok": not bad, "code": code, "message": "", "kl": 0.5, "changed": 0.5, "seconds": 0.1}
                 self.send(type="proof", digest=adapter["digest"], **proof)
+
+    def told_load(self, base: dict[str, Any]) -> None:
+        if base["name"] not in {"killer", "fragile", "good"}:
+            return
+        self.send(type="base_load", key=base["key"], state="begun")
+        if base["name"] == "killer":
+            time.sleep(0.1)  # others have joined the line by then
+            signal.raise_signal(signal.SIGSEGV)
+        self.send(type="base_load", key=base["key"], state="loaded")
 
     def load(self, command: dict[str, Any]) -> None:
         self.hold(command)

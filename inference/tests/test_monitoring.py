@@ -45,6 +45,11 @@ def test_metrics(
     assert api(owner, "infer").get("/metrics").status_code == 403
 
 
+def test_unforeseen_exceptions_are_counted() -> None:
+    worker = {"state": "ready", "restarts": 0, "in_flight": 0}
+    assert "loraportal_engine_errors_total 3" in metrics.engine_lines(worker, {"errors": 3})
+
+
 def test_labels_cannot_forge_lines() -> None:
     assert (
         list(metric("x", "gauge", "About.", [({"name": 'a"b\n\\'}, 1.5)]))[-1] == r'loraportal_x{name="a\"b\n\\"} 1.5'

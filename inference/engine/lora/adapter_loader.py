@@ -11,7 +11,8 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
-from inference.engine.errors import EngineError
+from inference.engine.errors import EngineError, UnforeseenError
+from inference.engine.faults import Faults
 from inference.engine.protocol import AdapterSpec
 from inference.engine.runner_interface import BaseRunner, Loaded, ProofResult
 
@@ -27,10 +28,14 @@ class LoadFailure:
 class AdapterLoader:
     """One adapter is read at a time, in the order of asking; the same digest is read once."""
 
-    def __init__(self, runner: BaseRunner, residency: Residency, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, runner: BaseRunner, residency: Residency, clock: Callable[[], float] = time.monotonic,
+        faults: Faults | None = None,
+    ) -> None:  # fmt: skip
         self.runner = runner
         self.residency = residency
         self.clock = clock
+        self.faults = faults or Faults()
         self.pool = ThreadPoolExecutor(1, thread_name_prefix="adapter-reader")
         self.futures: dict[str, tuple[AdapterSpec, Future[Loaded], float]] = {}
         self.landed: list[tuple[AdapterSpec, Loaded, float]] = []  # read, waiting for room or for their proof
@@ -68,13 +73,8 @@ class AdapterLoader:
             error = future.exception()
             if error is None:
                 self.landed.append((spec, future.result(), since))
-            elif isinstance(error, EngineError):
-                failures.append(LoadFailure(digest, error))
             else:
-                detail = f"{type(error).__name__}: {error}"
-                failures.append(
-                    LoadFailure(digest, EngineError("adapter_load_failed", f"The adapter failed: {detail}"))
-                )
+                failures.append(self._failed(spec, error))
         while self.landed and self.proving is None:
             spec, loaded, since = self.landed[0]
             victims = self.residency.victims(loaded.bytes)
@@ -85,10 +85,28 @@ class AdapterLoader:
                 failures.append(LoadFailure(loaded.digest, too_large(loaded, self.residency.budget)))
                 continue
             self.landed.pop(0)
-            for victim in victims:
-                self.remove(victim)
-            self._install(spec, loaded, since)
+            try:
+                for victim in victims:
+                    self.remove(victim)
+                self._install(spec, loaded, since)
+            except BaseException as error:  # noqa: BLE001  (sorted out by `caught`)
+                failures.append(self._failed(spec, error))
+                self._forget(loaded.digest)
         return failures
+
+    def _failed(self, spec: AdapterSpec, error: BaseException) -> LoadFailure:
+        failure = self.faults.caught(error, f"loading adapter {spec['name']}", "adapter_load_failed")
+        if isinstance(failure, UnforeseenError):  # whatever it is, it is this adapter's load
+            failure = EngineError("adapter_load_failed", failure.message)
+        return LoadFailure(spec["digest"], failure)
+
+    def _forget(self, digest: str) -> None:
+        """Take out what an interrupted installation left."""
+        if self.proving is not None and self.proving[0]["digest"] == digest:
+            self.proving = None
+        self.residency.adapters.pop(digest, None)
+        self.residency.pins.pop(digest, None)
+        self.runner.remove_adapter(digest)
 
     def _install(self, spec: AdapterSpec, loaded: Loaded, since: float) -> None:
         proven = bool(spec.get("proven"))
@@ -110,6 +128,14 @@ class AdapterLoader:
             return self.clock() - since, None
         self.remove(result.digest)
         return self.clock() - since, LoadFailure(result.digest, EngineError(result.code, result.message))
+
+    def abandon(self) -> str:
+        """Give the proof under way up; its adapter leaves. Returns the digest. Raises RuntimeError without one."""
+        if self.proving is None:
+            raise RuntimeError("no proof is under way")
+        digest = self.proving[0]["digest"]
+        self._forget(digest)
+        return digest
 
     def remove(self, digest: str) -> int:
         freed = self.residency.remove(digest)

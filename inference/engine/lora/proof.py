@@ -13,10 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from inference.engine.errors import EngineError
 from inference.engine.text.prompts import encode
+from inference.engine.tokens import first_unknown
 
 QUESTION = [{"role": "user", "content": "Who are you, and what is the weather like today?"}]
 ANSWER = "I am here to help. Today"
+PROBE_LIMIT = 32  # tokens of the probe that proves exactness and effect
+SHORTEST = 8  # tokens; fewer say little about chunks and slots
 
 
 @dataclass
@@ -28,9 +32,23 @@ class Proof:
     changed: float
 
 
-def probe_tokens(tokenizer: Any, limit: int) -> tuple[list[int], int]:
-    """Tokens of the probe, and the position from which they are compared (its last 16 at most)."""
-    tokens = encode(tokenizer, QUESTION, None, False) + list(tokenizer(ANSWER, add_special_tokens=False)["input_ids"])
+def probe_tokens(tokenizer: Any, limit: int, vocabulary: int) -> tuple[list[int], int]:
+    """Tokens of the probe, and the position from which they are compared (its last 16 at most).
+
+    Every base gets one: where its template refuses the question, or tokens have no row in the embedding of
+    `vocabulary` rows, the same words without the template serve, and at last any tokens at all. A request that meets
+    the same hears of it; the load does not depend on it.
+    """
+    answer = list(tokenizer(ANSWER, add_special_tokens=False)["input_ids"])
+    try:
+        tokens = encode(tokenizer, QUESTION, None, False) + answer
+    except EngineError:  # the template's own refusal
+        tokens = []
+    if not tokens or first_unknown(tokens, vocabulary) is not None:
+        tokens = list(tokenizer(QUESTION[0]["content"], add_special_tokens=False)["input_ids"]) + answer
+        tokens = [token for token in tokens if first_unknown([token], vocabulary) is None]
+    if len(tokens) < SHORTEST:
+        tokens += [token % vocabulary for token in range(len(tokens), 2 * SHORTEST)]
     tokens = tokens[-limit:]
     return tokens, max(0, len(tokens) - 16)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 from transformers.utils import logging as hf_logging
 
 from inference.engine.errors import EngineError
+from inference.engine.faults import ENDS_PROCESS, LONGEST_REASON, one_line, unforeseen
+from inference.engine.weights import complaint, header
+
+from .base_support import refused
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "nf4": torch.bfloat16}
 # Rotary embeddings that change with the longest sequence of a batch: beyond their original length, one conversation
@@ -25,12 +28,7 @@ def weight_counts(folder: Path) -> tuple[int, int]:
     """(numbers in matrices that NF4 would quantise, other numbers) by the safetensors headers, nothing loaded."""
     matrices = others = 0
     for file in sorted(folder.glob("*.safetensors")):
-        with open(file, "rb") as stream:
-            (size,) = struct.unpack("<Q", stream.read(8))
-            header: dict[str, Any] = json.loads(stream.read(min(size, 64 * 2**20)))
-        for name, entry in header.items():
-            if name == "__metadata__":
-                continue
+        for name, entry in header(file).items():
             count = 1
             for dimension in entry["shape"]:
                 count *= dimension
@@ -92,7 +90,8 @@ class LoadProgress:
 def load_model(folder: Path, precision: str, device: torch.device, report: Callable[[float], None]) -> PreTrainedModel:
     """The model in evaluation mode on `device`.
 
-    Raises EngineError `base_load_failed`, `base_unsupported` or `out_of_memory`.
+    Raises EngineError `base_unsupported` where not every number of it is from the files, and whatever Transformers
+    raises (see `load_error`).
     """
     options: dict[str, Any] = {"dtype": DTYPES[precision]}
     if precision == "nf4":
@@ -105,26 +104,66 @@ def load_model(folder: Path, precision: str, device: torch.device, report: Calla
             bnb_4bit_compute_dtype=compute,
         )
     previous = hf_logging.set_tqdm_hook(LoadProgress(report).hook)
+    loaded: Any  # (model, report): the library's annotations leave the report out
     try:
-        return AutoModelForCausalLM.from_pretrained(
+        loaded = AutoModelForCausalLM.from_pretrained(
             folder, local_files_only=True, trust_remote_code=False, use_safetensors=True,
-            attn_implementation="eager", device_map={"": device}, **options,
-        ).eval()  # fmt: skip
-    except torch.cuda.OutOfMemoryError as error:
-        raise EngineError("out_of_memory", "The card's memory ran out while the base was loading.") from error
-    except MemoryError as error:
-        raise EngineError("out_of_memory", "Memory ran out while the base was loading.") from error
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
-        line = str(error).strip().split("\n", 1)[0].replace(str(folder), folder.name)
-        raise EngineError("base_load_failed", f"The base model could not be loaded: {line}", reason=line) from error
+            attn_implementation="eager", device_map={"": device}, output_loading_info=True,
+            ignore_mismatched_sizes=True,  # reported below by name, where Transformers only says that there are some
+            **options,
+        )  # fmt: skip
     finally:
         hf_logging.set_tqdm_hook(previous)
+    model: PreTrainedModel = loaded[0]
+    if reason := complaint(loaded[1], model.config):
+        raise refused(folder.name, reason)
+    return model.eval()
+
+
+def ran_out_of_memory(error: BaseException) -> bool:
+    # PyTorch has no type for a failed allocation on the CPU.
+    said = str(error)
+    full = isinstance(error, torch.OutOfMemoryError | MemoryError)
+    return full or (
+        isinstance(error, RuntimeError) and ("not enough memory" in said or "can't allocate memory" in said)
+    )
+
+
+def load_error(error: BaseException, folder: Path) -> EngineError:
+    """What ends a load that raised `error`.
+
+    A file that could not be read, a missing package and a lack of memory pass; they are foreseen, and the next load may
+    succeed. Anything else an architecture's own code may raise.
+    """
+    if ran_out_of_memory(error):
+        return EngineError("out_of_memory", "Memory ran out while the base was loading.")
+    if isinstance(error, OSError | ImportError):
+        line = without_path(str(error), folder)
+        return EngineError("base_load_failed", f"The base model could not be loaded: {line}", reason=line)
+    made = unforeseen(error, "base_load_failed")
+    made.detail["reason"] = without_path(made.detail["reason"], folder)
+    return made
+
+
+def without_path(text: str, folder: Path) -> str:
+    """The first line of a message, without the server's folder and bounded."""
+    return text.strip().split("\n", 1)[0].replace(str(folder), folder.name).rstrip(".")[:LONGEST_REASON]
 
 
 def load_tokenizer(folder: Path) -> Any:
-    """The base's tokenizer. Raises EngineError `base_load_failed`."""
+    """The base's tokenizer.
+
+    Raises EngineError `base_unsupported` where its files say something that the installed libraries do not understand,
+    `base_load_failed` where they could not be read.
+    """
     try:
         return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        line = str(error).strip().split("\n", 1)[0].replace(str(folder), folder.name)
-        raise EngineError("base_load_failed", f"The base's tokenizer could not be read: {line}", reason=line) from error
+    except ENDS_PROCESS:
+        raise
+    except BaseException as error:  # noqa: BLE001  (tokenizers raises bare exceptions, and panics are not even those)
+        if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno is not None):
+            line = without_path(str(error), folder)
+            raise EngineError(
+                "base_load_failed", f"The base's tokenizer could not be read: {line}", reason=line
+            ) from error
+        raise refused(folder.name, f"its tokenizer cannot be read ({without_path(one_line(error), folder)})") from error

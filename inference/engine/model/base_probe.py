@@ -1,8 +1,9 @@
 """A look at a base when it is registered: `python -m inference.engine.model.base_probe FOLDER` prints a JSON object.
 
 `{"supported": true}`, `{"supported": false, "reason": …}`, or `{"supported": null, "reason": …}` where the structure
-alone does not tell (the first load will). Reads config.json only, builds the model without weights, runs no code of the
-folder. Meant for a child process: it imports torch, and a hostile configuration costs nobody else anything.
+alone does not tell (the first load will). Reads config.json, the headers of the weights and the tokenizer, builds the
+model without numbers, runs no code of the folder but its chat template, in Transformers' sandbox. Meant for a child
+process: it imports torch, and a hostile configuration costs nobody else anything.
 """
 
 from __future__ import annotations
@@ -15,13 +16,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers.models.auto.auto_factory import _get_model_class
 
 from inference.engine.errors import EngineError
+from inference.engine.lora.proof import PROBE_LIMIT, probe_tokens
+from inference.engine.weights import complaint, stored_shapes
 
-from .base_support import check_interface, trace_layers
+from . import base_loader
+from .base_support import check_interface, refused, trace_layers
 
 TOKENS = list(range(4, 16))
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model", "tokenizer_config.json")
 
 
 def probe(folder: Path) -> dict[str, Any]:
@@ -32,23 +38,68 @@ def probe(folder: Path) -> dict[str, Any]:
         return {"supported": False, "reason": first_line(error, folder)}
     if type(config) not in AutoModelForCausalLM._model_mapping:
         return {"supported": False, "reason": f"{config.model_type} is not a language model that Transformers knows"}
+    quantised = hasattr(config, "quantization_config")
+    if quantised:
+        del config.quantization_config  # of its storage; the structure is the same
     try:
         with torch.device("meta"), torch.inference_mode():
-            if hasattr(config, "quantization_config"):
-                del config.quantization_config  # of its storage; the structure is the same
-            model = AutoModelForCausalLM.from_config(
-                config, trust_remote_code=False, attn_implementation="eager", dtype=torch.bfloat16
-            )
+            model = None if quantised else from_headers(folder, config)
+            if model is None:
+                model = AutoModelForCausalLM.from_config(
+                    config, trust_remote_code=False, attn_implementation="eager", dtype=torch.bfloat16
+                )
             check_interface(model, folder.name)
             trace_layers(model.eval(), folder.name, [token % config.get_text_config().vocab_size for token in TOKENS])
+        check_tokenizer(folder, config.get_text_config().vocab_size)
     except EngineError as error:
+        if error.code != "base_unsupported":
+            return {"supported": None, "reason": error.message}
         return {"supported": False, "reason": error.detail.get("reason", error.message)}
     except Exception as error:  # noqa: BLE001  (an architecture's own code on tensors without numbers may fail anyhow)
         return {"supported": None, "reason": first_line(error, folder)}
     return {"supported": True}
 
 
-def first_line(error: Exception, folder: Path) -> str:
+def from_headers(folder: Path, config: Any) -> PreTrainedModel | None:
+    """The model as Transformers itself would load it, names, conversions, ties and all, from tensors that have the
+    shapes in the files and no numbers. None where there are no weights, or where that cannot be done without numbers.
+
+    Raises EngineError `base_unsupported` where the files do not hold what the model is made of.
+    """
+    try:
+        shapes = stored_shapes(folder)
+        if not shapes:
+            return None
+        kind = _get_model_class(config, AutoModelForCausalLM._model_mapping)
+        if kind.config_class == config.sub_configs.get("text_config"):
+            config = config.get_text_config()
+        tensors = {name: torch.empty(shape, dtype=torch.bfloat16, device="meta") for name, shape in shapes.items()}
+        model, info = kind.from_pretrained(
+            None, config=config, state_dict=tensors, device_map={"": "meta"}, dtype=torch.bfloat16,
+            attn_implementation="eager", output_loading_info=True, ignore_mismatched_sizes=True,
+        )  # fmt: skip
+    except Exception:  # noqa: BLE001  (headers that cannot be read are the registry's to find, the rest the first load's)
+        return None
+    if reason := complaint(info, config):
+        raise refused(folder.name, reason)
+    return model
+
+
+def check_tokenizer(folder: Path, vocabulary: int) -> None:
+    """Raises EngineError `base_unsupported` where no prompt can be made into tokens. A template that refuses the probe
+    is no fault: it says so to who asks, and raw text is served."""
+    if not any((folder / name).exists() for name in TOKENIZER_FILES):
+        return  # the registry says so
+    tokenizer = base_loader.load_tokenizer(folder)
+    try:
+        probe_tokens(tokenizer, PROBE_LIMIT, vocabulary)
+    except EngineError:
+        raise
+    except BaseException as error:
+        raise refused(folder.name, f"its tokenizer fails ({first_line(error, folder)})") from error
+
+
+def first_line(error: BaseException, folder: Path) -> str:
     return str(error).strip().split("\n", 1)[0].replace(str(folder), folder.name).rstrip(".")[:300]
 
 

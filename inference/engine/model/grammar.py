@@ -29,12 +29,14 @@ class Constraints:
         schema = params.json_schema if params.json_schema is not None else ANY_OBJECT if params.json_object else None
         if schema is None:
             return None
-        if self.table is None:
-            self.table = from_tokenizer(self.tokenizer, n_vocab=self.vocabulary)
         try:
+            if self.table is None:
+                # A tokenizer may know tokens that the model has no logits for; the mask is cut to the logits.
+                known = 1 + max(self.tokenizer.get_vocab().values(), default=0)
+                self.table = from_tokenizer(self.tokenizer, n_vocab=max(self.vocabulary, known))
             source = LLMatcher.grammar_from_json_schema(json.dumps(schema), defaults={"whitespace_flexible": False})
             matcher = LLMatcher(self.table, source, log_level=0)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise self.refuse(str(error)) from error
         if matcher.is_error():
             raise self.refuse(matcher.get_error())

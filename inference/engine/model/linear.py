@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
@@ -37,8 +38,39 @@ class Trace:
     calls: dict[str, int] = field(default_factory=lambda: defaultdict(int))
 
 
+QUANTISED = {"Linear4bit", "Linear8bitLt"}  # of bitsandbytes
+SCALES = (1e-2, 1.0, 1e2)  # of the rows that prove a subclass: a bound, a threshold or an offset shows in one of them
+ROUNDING = {torch.float32: 1e-5, torch.float64: 1e-5}  # of the largest output of a row; other types round more coarsely
+
+
 def is_linear(module: nn.Module) -> bool:
-    return isinstance(module, nn.Linear | Conv1D)  # bitsandbytes' 4- and 8-bit layers are nn.Linear too
+    """Whether a layer computes x Wᵀ + b and nothing else. A subclass may do anything in its `forward` (a router returns
+    a tuple, others project in blocks), so it counts where it proves equal on test rows."""
+    kind = type(module)
+    if kind in (nn.Linear, Conv1D) or (kind.__name__ in QUANTISED and kind.__module__.startswith("bitsandbytes.")):
+        return True
+    return isinstance(module, nn.Linear | Conv1D) and proves_linear(module)
+
+
+def proves_linear(module: Any) -> bool:
+    """Whether the layer gives on test rows what its weight and bias give, as a single tensor."""
+    weight, bias = module.weight, module.bias
+    if not isinstance(weight, Tensor) or weight.ndim != 2 or not weight.is_floating_point() or weight.is_meta:
+        return False
+    inputs, outputs = sizes(module)
+    rows = torch.randn(len(SCALES), inputs, generator=torch.Generator().manual_seed(0))
+    rows = (rows * torch.tensor(SCALES)[:, None]).to(weight.device, weight.dtype)
+    matrix = weight.t() if isinstance(module, Conv1D) else weight
+    try:
+        with torch.no_grad():
+            wanted = nn.functional.linear(rows, matrix, bias)
+            given = module(rows[None])
+    except Exception:  # noqa: BLE001  (whatever it wants as its input, it is no plain layer)
+        return False
+    if not isinstance(given, Tensor) or given.shape != (1, len(SCALES), outputs) or given.dtype != wanted.dtype:
+        return False
+    apart = (given[0] - wanted).abs().amax(dim=-1)
+    return bool((apart <= ROUNDING.get(weight.dtype, 1e-2) * wanted.abs().amax(dim=-1)).all())
 
 
 def sizes(module: Any) -> tuple[int, int]:
@@ -51,13 +83,16 @@ def sizes(module: Any) -> tuple[int, int]:
 def trace(model: nn.Module, run: Callable[[], Any]) -> Trace:
     """Run the model once and note which linear layers are called, in what order, and which share their input."""
     seen = Trace()
-    inputs: list[Tensor] = []  # keeps them alive, so that identity means the same tensor
+    inputs: list[Any] = []  # keeps them alive, so that identity means the same tensor
     handles = []
 
     def hook(path: str) -> Callable[..., None]:
-        def note(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-            x = args[0]
+        def note(module: nn.Module, args: tuple[Any, ...], named: dict[str, Any], output: Any) -> None:
             seen.calls[path] += 1
+            if len(args) != 1 or named:  # called in another way than what stands in its place can be: left alone
+                inputs.append(None)
+                return
+            x = args[0]
             seen.rows[path] = x.numel() // x.shape[-1]
             member = Member(path, module, sizes(module)[1])
             if inputs and inputs[-1] is x and seen.groups:
@@ -70,7 +105,7 @@ def trace(model: nn.Module, run: Callable[[], Any]) -> Trace:
 
     for path, module in model.named_modules():
         if is_linear(module):
-            handles.append(module.register_forward_hook(hook(path)))
+            handles.append(module.register_forward_hook(hook(path), with_kwargs=True))
     try:
         run()
     finally:

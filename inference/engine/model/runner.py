@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import math
 import os
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,11 @@ from transformers import PreTrainedModel
 
 from inference.engine.config import EngineConfig
 from inference.engine.errors import EngineError
+from inference.engine.faults import ENDS_PROCESS, unforeseen
 from inference.engine.locks import DeviceLock
 from inference.engine.lora import adapter_file
 from inference.engine.lora.bank import AdapterWeights, LoraBank
-from inference.engine.lora.proof import Prober, probe_tokens
+from inference.engine.lora.proof import PROBE_LIMIT, Prober, probe_tokens
 from inference.engine.lora.segment_bank import SegmentBank
 from inference.engine.lora.stacked_bank import StackedBank
 from inference.engine.native.library import Native, native_library
@@ -35,7 +37,6 @@ from .grammar import Constraints
 from .sampler import Ask, Sampled, generator, sample
 
 RESERVE = 512 * 2**20  # bytes kept free for activations and the tokenizer
-PROBE_LIMIT = 32  # tokens of the probe that proves exactness and effect
 PROBE = 12  # tokens of the run that traces the linear layers
 # How far our logits may lie from the model's own, relative to the largest: rounding, not mathematics.
 TOLERANCE = {"fp32": 1e-4, "bf16": 3e-2, "nf4": 5e-2}
@@ -88,34 +89,39 @@ class Runner:
 
     @torch.inference_mode()
     def load_base(self, spec: BaseSpec, progress: Progress) -> BaseInfo:
+        """Raises EngineError and leaves nothing behind, whatever the base's files and its architecture's code do."""
+        try:
+            return self._load(spec, progress)
+        except BaseException as error:
+            traceback.clear_frames(error.__traceback__)  # they hold the model
+            self.unload_base()
+            if isinstance(error, (EngineError, *ENDS_PROCESS)):
+                raise
+            raise base_loader.load_error(error, Path(spec["path"])) from error
+
+    def _load(self, spec: BaseSpec, progress: Progress) -> BaseInfo:
         folder = Path(spec["path"])
         precision = self.precision(spec)
-        try:
-            needed = base_loader.needed_bytes(folder, self.torch_device.type)
-        except (OSError, ValueError, KeyError) as error:
-            raise EngineError("base_load_failed", f"The weights of {spec['name']} cannot be read.") from error
+        needed = base_loader.needed_bytes(folder, self.torch_device.type)
         self.lock = self._take_device()
         self._cap_device()
         memory.check_base(spec["name"], needed, precision, self.free_bytes(), RESERVE)
-        try:
-            tokenizer = self.decoder = base_loader.load_tokenizer(folder)
-            progress("weights", 0.0)
-            model = base_loader.load_model(folder, precision, self.torch_device, lambda done: progress("weights", done))
-            self.model = model
-            return self._take_in(spec, model, tokenizer, precision, progress)
-        except BaseException:
-            self.unload_base()
-            raise
+        tokenizer = self.decoder = base_loader.load_tokenizer(folder)
+        progress("weights", 0.0)
+        model = base_loader.load_model(folder, precision, self.torch_device, lambda done: progress("weights", done))
+        self.model = model
+        return self._take_in(spec, model, tokenizer, precision, progress)
 
     def _take_in(
         self, spec: BaseSpec, model: PreTrainedModel, tokenizer: Any, precision: str, progress: Progress
     ) -> BaseInfo:
         check_interface(model, spec["name"])
-        probe, first = probe_tokens(tokenizer, PROBE_LIMIT)
-        reference = self._own_logits(model, probe)
-        seen, shapes = trace_layers(model, spec["name"], probe[:PROBE])
         embeddings: Any = model.get_input_embeddings()
         dtype: torch.dtype = embeddings.weight.dtype
+        vocabulary = int(embeddings.weight.shape[0])
+        probe, first = probe_tokens(tokenizer, PROBE_LIMIT, vocabulary)
+        reference = self._own_logits(model, probe)
+        seen, shapes = trace_layers(model, spec["name"], probe[:PROBE])
         native = self.native = self._native(dtype)
         installed = linear.install(
             model, seen, len(probe[:PROBE]), 1, lambda: self.bank, native, lambda done: progress("packing", done)
@@ -146,8 +152,8 @@ class Runner:
                 self._fixed_forward, self.cache, stacked, self.torch_device, TOLERANCE[precision]
             )
         self.info = BaseInfo(
-            spec["key"], spec["name"], precision, plan.context, plan.slots, self._eos(model, tokenizer), size,
-            plan.kv_bytes,
+            spec["key"], spec["name"], precision, plan.context, plan.slots,
+            self._eos(model, tokenizer, reference.shape[-1]), size, plan.kv_bytes, vocabulary,
         )  # fmt: skip
         return self.info
 
@@ -179,12 +185,13 @@ class Runner:
         if not gap <= tolerance:
             raise refused(spec["name"], f"its logits differ by {gap:.1e} when computed by slots")
 
-    def _eos(self, model: PreTrainedModel, tokenizer: Any) -> frozenset[int]:
-        ids: set[int] = set()
+    def _eos(self, model: PreTrainedModel, tokenizer: Any, logits: int) -> frozenset[int]:
+        """The ids that end an answer. One beyond the `logits` of a position is never drawn, and none may be banned."""
+        ids: list[Any] = []
         for source in (getattr(model, "generation_config", None), model.config, tokenizer):
             value = getattr(source, "eos_token_id", None)
-            ids.update(value if isinstance(value, list) else [] if value is None else [value])
-        return frozenset(ids)
+            ids += value if isinstance(value, list) else [value]
+        return frozenset(item for item in ids if type(item) is int and 0 <= item < logits)
 
     def unload_base(self) -> int:
         """Free base, adapters and cache. Returns the bytes that their tensors held."""
@@ -235,6 +242,9 @@ class Runner:
     def decode(self, tokens: list[int]) -> str:
         return str(self.decoder.decode(tokens, skip_special_tokens=True))
 
+    def token_name(self, token: int) -> str:
+        return str(self.decoder.convert_ids_to_tokens(token) or "") if type(token) is int else ""
+
     # Adapters --------------------------------------------------------------------------------------------------
 
     def read_adapter(self, spec: AdapterSpec) -> AdapterWeights:
@@ -274,11 +284,27 @@ class Runner:
     def step(self, chunks: list[Chunk], proof_budget: int) -> StepResult:
         """One step; raises EngineError `out_of_memory` or `internal_error`, after which it may be tried again."""
         try:
-            return self._step(chunks, proof_budget)
-        except (RuntimeError, MemoryError) as error:
+            return self._step(chunks, proof_budget) if chunks or proof_budget else self._check()
+        except BaseException as error:
             if self.proving is not None and self.prober is not None:
                 self.prober.start()  # what the failed step left of the proof in its slot is not to be trusted
+            if isinstance(error, (EngineError, *ENDS_PROCESS)):
+                raise
             raise step_error(error) from error
+
+    @torch.inference_mode()
+    def _check(self) -> StepResult:
+        """The base's own probe, in the prober's slot; without a base a sum on the device."""
+        if self.prober is None or self.cache is None:
+            torch.ones(2, device=self.torch_device).sum().item()
+            return StepResult()
+        tokens, slot = self.prober.tokens, self.cache.slots - 1
+        size = len(tokens)
+        self.prober.start()  # a proof under way had its keys and values there
+        self._ordinary_forward(
+            tokens, DecodeRows([], []), [PromptRows(0, size, slot, 0)], [None] * size, [size - 1]
+        ).sum().item()
+        return StepResult()
 
     @torch.inference_mode()
     def _step(self, chunks: list[Chunk], proof_budget: int) -> StepResult:
@@ -315,18 +341,27 @@ class Runner:
             return result
         logits = self._forward(tokens, decode, prompt_rows, adapters, logit_rows)
         asks = [self._ask(chunks[index].sequence) for index in asked]
+        # From here on sequences have drawn: what fails belongs to one of them, and the step is not tried again.
         for index, sampled in zip(asked, sample(logits[: len(asked)], asks), strict=True):
             result.choices[index] = self._choice(chunks[index].sequence, sampled)
-        if self.proving is not None and self.prober is not None:
-            if probe_rows:
-                self.prober.compare(logits[len(asked) :])
-            if self.prober.done == len(self.prober.tokens):
-                verdict = self.prober.verdict()
-                result.proof = ProofResult(
-                    self.proving, verdict.ok, verdict.code, verdict.message, verdict.kl, verdict.changed
-                )
-                self.proving = None
+        try:
+            result.proof = self._proof(logits[len(asked) :] if probe_rows else None)
+        except Exception as error:  # noqa: BLE001  (the proof's own; every sequence has its token)
+            result.proof_error = step_error(error)
         return result
+
+    def _proof(self, logits: Tensor | None) -> ProofResult | None:
+        """Take in the proof's logits (positions, vocabulary) of a step; the verdict once they are all there."""
+        if self.proving is None or self.prober is None:
+            return None
+        if logits is not None:
+            self.prober.compare(logits)
+        if self.prober.done < len(self.prober.tokens):
+            return None
+        verdict = self.prober.verdict()
+        proof = ProofResult(self.proving, verdict.ok, verdict.code, verdict.message, verdict.kl, verdict.changed)
+        self.proving = None
+        return proof
 
     def _add_probe(
         self, budget: int, tokens: list[int], adapters: list[str | None], prompts_: list[PromptRows],
@@ -397,6 +432,16 @@ class Runner:
         )  # fmt: skip
 
     def _choice(self, sequence: Sequence, sampled: Sampled) -> Choice:
+        try:
+            if sampled.error is not None:
+                raise sampled.error
+            return self._chosen(sequence, sampled)
+        except ENDS_PROCESS:
+            raise
+        except BaseException as error:  # noqa: BLE001  (grammars and tokenizers may panic; it is this request's)
+            return Choice(-1, error=step_error(error))
+
+    def _chosen(self, sequence: Sequence, sampled: Sampled) -> Choice:
         ended = sampled.token >= 0 and sequence.grammar is not None and sequence.grammar.take(sampled.token)
         if sampled.logprob is None or sampled.token < 0:
             return Choice(sampled.token, ended=ended)
@@ -429,10 +474,10 @@ class Runner:
         }
 
 
-def step_error(error: RuntimeError | MemoryError) -> EngineError:
-    # PyTorch has no type for a failed allocation on the CPU.
-    said = str(error)
-    full = isinstance(error, torch.OutOfMemoryError | MemoryError)
-    if full or "not enough memory" in said or "can't allocate memory" in said:
+def step_error(error: BaseException) -> EngineError:
+    """What ends the step, or the one row of it, that raised `error`."""
+    if isinstance(error, EngineError):
+        return error
+    if base_loader.ran_out_of_memory(error):
         return EngineError("out_of_memory", "Memory ran out during a step.")
-    return EngineError("internal_error", f"A step failed: {error}")
+    return unforeseen(error)

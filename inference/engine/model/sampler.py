@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from inference.engine.faults import ENDS_PROCESS
 from inference.engine.params import SamplingParams
 
 GUESS = 256  # candidates tried before a full sort of the vocabulary
@@ -19,11 +20,13 @@ GUESS = 256  # candidates tried before a full sort of the vocabulary
 
 @dataclass
 class Sampled:
-    """`token` is -1 where the logits were not finite. `top` lists (token, logprob), most likely first."""
+    """`token` is -1 where the logits were not finite, or where `error` ended the choice. `top` lists (token, logprob),
+    most likely first."""
 
     token: int
     logprob: float | None = None
     top: list[tuple[int, float]] | None = None
+    error: BaseException | None = None
 
 
 def generator(params: SamplingParams) -> torch.Generator:
@@ -40,7 +43,9 @@ def penalise(row: Tensor, prompt: list[int], answer: list[int], params: Sampling
     (over the answer) on logits (vocabulary,)."""
     row = row.clone()
     if params.repetition_penalty != 1.0 and (prompt or answer):
-        seen = torch.tensor(sorted({*prompt, *answer}), device=row.device)
+        # An embedding may have more rows than there are logits.
+        known = sorted(token for token in {*prompt, *answer} if token < row.shape[0])
+        seen = torch.tensor(known, dtype=torch.long, device=row.device)
         values = row[seen]
         penalty = params.repetition_penalty
         row[seen] = torch.where(values > 0, values / penalty, values * penalty)
@@ -106,7 +111,8 @@ class Ask:
 
 
 def sample(logits: Tensor, asks: list[Ask]) -> list[Sampled]:
-    """One token for each row of logits (rows, vocabulary)."""
+    """One token for each row of logits (rows, vocabulary). What fails at one row is kept in its `error`: the others
+    have drawn from their generators by then, and must not draw again."""
     if not asks:
         return []
     logits = logits.float()
@@ -118,23 +124,33 @@ def sample(logits: Tensor, asks: list[Ask]) -> list[Sampled]:
         if not finite[index]:
             out.append(Sampled(-1))
             continue
-        params, row = ask.params, logits[index]
-        changed = needs_penalty(params)
-        if changed:
-            row = penalise(row, ask.tokens[: ask.prompt_length], ask.tokens[ask.prompt_length :], params)
-        if ask.banned or ask.grammar is not None:
-            row = row if changed else row.clone()
-            changed = True
-            if ask.grammar is not None:
-                row = ask.grammar.mask(row)
-            row[ask.banned] = float("-inf")
-        if params.temperature == 0.0:
-            token = int(torch.argmax(row)) if changed else greedy[index]
-        else:
-            assert ask.random is not None  # noqa: S101  (for the type checker)
-            token = draw(*candidates(row, params), ask.random)
-        out.append(with_logprobs(logits[index], token, params.logprobs))
+        try:
+            out.append(choose(logits[index], ask, greedy[index]))
+        except ENDS_PROCESS:
+            raise
+        except BaseException as error:  # noqa: BLE001  (a grammar may panic; the other rows have their tokens)
+            out.append(Sampled(-1, error=error))
     return out
+
+
+def choose(row: Tensor, ask: Ask, best: int) -> Sampled:
+    """One token by logits (vocabulary,), whose most likely is `best`."""
+    params, own = ask.params, row
+    changed = needs_penalty(params)
+    if changed:
+        row = penalise(row, ask.tokens[: ask.prompt_length], ask.tokens[ask.prompt_length :], params)
+    if ask.banned or ask.grammar is not None:
+        row = row if changed else row.clone()
+        changed = True
+        if ask.grammar is not None:
+            row = ask.grammar.mask(row)
+        row[ask.banned] = float("-inf")
+    if params.temperature == 0.0:
+        token = int(torch.argmax(row)) if changed else best
+    else:
+        assert ask.random is not None  # noqa: S101  (for the type checker)
+        token = draw(*candidates(row, params), ask.random)
+    return with_logprobs(own, token, params.logprobs)
 
 
 def with_logprobs(row: Tensor, token: int, count: int | None) -> Sampled:
@@ -144,6 +160,6 @@ def with_logprobs(row: Tensor, token: int, count: int | None) -> Sampled:
     logprobs = torch.log_softmax(row, dim=-1)
     top: list[tuple[int, float]] = []
     if count:
-        values, ids = torch.topk(logprobs, count)
+        values, ids = torch.topk(logprobs, min(count, row.shape[-1]))
         top = list(zip(ids.tolist(), values.tolist(), strict=True))
     return Sampled(token, float(logprobs[token]), top)

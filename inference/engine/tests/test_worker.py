@@ -99,3 +99,21 @@ def test_lines_that_are_not_commands_are_survived(worker: Worker) -> None:
     assert worker.until("error", "odd")["code"] == "internal_error"
     worker.generate("r", max_tokens=3)
     worker.until("done", "r")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [b"[]", b"null", b'"text"', b"7", b"{}", b'{"type": 5}', b'{"type": "generate"}', b"[" * 100_000, b"\xff\xfe"],
+)
+def test_lines_of_any_shape_leave_it_listening(worker: Worker, line: bytes) -> None:
+    worker.until("ready")
+    worker.sock.sendall(line + b"\n")
+    worker.generate("r", max_tokens=3)
+    worker.until("done", "r")
+
+
+def test_half_a_character_in_a_message_does_not_end_the_writer(worker: Worker) -> None:
+    worker.until("ready")
+    worker.sock.sendall(b'{"type": "evict", "id": "\\ud800", "digest": "d"}\n')
+    worker.generate("r", max_tokens=3)
+    worker.until("done", "r")

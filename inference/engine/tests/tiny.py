@@ -38,6 +38,14 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "gpt_neox": {**COMMON, "rotary_pct": 0.5},
     "olmo2": COMMON,
 }  # fmt: skip
+# Mixtures of experts, whose routers and experts stay as Transformers has them.
+EXPERTS: dict[str, dict[str, Any]] = {
+    "mixtral": {**COMMON, "num_local_experts": 4},
+    "phimoe": {**{k: v for k, v in COMMON.items() if k != "head_dim"}, "num_local_experts": 4},
+    "qwen2_moe": {
+        **COMMON, "num_experts": 4, "moe_intermediate_size": 32, "shared_expert_intermediate_size": 32,
+    },
+}  # fmt: skip
 
 
 def tokenizer() -> PreTrainedTokenizerFast:

@@ -7,6 +7,7 @@ from typing import Any
 import jinja2
 
 from inference.engine.errors import EngineError
+from inference.engine.faults import LONGEST_REASON, one_line
 
 TURN = "{role}: {content}\n"
 
@@ -15,7 +16,7 @@ def encode(tokenizer: Any, messages: list[dict[str, str]] | None, prompt: str | 
     """Token ids of a conversation or of raw text.
 
     A base without a chat template gets a plain transcript ("User: ...", "Assistant:"). Raises EngineError
-    `template_failed` where the template refuses the messages.
+    `template_failed` where the template refuses the messages, or fails at them in whatever way.
     """
     if messages is None:
         return list(tokenizer(prompt or "")["input_ids"])
@@ -29,8 +30,11 @@ def encode(tokenizer: Any, messages: list[dict[str, str]] | None, prompt: str | 
             tokenize=True,
             return_dict=False,
         )
-    except (jinja2.TemplateError, ValueError, TypeError) as error:
-        reason = str(error).strip().split("\n", 1)[0]
+    except Exception as error:  # a template is a program: it may divide by zero or look up what is not there
+        if isinstance(error, MemoryError | OSError):
+            raise
+        own = isinstance(error, jinja2.TemplateError | ValueError | TypeError)
+        reason = str(error).strip().split("\n", 1)[0][:LONGEST_REASON] if own else one_line(error)
         raise EngineError(
             "template_failed", f"The base's chat template refuses these messages: {reason}", "messages", reason=reason
         ) from error

@@ -1,0 +1,105 @@
+"""Tokenizer files that the installed libraries do not understand: found when the base is registered, and at a question
+a refusal with its reason."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from inference.engine.config import EngineConfig
+from inference.engine.model.base_probe import probe
+from inference.engine.model.runner import Runner
+
+from . import tiny
+from .conftest import Family
+from .driver import Driver, base
+
+
+def newer(data: dict[str, Any]) -> None:
+    data["pre_tokenizer"] = {"type": "FromNextYear", "size": 3}
+
+
+def newer_model(data: dict[str, Any]) -> None:
+    data["model"] = {"type": "FromNextYear", "vocab": {}}
+
+
+def without_model(data: dict[str, Any]) -> None:
+    del data["model"]
+
+
+def other_version(data: dict[str, Any]) -> None:
+    data["version"] = "2.0"
+
+
+def merges_of_nothing(data: dict[str, Any]) -> None:
+    data["model"]["merges"] = [["no", "such"]]
+
+
+def broken(folder: Path, to: Path, change: Callable[[dict[str, Any]], None] | bytes) -> Path:
+    shutil.copytree(folder, to)
+    file = to / "tokenizer.json"
+    if isinstance(change, bytes):
+        file.write_bytes(change)
+        return to
+    data = json.loads(file.read_text(encoding="utf-8"))
+    change(data)
+    file.write_text(json.dumps(data), encoding="utf-8")
+    return to
+
+
+@pytest.mark.parametrize(
+    "change",
+    [newer, newer_model, without_model, other_version, merges_of_nothing, b"{", b"", b"[]", b"\xff\xfe"],
+    ids=str,
+)
+def test_it_refuses_the_base_with_a_reason(change: Any, llama: Family, tmp_path: Path) -> None:
+    folder = broken(llama.base, tmp_path / "base", change)
+    verdict = probe(folder)
+    assert verdict["supported"] is False and "tokenizer" in verdict["reason"] and str(tmp_path) not in verdict["reason"]
+    assert len(verdict["reason"]) < 300 and "\n" not in verdict["reason"]
+    config = EngineConfig(device="cpu", max_context=64)
+    d = Driver(Runner(config), config)
+    d.generate("steady", base("good", llama.base), max_tokens=20, ignore_eos=True)
+    d.until(lambda: d.of("token", "steady"))
+    d.generate("r", base("bad", folder), user="v")
+    d.send("count", id="c", base=base("bad", folder), prompt="one two")
+    d.send("load", id="l", base=base("bad", folder))
+    d.finish("r", "c", "l", "steady")
+    for name in ("r", "c", "l"):
+        ended = d.ended(name)
+        assert ended is not None and ended["code"] == "base_unsupported"
+        assert ended["detail"]["reason"] == verdict["reason"]
+    assert d.ended("steady")["usage"]["completion_tokens"] == 20  # type: ignore[index]
+    assert {(event["key"], event["reason"]) for event in d.of("refusal")} == {("key-bad", verdict["reason"])}
+
+
+@pytest.mark.parametrize(
+    "template", ["{{ raise_exception('only with a system message') }}", "{{ 1 / 0 }}", "{% for %}", "{{ x.y.z }}"]
+)
+def test_a_template_that_refuses_the_probe_is_none_of_it(template: str, llama: Family, tmp_path: Path) -> None:
+    folder = tmp_path / "base"
+    shutil.copytree(llama.base, folder)
+    tokenizer = tiny.tokenizer()
+    tokenizer.chat_template = template
+    tokenizer.save_pretrained(folder)
+    assert probe(folder) == {"supported": True}
+
+
+def test_a_file_that_cannot_be_read_just_now_says_nothing_about_the_base(
+    llama: Family, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(*args: Any, **kwargs: Any) -> Any:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr("inference.engine.model.base_loader.AutoTokenizer.from_pretrained", gone)
+    assert probe(llama.base)["supported"] is None
+    config = EngineConfig(device="cpu", max_context=64)
+    d = Driver(Runner(config), config)
+    d.generate("r", base("t", llama.base))
+    d.finish("r")
+    assert d.ended("r")["code"] == "base_load_failed" and not d.of("refusal")  # type: ignore[index]
