@@ -6,8 +6,10 @@ import os
 import re
 from dataclasses import dataclass, field
 
+from django.conf import settings
+
 from adapters.bases.registry import shapes_of
-from adapters.formats.files import inside, open_below
+from adapters.formats.files import open_below
 from adapters.formats.safetensors import read_header
 from adapters.lifecycle.activation import real_roots
 from adapters.training.layout import CONFIG, WEIGHTS
@@ -15,6 +17,7 @@ from adapters.training.layout import CONFIG, WEIGHTS
 from . import store
 from .failures import Refused
 from .models import LoraAdapter
+from .places import innermost, names_below, open_root
 
 MOST_FILES = 200
 MOST_ROWS = 32
@@ -31,22 +34,24 @@ class File:
 
 def files_of(adapter: LoraAdapter) -> list[File]:
     """The files in the training folder, by name; of the stored copy where the folder is gone."""
-    roots = real_roots()
-    folder = os.path.realpath(adapter.path) if adapter.path else ""
-    if not folder or not inside(folder, roots) or not os.path.isdir(folder):
-        folder = str(store.entry(adapter.digest)) if adapter.digest else ""
-    if not folder:
-        return []
+    root = innermost(adapter.path, real_roots())
+    found = _files(root, names_below(adapter.path, root)) if root is not None else None
+    if found is None and adapter.digest:
+        found = _files(os.path.realpath(settings.STORE_DIR), (adapter.digest,))
+    return sorted(found or [], key=lambda file: (not file.served, file.name))[:MOST_FILES]
+
+
+def _files(root: str, way: tuple[str, ...]) -> list[File] | None:
+    """The files in the folder that `way` leads to from a resolved root; None where it cannot be entered."""
     try:
-        with os.scandir(folder) as entries:
-            found = [
+        with open_root(root) as top, top.below(*way) as folder, os.scandir(folder.descriptor) as entries:
+            return [
                 File(entry.name, entry.stat(follow_symlinks=False).st_size, entry.name in (CONFIG, WEIGHTS))
                 for entry in entries
                 if entry.is_file(follow_symlinks=False)
             ]
     except OSError:
-        return []
-    return sorted(found, key=lambda file: (not file.served, file.name))[:MOST_FILES]
+        return None
 
 
 @dataclass

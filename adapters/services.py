@@ -9,6 +9,7 @@ from adapters.lifecycle.deletion import NotConfirmed, delete_files, forget
 from adapters.lifecycle.editing import SlugInvalid, SlugTaken, edit, set_base
 
 from .failures import ActivationFailed, Busy, Refused
+from .leftovers import clean_roots
 
 __all__ = [
     "ActivationFailed",
@@ -20,6 +21,7 @@ __all__ = [
     "SlugTaken",
     "activate",
     "clean",
+    "clean_roots",
     "deactivate",
     "delete_files",
     "edit",

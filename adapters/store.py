@@ -10,8 +10,7 @@ import errno
 import hashlib
 import os
 import re
-import shutil
-import tempfile
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -24,12 +23,14 @@ from adapters.formats.files import open_below, read_exactly
 from adapters.formats.safetensors import Header, Tensor
 from adapters.training.layout import CONFIG, WEIGHTS
 
+from . import store_folder
 from .failures import Refused
+from .places import Place
+from .store_folder import PARTIAL as PARTIAL
 
 Progress = Callable[[float], None]
 CHUNK = 4 * 2**20
 DIGEST = re.compile(r"[0-9a-f]{64}\Z")
-PARTIAL = ".partial-"
 # (numpy type of the raw bits, mask of the exponent, mask without the sign)
 BITS: dict[str, tuple[np.dtype[Any], int, int]] = {
     "F32": (np.dtype("<u4"), 0x7F800000, 0x7FFFFFFF),
@@ -46,7 +47,15 @@ def entry(digest: str) -> Path:
 
 
 def has(digest: str) -> bool:
-    return bool(DIGEST.match(digest)) and (entry(digest) / WEIGHTS).is_file() and (entry(digest) / CONFIG).is_file()
+    """True where both files are there; a link in the place of one, or of the folder, is not one of ours."""
+    if not DIGEST.match(digest):
+        return False
+    folder = entry(digest)
+    try:
+        files = [os.lstat(folder / name).st_mode for name in (CONFIG, WEIGHTS)]
+        return stat.S_ISDIR(os.lstat(folder).st_mode) and all(map(stat.S_ISREG, files))
+    except (FileNotFoundError, NotADirectoryError):
+        return False
 
 
 def combine(config_hash: str, weights_hash: str) -> str:
@@ -127,30 +136,24 @@ def put(config: bytes, weights: BinaryIO, header: Header, progress: Progress | N
     """
     if len(config) > LIMIT:
         raise Refused("config_too_large", file=CONFIG, limit=LIMIT)
-    root = Path(settings.STORE_DIR)
-    partial: Path | None = None
     try:
-        root.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=PARTIAL, dir=root))
-        digest = _fill(partial, config, weights, header, progress)
-        if not has(digest):
-            _publish(partial, digest)
-        return digest
+        with store_folder.opened() as shelf, store_folder.partial(shelf) as partial:
+            digest = _fill(partial, config, weights, header, progress)
+            if not has(digest):
+                _publish(partial, digest)
+            return digest
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         reason = os.strerror(error.errno or 0)
         raise Refused("store_full" if full else "store_unwritable", reason=reason) from error
-    finally:
-        if partial is not None and partial.exists():
-            shutil.rmtree(partial, ignore_errors=True)
 
 
-def _fill(partial: Path, config: bytes, weights: BinaryIO, header: Header, progress: Progress | None) -> str:
+def _fill(partial: Place, config: bytes, weights: BinaryIO, header: Header, progress: Progress | None) -> str:
     inspection = Inspection(header)
     hasher = hashlib.sha256()
     done = 0
     weights.seek(0)
-    with open(partial / WEIGHTS, "xb", buffering=0) as copy:
+    with partial.create(WEIGHTS) as copy:
         if header.file_size:
             os.posix_fallocate(copy.fileno(), 0, header.file_size)
         while done < header.file_size:
@@ -169,7 +172,7 @@ def _fill(partial: Path, config: bytes, weights: BinaryIO, header: Header, progr
     if weights.read(1):
         raise Refused("changed_meanwhile")
     inspection.check_effect()
-    with open(partial / CONFIG, "xb", buffering=0) as copy:
+    with partial.create(CONFIG) as copy:
         _write(copy, config)
         os.fsync(copy.fileno())
     return combine(hashlib.sha256(config).hexdigest(), hasher.hexdigest())
@@ -181,27 +184,18 @@ def _write(file: BinaryIO, data: bytes) -> None:
         view = view[file.write(view) :]
 
 
-def _publish(partial: Path, digest: str) -> None:
+def _publish(partial: Place, digest: str) -> None:
     """Make the finished folder visible under its digest, whatever was there half-done before."""
     for name in (CONFIG, WEIGHTS):
-        os.chmod(partial / name, 0o444)
-    os.chmod(partial, 0o755)  # noqa: S103  (the engine may run as another user)
+        partial.chmod(name, 0o444)
+    os.fchmod(partial.descriptor, 0o755)  # (the engine may run as another user)
     _sync_folder(partial)
-    target = entry(digest)
-    try:
-        os.rename(partial, target)
-    except OSError as error:
-        if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
-            raise
-        if not has(digest):  # not made by this code, which never leaves half an entry
-            shutil.rmtree(target)
-            os.rename(partial, target)
-    _sync_folder(target.parent)
+    if not store_folder.publish(partial, digest) and not has(digest):
+        store_folder.remove(digest)  # not made by this code, which never leaves half an entry
+        if not store_folder.publish(partial, digest):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+    _sync_folder(partial.root)
 
 
-def _sync_folder(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _sync_folder(place: Place) -> None:
+    os.fsync(place.descriptor)

@@ -11,12 +11,16 @@ import argparse
 import hashlib
 import json
 import os
-import shutil
+import secrets
+import stat
 import sys
-import tempfile
 import time
+from contextlib import ExitStack, suppress
+from io import BufferedWriter
 from pathlib import Path
 
+from adapters.places import Elsewhere, Place, open_root
+from adapters.removal import remove
 from demo.broken import Files, broken_adapters
 
 SOURCE = Path(__file__).parent / "adapters"
@@ -69,28 +73,64 @@ def read_record(path: Path) -> Record:
     return record if isinstance(record, dict) else {}
 
 
-def make_old(folder: Path) -> None:
-    """Set the times of a folder and all it holds to an hour ago."""
+def make_old(folder: Place) -> None:
+    """Set the times of a folder and all it holds to an hour ago, of links their own."""
     then = time.time() - AGE_SECONDS
-    for path in [*folder.rglob("*"), folder]:
-        os.utime(path, (then, then))
+    for name, is_folder in folder.entries():
+        if is_folder:
+            with folder.below(name) as inner:
+                make_old(inner)
+        else:
+            os.utime(name, (then, then), dir_fd=folder.descriptor, follow_symlinks=False)
+    os.utime(folder.descriptor, (then, then))
 
 
-def write_new_folder(target: Path, files: Files) -> None:
-    """Write ``files`` as folder ``target``, which appears only when it is whole."""
-    partial = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+def write_file(folder: Place, name: str, data: bytes) -> None:
+    """Write or replace a file, whose name may hold folders; it appears only when it is whole. Raises OSError."""
+    *above, last = name.split("/")
+    with ExitStack() as opened:
+        for part in above:
+            missing = folder.stat(part) is None
+            folder = opened.enter_context(folder.make(part) if missing else folder.below(part))
+        partial = f".{last}.{secrets.token_hex(6)}.partial"
+        with BufferedWriter(folder.create(partial)) as file:  # type: ignore[arg-type]
+            file.write(data)
+        folder.rename(partial, folder, last)
+
+
+def found_digest(folder: Place, name: str) -> str | None:
+    """The SHA-256 of a file; None where there is nothing, "" where there is a link or something else."""
+    *above, last = name.split("/")
     try:
-        partial.chmod(0o755)
-        for name, data in files.items():
-            (partial / name).parent.mkdir(parents=True, exist_ok=True)
-            (partial / name).write_bytes(data)
-        make_old(partial)
-        partial.rename(target)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        with folder.below(*above) as place:
+            info = place.stat(last)
+            if info is None or not stat.S_ISREG(info.st_mode):
+                return None if info is None else ""
+            flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
+            with open(os.open(last, flags, dir_fd=place.descriptor), "rb") as file:
+                return digest(file.read())
+    except FileNotFoundError:
+        return None
+    except (Elsewhere, NotADirectoryError):
+        return ""
 
 
-def update_folder(target: Path, files: Files, written: dict[str, str]) -> tuple[int, list[str]]:
+def write_new_folder(top: Place, name: str, files: Files) -> None:
+    """Write ``files`` as the folder ``name``, which appears only when it is whole."""
+    with top.make(f".{name}-{secrets.token_hex(6)}", 0o700) as partial:
+        try:
+            for file, data in files.items():
+                write_file(partial, file, data)
+            make_old(partial)
+            os.fchmod(partial.descriptor, 0o755)
+            partial.renamed(name).close()
+        except BaseException:
+            with suppress(OSError):
+                remove(partial)
+            raise
+
+
+def update_folder(target: Place, files: Files, written: dict[str, str]) -> tuple[int, list[str]]:
     """Bring an existing folder up to date; return how many files were written and which were left alone.
 
     A file is replaced only where it still is what an earlier installation wrote (``written``).
@@ -98,34 +138,31 @@ def update_folder(target: Path, files: Files, written: dict[str, str]) -> tuple[
     changed = 0
     kept: list[str] = []
     for name, data in files.items():
-        path = target / name
-        if path.exists():
-            found = digest(path.read_bytes()) if path.is_file() else ""
-            if found == digest(data):
-                continue
-            if found != written.get(name):
-                kept.append(name)
-                continue
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.partial")
-        partial.write_bytes(data)
-        os.replace(partial, path)
+        found = found_digest(target, name)
+        if found == digest(data):
+            continue
+        if found is not None and found != written.get(name):
+            kept.append(name)
+            continue
+        write_file(target, name, data)
         changed += 1
     if changed:
         make_old(target)
     return changed, kept
 
 
-def install_folder(target: Path, files: Files, written: dict[str, str] | None, restore: bool) -> str:
+def install_folder(top: Place, name: str, files: Files, written: dict[str, str] | None, restore: bool) -> str:
     """Install one adapter folder and return what was done, as a sentence's end."""
-    if not os.path.lexists(target):
+    info = top.stat(name)
+    if info is None:
         if written is not None and not restore:
             return "was deleted, stays deleted (--restore brings it back)"
-        write_new_folder(target, files)
+        write_new_folder(top, name, files)
         return "installed"
-    if target.is_symlink() or not target.is_dir():
+    if not stat.S_ISDIR(info.st_mode):
         return "left alone: the name is taken by something else"
-    changed, kept = update_folder(target, files, written or {})
+    with top.below(name) as target:
+        changed, kept = update_folder(target, files, written or {})
     parts = [f"{changed} file(s) updated"] if changed else []
     if kept:
         parts.append(f"left alone where it was changed: {', '.join(kept)}")
@@ -148,12 +185,11 @@ def install(adapters_dir: Path, source: Path = SOURCE, restore: bool = False) ->
     try:
         adapters_dir.mkdir(parents=True, exist_ok=True)
         record = read_record(adapters_dir / RECORD)
-        for name, files in adapters.items():
-            outcome[name] = install_folder(adapters_dir / name, files, record.get(name), restore)
-            record[name] = {file: digest(data) for file, data in files.items()}
-        partial = adapters_dir / f"{RECORD}.partial"
-        partial.write_text(json.dumps(record, indent=1, sort_keys=True))
-        partial.replace(adapters_dir / RECORD)
+        with open_root(os.path.realpath(adapters_dir)) as top:
+            for name, files in adapters.items():
+                outcome[name] = install_folder(top, name, files, record.get(name), restore)
+                record[name] = {file: digest(data) for file, data in files.items()}
+            write_file(top, RECORD, json.dumps(record, indent=1, sort_keys=True).encode())
     except OSError as error:
         raise DemoInstallError(
             f"{adapters_dir} cannot be written ({error.strerror or error}): free some space or choose another folder."

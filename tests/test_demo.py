@@ -198,6 +198,30 @@ def test_install_leaves_a_link_alone(tmp_path: Path) -> None:
     assert list(elsewhere.iterdir()) == []
 
 
+def test_install_writes_through_no_link(root: Path, tmp_path: Path) -> None:
+    install(root)
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "gold").write_text("gold")
+    os.utime(outside / "gold", (1, 1))
+    checkpoint = next(path for path in root.rglob("checkpoint-*") if path.is_dir())
+    card = root / "telegram" / "README.md"
+    for path in sorted(checkpoint.iterdir()):
+        path.unlink()
+    checkpoint.rmdir()
+    checkpoint.symlink_to(outside)
+    for path in (card, root / RECORD):
+        path.unlink()
+        path.symlink_to(outside / "gold")
+    (root / "telegram" / WEIGHTS).unlink()
+    before = snapshot(outside)
+    outcome = install(root)
+    assert checkpoint.name in outcome[checkpoint.parent.name] and "README.md" in outcome["telegram"]
+    assert snapshot(outside) == before
+    assert not (root / RECORD).is_symlink()
+    assert read(root / "telegram" / WEIGHTS)
+
+
 def test_install_updates_what_an_earlier_demo_wrote(root: Path) -> None:
     install(root)
     card = root / "telegram" / "README.md"

@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 from django.utils.translation import gettext_noop as _n
 
 from adapters.failures import Refused
+from adapters.places import Elsewhere, open_root
 
 
 def inside(path: str, roots: tuple[str, ...]) -> bool:
@@ -23,19 +24,11 @@ def inside(path: str, roots: tuple[str, ...]) -> bool:
 
 def _open_without_links(path: str) -> int:
     """A descriptor of the absolute, already resolved `path`; a link that was swapped in on the way is refused."""
-    directory = os.open("/", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        *folders, name = path.strip("/").split("/")
-        for folder in folders:
-            flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-            deeper = os.open(folder, flags, dir_fd=directory)
-            os.close(directory)
-            directory = deeper
+    folder, name = os.path.split(path)
+    with open_root(folder) as held:
         # O_NONBLOCK: a pipe in the file's place must not hold the server up.
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        return os.open(name, flags, dir_fd=directory)
-    finally:
-        os.close(directory)
+        return os.open(name, flags, dir_fd=held.descriptor)
 
 
 @contextmanager
@@ -52,14 +45,15 @@ def open_below(roots: tuple[str, ...], folder: str, name: str) -> Iterator[Binar
     except (FileNotFoundError, NotADirectoryError):
         raise Refused("files_missing", file=name) from None
     except OSError as error:
-        if error.errno == errno.ELOOP:
+        if isinstance(error, Elsewhere) or error.errno == errno.ELOOP:
             raise Refused("outside_root", file=name) from None
         raise Refused("unreadable", file=name, reason=os.strerror(error.errno or 0)) from None
     except ValueError:  # a NUL in the name
         raise Refused("unreadable", file=name.replace("\0", "?"), reason="name") from None
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise Refused("not_a_file", file=name)
     with os.fdopen(descriptor, "rb", buffering=0) as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise Refused("not_a_file", file=name)
         yield file  # type: ignore[misc]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 from django.conf import settings
 from django.utils import timezone
 
-from adapters import store
+from adapters import store, store_folder
 from adapters.failures import Busy
 from adapters.leases import HeldLease, is_dead
 from adapters.models import Lease, LoraAdapter
@@ -49,9 +48,9 @@ def clean(dry_run: bool = False) -> list[Cleaned]:
             hold.touch()
             if path.name in used or not _is_removable(path):
                 continue
-            removed.append(Cleaned(path.name, sum(f.stat().st_size for f in path.rglob("*") if f.is_file())))
+            removed.append(Cleaned(path.name, store_folder.size(path.name)))
             if not dry_run:
-                _remove(path)
+                store_folder.remove(path.name)
     return removed
 
 
@@ -62,19 +61,11 @@ def _activating() -> bool:
 
 def _entries() -> list[Path]:
     root = Path(settings.STORE_DIR)
-    return sorted(path for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
+    return sorted(path for path in root.iterdir() if path.is_dir() or path.is_symlink()) if root.is_dir() else []
 
 
 def _is_removable(path: Path) -> bool:
     """Only what this program made: digests, and old unfinished ones."""
     if store.DIGEST.match(path.name):
         return True
-    return path.name.startswith(store.PARTIAL) and time.time() - path.stat().st_mtime > PARTIAL_AGE
-
-
-def _remove(path: Path) -> None:
-    """First out of the way by one rename, so that no half of an entry is ever seen."""
-    aside = path.with_name(f"{store.PARTIAL}{path.name}") if store.DIGEST.match(path.name) else path
-    if aside != path:
-        path.rename(aside)
-    shutil.rmtree(aside)
+    return path.name.startswith(store.PARTIAL) and time.time() - path.lstat().st_mtime > PARTIAL_AGE

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import subprocess
 import sys
 import tempfile
@@ -33,8 +34,8 @@ def converted(roots: tuple[str, ...], folder: str) -> Iterator[tuple[BinaryIO, H
             raise Refused("pickle_refused", reason=REASONS[5])
         target = Path(scratch) / "weights.safetensors"
         _run(source, target, size)
-        with open(target, "rb", buffering=0) as file:
-            yield file, read_header(file, target.stat().st_size)  # type: ignore[misc]
+        with _result(target) as file:
+            yield file, read_header(file, os.fstat(file.fileno()).st_size)
 
 
 def _run(source: BinaryIO, target: Path, size: int) -> None:
@@ -51,5 +52,18 @@ def _run(source: BinaryIO, target: Path, size: int) -> None:
         )
     except subprocess.TimeoutExpired:
         raise Refused("pickle_refused", reason=_n("it took too long")) from None
-    if done.returncode != 0 or not target.is_file():
+    if done.returncode != 0:
         raise Refused("pickle_refused", reason=REASONS.get(done.returncode, _n("the reader gave up")))
+
+
+def _result(target: Path) -> BinaryIO:
+    """What the child wrote: an ordinary file, not a link that foreign bytes made it leave there. Raises Refused."""
+    gave_up = Refused("pickle_refused", reason=_n("the reader gave up"))
+    try:
+        descriptor = os.open(target, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        raise gave_up from None
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise gave_up
+    return os.fdopen(descriptor, "rb", buffering=0)  # type: ignore[return-value]

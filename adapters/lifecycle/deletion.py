@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import os
-import secrets
-import shutil
-import stat
 from typing import TYPE_CHECKING
 
 from django.db import transaction
 
 from adapters import hooks
-from adapters.failures import Busy, Refused
-from adapters.formats.files import inside
+from adapters.failures import Busy
 from adapters.leases import HeldLease, adapter_lock
 from adapters.models import EventKind, LoraAdapter, Status
 from adapters.training.grouping import mark_groups
-from adapters.training.layout import Walk
+from adapters.training_folder import TrainingFolder
 
-from .activation import look_again, real_roots, released
+from .activation import real_roots, released
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import AbstractBaseUser
@@ -43,23 +38,18 @@ def forget(adapter_id: int, actor: AbstractBaseUser | None) -> None:
 def delete_files(adapter_id: int, actor: AbstractBaseUser | None, confirm: str) -> None:
     """Delete the adapter's own training folder and its row. `confirm` must be the adapter's name.
 
-    Other adapters in folders below it, such as a run's checkpoints, stay. Raises NotConfirmed, DoesNotExist, Busy,
-    and Refused: files_missing, outside_root, unreadable.
+    Other adapters in folders below it, such as a run's checkpoints, stay. Where an earlier call was interrupted, this
+    one finishes it. Raises NotConfirmed, DoesNotExist, Busy, and Refused: files_missing, outside_root, undeletable.
     """
     adapter = LoraAdapter.objects.get(pk=adapter_id)
     if confirm != adapter.name:
         raise NotConfirmed(adapter.name)
-    with HeldLease(adapter_lock(adapter_id)):
+    with HeldLease(adapter_lock(adapter_id)) as hold:
         adapter.refresh_from_db()
-        roots = real_roots()
-        if look_again(adapter, roots) is None:
-            raise Refused("files_missing")
-        _check_place(adapter.path, roots)
-        _retire(adapter, actor, "files_deleted")
-        try:
-            _remove_folder(adapter.path, roots)
-        except OSError as error:
-            raise Refused("undeletable", reason=os.strerror(error.errno or 0)) from error
+        with TrainingFolder(adapter.path, adapter_id, real_roots()) as folder:
+            folder.rehearse()
+            _retire(adapter, actor, "files_deleted")
+            folder.delete(hold.touch)
         _remove_row(adapter, actor, EventKind.FILES_DELETED)
 
 
@@ -81,34 +71,3 @@ def _remove_row(adapter: LoraAdapter, actor: AbstractBaseUser | None, kind: Even
         adapter.record(kind, actor, details={"slug": adapter.slug, "label": adapter.path_label})
         adapter.delete()
     mark_groups([group], real_roots())
-
-
-def _check_place(path: str, roots: tuple[str, ...]) -> None:
-    """The folder itself, not a link to it, and below a root, not a root."""
-    real = os.path.realpath(path)
-    if real != path or not inside(path, roots) or path in roots or not stat.S_ISDIR(os.lstat(path).st_mode):
-        raise Refused("outside_root", file=os.path.basename(path))
-
-
-def _remove_folder(path: str, roots: tuple[str, ...]) -> None:
-    """Move aside under a hidden name that scans pass over, then delete; links are removed, never followed."""
-    kept = {name for name in os.listdir(path) if _holds_adapters(os.path.join(path, name), roots)}
-    bin_name = f".deleted-{secrets.token_hex(6)}"
-    if not kept:
-        target = os.path.join(os.path.dirname(path), bin_name)
-        os.rename(path, target)
-        shutil.rmtree(target)
-        return
-    target = os.path.join(path, bin_name)
-    os.mkdir(target)
-    for name in os.listdir(path):
-        if name not in kept and name != bin_name:
-            os.rename(os.path.join(path, name), os.path.join(target, name))
-    shutil.rmtree(target)
-
-
-def _holds_adapters(path: str, roots: tuple[str, ...]) -> bool:
-    if os.path.islink(path) or not os.path.isdir(path):
-        return False
-    below = Walk(roots).candidates(os.path.dirname(path))
-    return any(candidate.path == path or inside(candidate.path, (path,)) for candidate in below)

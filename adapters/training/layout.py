@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from adapters.formats.files import inside
 from adapters.identifiers import text_hash
+from adapters.places import Place, names_below, open_root
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
@@ -20,6 +21,7 @@ PICKLE = "adapter_model.bin"
 FACT_FILES = ("trainer_state.json", "trainer_log.jsonl", "args.json", "README.md", "config.json")
 KEY_FILES = frozenset((CONFIG, WEIGHTS, PICKLE, *FACT_FILES))
 CHECKPOINT = re.compile(r"checkpoint-(\d{1,9})\Z")
+DELETED = re.compile(r"\.deleted-(?:(\d{1,18})-)?[0-9a-f]{12}\Z")  # (adapter's id)
 SKIPPED = {"__pycache__", "node_modules", "wandb", "runs", "pissa_init", "pissa_backup", "site-packages"}
 MAX_DEPTH = 12
 MAX_ENTRIES = 200_000  # of one folder
@@ -67,12 +69,27 @@ class AdapterFolder:
         return sum(self.stats[name][1] for name in (CONFIG, self.weights) if name in self.stats)
 
 
+@dataclass(slots=True)
+class Listing:
+    """What lies in one folder."""
+
+    names: set[str] = field(default_factory=set)  # of all but folders
+    stats: dict[str, tuple[int, int, int]] = field(default_factory=dict)  # as a candidate's
+    folders: list[str] = field(default_factory=list)  # those that a scan goes into
+
+    @property
+    def is_adapter(self) -> bool:
+        """True for a part of an adapter as well."""
+        return not self.names.isdisjoint((CONFIG, WEIGHTS, PICKLE))
+
+
 @dataclass
 class Walk:
     """What a walk passed over: [(code, label)]."""
 
     roots: tuple[str, ...]
     notes: list[tuple[str, str]] = field(default_factory=list)
+    leftovers: list[str] = field(default_factory=list)  # paths of what interrupted deletions left
 
     def note(self, code: str, path: str) -> None:
         if len(self.notes) < 200:
@@ -80,59 +97,70 @@ class Walk:
 
     def candidates(self, root: str) -> Iterator[AdapterFolder]:
         """Every adapter folder below the resolved `root`, parents before children, in a stable order."""
-        stack: list[tuple[str, int]] = [(root, 0)]
+        try:
+            held = open_root(root)
+        except OSError:
+            self.note("unreadable", root)
+            return
+        with held:
+            yield from self.below(held, root)
+
+    def below(self, held: Place, root: str) -> Iterator[AdapterFolder]:
+        """Every adapter folder below an open folder, whose path is `root`."""
+        stack: list[tuple[str, ...]] = [()]
         while stack:
-            path, depth = stack.pop()
-            listing = self._list(path)
+            way = stack.pop()
+            path = os.path.join(root, *way)
+            listing = self.listing(held, way, path)
             if listing is None:
                 continue
-            files, folders = listing
-            names = {entry.name for entry in files}
-            if not names.isdisjoint((CONFIG, WEIGHTS, PICKLE)) and path != root:
-                candidate = self._candidate(root, path, files, names)
-                candidate.has_checkpoints = any(CHECKPOINT.match(entry.name) for entry in folders)
-                yield candidate
-            if depth >= MAX_DEPTH:
-                if folders:
+            if listing.is_adapter and way:
+                yield self.candidate(root, path, listing)
+            if len(way) >= MAX_DEPTH:
+                if listing.folders:
                     self.note("too_deep", path)
                 continue
-            stack.extend((entry.path, depth + 1) for entry in sorted(folders, key=_order, reverse=True))
+            stack.extend((*way, name) for name in sorted(listing.folders, key=_order, reverse=True))
 
-    def _list(self, path: str) -> tuple[list[os.DirEntry[str]], list[os.DirEntry[str]]] | None:
-        files: list[os.DirEntry[str]] = []
-        folders: list[os.DirEntry[str]] = []
+    def listing(self, held: Place, way: tuple[str, ...], path: str) -> Listing | None:
+        """What lies in the folder that `way` leads to from `held`; no link on it is followed. None: unreadable."""
+        found = Listing()
         try:
-            with os.scandir(path) as entries:
+            with held.below(*way) as folder, os.scandir(folder.descriptor) as entries:
                 for number, entry in enumerate(entries):
                     if number >= MAX_ENTRIES:
                         self.note("too_many_entries", path)
                         break
-                    if self._is_folder(entry):
+                    if self._is_folder(entry, path):
+                        if DELETED.match(entry.name):
+                            self.leftovers.append(os.path.join(path, entry.name))
                         if not entry.name.startswith(".") and entry.name not in SKIPPED:
-                            folders.append(entry)
+                            found.folders.append(entry.name)
                     else:
-                        files.append(entry)
+                        found.names.add(entry.name)
+                        if entry.name in KEY_FILES:
+                            found.stats[entry.name] = _stat(entry)
         except OSError:
             self.note("unreadable", path)
             return None
-        return files, folders
+        return found
 
-    def _is_folder(self, entry: os.DirEntry[str]) -> bool:
+    def _is_folder(self, entry: os.DirEntry[str], folder: str) -> bool:
         """Links to folders are not followed: below a root their target is found anyway."""
         if entry.is_dir(follow_symlinks=False):
-            if len(entry.path) > MAX_PATH or not entry.name.isprintable():
-                self.note("bad_name", entry.path)
+            path = f"{folder}/{entry.name}"
+            if len(path) > MAX_PATH or not entry.name.isprintable():
+                self.note("bad_name", path)
                 return False
             return True
-        if entry.is_symlink() and entry.is_dir() and not inside(os.path.realpath(entry.path), self.roots):
-            self.note("outside_root", entry.path)
+        if entry.is_symlink() and entry.is_dir():
+            path = f"{folder}/{entry.name}"
+            if not inside(os.path.realpath(path), self.roots):
+                self.note("outside_root", path)
         return False
 
-    def _candidate(self, root: str, path: str, files: list[os.DirEntry[str]], names: set[str]) -> AdapterFolder:
-        stats: dict[str, tuple[int, int, int]] = {}
-        for entry in files:
-            if entry.name in KEY_FILES:
-                stats[entry.name] = _stat(entry)
+    def candidate(self, root: str, path: str, listing: Listing) -> AdapterFolder:
+        names = listing.names
         remarks = set()
         if any(name.endswith(".py") for name in names):
             remarks.add("contains_code")
@@ -144,7 +172,8 @@ class Walk:
         match = CHECKPOINT.match(name)
         run = parent if match and parent != root else path
         number = int(match.group(1)) if match else None
-        return AdapterFolder(root, path, stats, frozenset(remarks), number, run)
+        checkpoints = any(CHECKPOINT.match(name) for name in listing.folders)
+        return AdapterFolder(root, path, listing.stats, frozenset(remarks), number, run, checkpoints)
 
 
 def _stat(entry: os.DirEntry[str]) -> tuple[int, int, int]:
@@ -155,23 +184,18 @@ def _stat(entry: os.DirEntry[str]) -> tuple[int, int, int]:
     return (info.st_ino, info.st_size, info.st_mtime_ns)
 
 
-def _order(entry: os.DirEntry[str]) -> tuple[str, int]:
-    match = CHECKPOINT.match(entry.name)
-    return ("checkpoint-", int(match.group(1))) if match else (entry.name, 0)
+def _order(name: str) -> tuple[str, int]:
+    match = CHECKPOINT.match(name)
+    return ("checkpoint-", int(match.group(1))) if match else (name, 0)
 
 
 def look(root: str, path: str, roots: tuple[str, ...]) -> AdapterFolder | None:
-    """A fresh look at one folder; None where it holds no adapter (any more)."""
+    """A fresh look at one folder; None where it holds no adapter (any more), or a link lies on the way from `root`."""
     walk = Walk(roots)
-    if not inside(os.path.realpath(path), roots):
+    try:
+        held = open_root(root)
+    except OSError:
         return None
-    listing = walk._list(path)
-    if listing is None:
-        return None
-    files, folders = listing
-    names = {entry.name for entry in files}
-    if names.isdisjoint((CONFIG, WEIGHTS, PICKLE)):
-        return None
-    candidate = walk._candidate(root, path, files, names)
-    candidate.has_checkpoints = any(CHECKPOINT.match(entry.name) for entry in folders)
-    return candidate
+    with held:
+        listing = walk.listing(held, names_below(path, root), path)
+    return walk.candidate(root, path, listing) if listing is not None and listing.is_adapter else None

