@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import secrets
-import socket
 import time
 from datetime import timedelta
-from functools import lru_cache
 from types import TracebackType
 
 from django.db import IntegrityError, transaction
@@ -15,43 +12,11 @@ from django.utils import timezone
 
 from .failures import Busy
 from .models import Lease
+from .processes import is_dead, own_name
 
 SECONDS = 60.0
 TOUCH_EVERY = 5.0
 REPORT_EVERY = 0.25
-
-
-def _start_time(pid: int) -> str:
-    """The kernel's start time of a process, "" where there is none: a number that comes again is another process."""
-    try:
-        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
-            return file.read().rpartition(")")[2].split()[19]
-    except (OSError, IndexError):
-        return ""
-
-
-@lru_cache(maxsize=1)
-def _place() -> str:
-    """Host, boot and process namespace: within one place, process numbers mean the same."""
-    try:
-        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
-            boot = file.read().strip()
-        return f"{socket.gethostname()[:80]} {boot} {os.readlink('/proc/self/ns/pid')}"
-    except OSError:
-        return f"{socket.gethostname()[:80]} - -"
-
-
-def holder() -> str:
-    return f"{_place()} {os.getpid()} {_start_time(os.getpid())}"
-
-
-def is_dead(name: str) -> bool:
-    """True where `name` was a process of this very place that does not run any more."""
-    place, _, started = name.rpartition(" ")
-    place, _, pid = place.rpartition(" ")
-    if place != _place() or place.endswith(" - -") or not pid.isdigit():
-        return False
-    return _start_time(int(pid)) != started
 
 
 def adapter_lock(pk: int) -> str:
@@ -73,7 +38,7 @@ class HeldLease:
         expires = timezone.now() + timedelta(seconds=SECONDS)
         try:
             with transaction.atomic():
-                Lease.objects.create(name=self.name, token=self.token, holder=holder(), expires_at=expires)
+                Lease.objects.create(name=self.name, token=self.token, holder=own_name(), expires_at=expires)
         except IntegrityError:
             self._take_over()
         self._touched = time.monotonic()
@@ -85,7 +50,7 @@ class HeldLease:
         if found is not None and found.expires_at > now and not is_dead(found.holder):
             raise Busy(self.busy_code)
         expires = now + timedelta(seconds=SECONDS)
-        fields = {"token": self.token, "holder": holder(), "expires_at": expires, "progress": None}
+        fields = {"token": self.token, "holder": own_name(), "expires_at": expires, "progress": None}
         old = found.token if found is not None else ""
         if Lease.objects.filter(name=self.name, token=old).update(**fields) != 1:
             raise Busy(self.busy_code)  # somebody else took it over, or let it go, in between
@@ -115,6 +80,15 @@ class HeldLease:
 def is_held(name: str) -> bool:
     found = Lease.objects.filter(name=name).first()
     return found is not None and found.expires_at > timezone.now() and not is_dead(found.holder)
+
+
+def free_dead() -> int:
+    """Remove the locks of processes that can be seen to be gone, for tidiness: nobody waits for them anyway."""
+    freed = 0
+    for name, token, holder in Lease.objects.values_list("name", "token", "holder"):
+        if is_dead(holder):
+            freed += Lease.objects.filter(name=name, token=token).delete()[0]
+    return freed
 
 
 def progress_of(name: str) -> float | None:

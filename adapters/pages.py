@@ -21,6 +21,7 @@ from adapters.models.adapter import AdapterQuerySet
 from .details import files_of, layer_map
 from .failures import render as explain
 from .models import BaseModel, LoraAdapter, Scan, ScanState, Status, TrainingFacts
+from .services import latest_scan
 
 PAGE_SIZE = 50
 MOST_EVENTS = 50
@@ -132,11 +133,16 @@ def _listing(request: HttpRequest, visible: AdapterQuerySet) -> dict[str, Any]:
         "filters": _filters(counts),
         "total": sum(counts.values()),
         "bases": BaseModel.objects.annotate(adapter_count=Count("adapters")) if request.user.is_staff else [],
-        "scan": Scan.objects.filter(state=ScanState.RUNNING).first() if request.user.is_staff else None,
+        "scan": _running_scan() if request.user.is_staff else None,
         "roots": settings.LORA_ROOTS if request.user.is_staff else [],
         "bases_dir": settings.BASE_MODELS_DIR if request.user.is_staff else "",
         "registry_empty": not search and not status and not counts,
     }
+
+
+def _running_scan() -> Scan | None:
+    latest = latest_scan()
+    return latest if latest is not None and latest.state == ScanState.RUNNING else None
 
 
 def _filters(counts: dict[str, int]) -> list[tuple[str, str, int]]:

@@ -11,7 +11,8 @@ import hashlib
 import os
 import re
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -23,7 +24,7 @@ from adapters.formats.files import open_below, read_exactly
 from adapters.formats.safetensors import Header, Tensor
 from adapters.training.layout import CONFIG, WEIGHTS
 
-from . import store_folder
+from . import partials, store_folder
 from .failures import Refused
 from .places import Place
 from .store_folder import PARTIAL as PARTIAL
@@ -136,45 +137,63 @@ def put(config: bytes, weights: BinaryIO, header: Header, progress: Progress | N
     """
     if len(config) > LIMIT:
         raise Refused("config_too_large", file=CONFIG, limit=LIMIT)
-    try:
-        with store_folder.opened() as shelf, store_folder.partial(shelf) as partial:
-            digest = _fill(partial, config, weights, header, progress)
+    with refusing_where_full(), store_folder.opened() as shelf:
+        partials.sweep(Path(settings.STORE_DIR))  # what killed ones left may be the very space that this one needs
+        with store_folder.partial(shelf, WEIGHTS) as (partial, copy):
+            digest = _fill(partial, copy, config, weights, header, progress)
             if not has(digest):
                 _publish(partial, digest)
-            return digest
+    return digest
+
+
+def workspace(locked: str) -> AbstractContextManager[tuple[Path, BinaryIO]]:
+    """A folder in the store for unfinished work, see `partials.partial`. Raises OSError."""
+    root = Path(settings.STORE_DIR)
+    root.mkdir(parents=True, exist_ok=True)
+    partials.sweep(root)
+    return partials.partial(root, locked)
+
+
+@contextmanager
+def refusing_where_full() -> Iterator[None]:
+    """Raises Refused store_full, store_unwritable in place of an OSError."""
+    try:
+        yield
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         reason = os.strerror(error.errno or 0)
         raise Refused("store_full" if full else "store_unwritable", reason=reason) from error
 
 
-def _fill(partial: Place, config: bytes, weights: BinaryIO, header: Header, progress: Progress | None) -> str:
+def _fill(
+    partial: Place, copy: BinaryIO, config: bytes, weights: BinaryIO, header: Header, progress: Progress | None
+) -> str:
+    """`copy` becomes the weights; it stays open, as its lock says that somebody fills the folder."""
     inspection = Inspection(header)
     hasher = hashlib.sha256()
     done = 0
     weights.seek(0)
-    with partial.create(WEIGHTS) as copy:
-        if header.file_size:
-            os.posix_fallocate(copy.fileno(), 0, header.file_size)
-        while done < header.file_size:
-            wanted = header.data_start if done < header.data_start else CHUNK
-            data = read_exactly(weights, min(wanted, header.file_size - done))
-            if not data:
-                raise Refused("weights_truncated", size=done, expected=header.file_size)
-            hasher.update(data)
-            _write(copy, data)
-            if done >= header.data_start:
-                inspection.feed(data)
-            done += len(data)
-            if progress is not None:
-                progress(done / header.file_size)
-        os.fsync(copy.fileno())
+    if header.file_size:
+        os.posix_fallocate(copy.fileno(), 0, header.file_size)
+    while done < header.file_size:
+        wanted = header.data_start if done < header.data_start else CHUNK
+        data = read_exactly(weights, min(wanted, header.file_size - done))
+        if not data:
+            raise Refused("weights_truncated", size=done, expected=header.file_size)
+        hasher.update(data)
+        _write(copy, data)
+        if done >= header.data_start:
+            inspection.feed(data)
+        done += len(data)
+        if progress is not None:
+            progress(done / header.file_size)
+    os.fsync(copy.fileno())
     if weights.read(1):
         raise Refused("changed_meanwhile")
     inspection.check_effect()
-    with partial.create(CONFIG) as copy:
-        _write(copy, config)
-        os.fsync(copy.fileno())
+    with partial.create(CONFIG) as file:
+        _write(file, config)
+        os.fsync(file.fileno())
     return combine(hashlib.sha256(config).hexdigest(), hasher.hexdigest())
 
 

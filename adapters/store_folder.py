@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import errno
 import os
-import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from django.conf import settings
 
-from . import removal
+from . import partials, removal
 from .places import Elsewhere, Place, open_root
 
-PARTIAL = ".partial-"
+PARTIAL = partials.PREFIX
 TAKEN = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)
 
 
@@ -31,12 +31,17 @@ def opened() -> Iterator[Place]:
 
 
 @contextmanager
-def partial(shelf: Place) -> Iterator[Place]:
-    """A new folder for an entry that is being written; removed at the end, unless it was published. Raises OSError."""
-    name = f"{PARTIAL}{secrets.token_hex(8)}"
+def partial(shelf: Place, locked: str) -> Iterator[tuple[Place, BinaryIO]]:
+    """A new folder for an entry that is being written, and the empty file `locked` in it, open for writing and locked.
+
+    The lock says that somebody fills the folder (`partials.py`). Removed at the end, unless published. Raises OSError.
+    """
+    name = partials.new_name()
     with shelf.make(name, 0o700) as place:
         try:
-            yield place
+            with place.create(locked) as file:
+                partials.own(file)
+                yield place, file
         finally:
             if shelf.stat(name) is not None:  # not published
                 with suppress(OSError):  # cleaning comes by later
@@ -74,7 +79,7 @@ def remove(name: str) -> None:
             if name.startswith(PARTIAL):
                 removal.remove(place)
                 return
-            with place.renamed(f"{PARTIAL}{name}-{secrets.token_hex(4)}") as aside:
+            with place.renamed(f"{partials.new_name()}-{name}") as aside:
                 removal.remove(aside)
 
 

@@ -29,6 +29,7 @@ from inference.params import body
 
 from . import flows
 from .frames import CLIENT_FRAMES, Again, Ask, Beginning, Continue, Follow
+from .keeping import settled
 from .models import Conversation, Message, State
 from .present import conversation_json, message_json
 from .runs import Run, running
@@ -155,7 +156,9 @@ class ChatConsumer(FrameConsumer):
         """The end, from the database; until then what another process writes."""
         shown: str | None = None
         while (message := await Message.objects.filter(pk=message_id).afirst()) is not None:
-            if message.live_state != State.RUNNING:
+            if message.state != message.live_state:
+                message = await database_sync_to_async(settled)(message)
+            if message.state != State.RUNNING:
                 await self.tell("done", message=message_json(message))
                 return
             if message.content != shown:

@@ -8,8 +8,10 @@ from django.db import transaction
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
+from adapters.processes import own_name
 from common.api import ApiError
 
+from .keeping import settled
 from .models import Conversation, Message, State
 
 TITLE_CHARS = 60
@@ -80,6 +82,7 @@ def _answer(conversation: Conversation, question: Message, target: str, name: st
         parent=question,
         role="assistant",
         state=State.RUNNING,
+        writer=own_name(),
         target=target,
         target_name=name,
     )
@@ -96,28 +99,19 @@ def _title(content: str) -> str:
     return line if len(line) <= TITLE_CHARS else line[: TITLE_CHARS - 1].rstrip() + "…"
 
 
-def save_progress(message_id: int, content: str) -> None:
-    """A running answer so far; nothing once it has ended."""
-    running = Message.objects.filter(pk=message_id, state=State.RUNNING)
-    running.update(content=content, updated_at=timezone.now())
-
-
 def ask_to_stop(message_id: int) -> None:
     """Leave word for whichever process writes this answer; nothing once it has ended."""
     Message.objects.filter(pk=message_id, state=State.RUNNING).update(stop_asked=True)
 
 
-def asked_to_stop(message_id: int) -> bool:
-    return Message.objects.filter(pk=message_id, stop_asked=True).exists()
-
-
 def save_end(message_id: int, content: str, state: str, digest: str, info: dict[str, Any]) -> None:
     Message.objects.filter(pk=message_id).update(
-        content=content, state=state, digest=digest, info=info, updated_at=timezone.now()
+        content=content, state=state, digest=digest, info=info, writer="", updated_at=timezone.now()
     )
 
 
 def reopen(message: Message) -> bool:
-    """Continue an answer that has ended. False where somebody else does so already."""
+    """Continue an answer that has ended, or whose writer is gone. False where somebody else does so already."""
+    settled(message)
     ended = Message.objects.filter(pk=message.pk, role="assistant").exclude(state=State.RUNNING)
-    return bool(ended.update(state=State.RUNNING, stop_asked=False, updated_at=timezone.now()))
+    return bool(ended.update(state=State.RUNNING, writer=own_name(), stop_asked=False, updated_at=timezone.now()))

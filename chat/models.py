@@ -10,7 +10,9 @@ from django.db import models
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
-STALE = timedelta(seconds=30)  # a running answer is saved every few seconds; without that its process is gone
+from adapters.processes import is_dead
+
+STALE = timedelta(seconds=30)  # a running answer shows itself every few seconds; without that its process is gone
 
 
 class State(models.TextChoices):
@@ -97,7 +99,10 @@ class Message(models.Model):
     target_name = models.CharField(_("model's name"), max_length=255, blank=True, default="")
     digest = models.CharField(_("digest"), max_length=64, blank=True, default="")
     stop_asked = models.BooleanField(default=False)  # for the process that writes the answer
-    # finish_reason, usage, timings, trimmed (earlier messages left out), error {code, message}
+    # That process while it does, see adapters/processes.py
+    writer = models.CharField(max_length=255, blank=True, default="", db_index=True)
+    # finish_reason (also "interrupted": its process was killed), usage, timings, trimmed (earlier messages left out),
+    # error {code, message}
     info = models.JSONField(default=dict, blank=True)
     created_at = models.DateTimeField(_("made at"), default=timezone.now)
     updated_at = models.DateTimeField(_("updated at"), default=timezone.now)
@@ -113,6 +118,7 @@ class Message(models.Model):
     @property
     def live_state(self) -> str:
         """`state`, except that an answer whose process is gone is stopped."""
-        if self.state == State.RUNNING and timezone.now() - self.updated_at > STALE:
-            return State.STOPPED
-        return self.state
+        if self.state != State.RUNNING:
+            return self.state
+        gone = is_dead(self.writer) or timezone.now() - self.updated_at > STALE
+        return State.STOPPED if gone else State.RUNNING

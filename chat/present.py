@@ -12,6 +12,7 @@ from common.shapes import ExportedId, Str, read, text
 from inference.params import Text, sampling
 
 from .flows import MOST_MESSAGES
+from .keeping import settled
 from .markdown import parse
 from .models import Conversation, Message, State
 
@@ -46,7 +47,7 @@ def message_json(message: Message) -> dict[str, Any]:
 
 
 def whole_json(conversation: Conversation) -> dict[str, Any]:
-    messages = [message_json(message) for message in conversation.messages.all()]
+    messages = [message_json(settled(message)) for message in conversation.messages.all()]
     return {**conversation_json(conversation), "messages": messages}
 
 

@@ -22,13 +22,12 @@ from inference.gateway.asking import Asking, Event, Question, ask
 from inference.gateway.operating import count
 from inference.gateway.targets import Target, resolve
 
-from .flows import asked_to_stop, save_end, save_progress
+from .flows import save_end
+from .keeping import keeper
 from .models import State
 
 logger = logging.getLogger(__name__)
 
-SAVE_EVERY = 3.0  # seconds
-LOOK_EVERY = 1.0  # seconds between looks for a stop that another process was asked for
 GRACE = 30.0  # seconds that an answer goes on without a reader
 SAVE_ATTEMPTS = 20
 
@@ -101,12 +100,17 @@ class Run:
         if self._asking is not None:
             self._asking.stop()
 
+    def stop_soon(self) -> None:
+        """As `stop`, from another thread."""
+        if self._task is not None:
+            self._task.get_loop().call_soon_threadsafe(self.stop)
+
     def _tell(self) -> None:
         for event in self._readers:
             event.set()
 
     async def _run(self) -> None:
-        keeping = asyncio.create_task(self._keep())
+        keeper.keep(self)  # also while it waits: other processes see that it lives, and it hears a stop from them
         try:
             with translation.override(self.language):
                 await self._answer()
@@ -120,7 +124,7 @@ class Run:
             with translation.override(self.language):
                 self._fail(InferenceError("server_error"))
         finally:
-            keeping.cancel()
+            keeper.forget(self)
             await asyncio.shield(self._end())
 
     def _fail(self, error: ApiError) -> None:
@@ -151,18 +155,6 @@ class Run:
             self.progress["kind"] = event["type"]
             self.progress_at = time.monotonic()
         self._tell()
-
-    async def _keep(self) -> None:
-        """Beside the answer, also while it waits: show other processes that it lives, and hear a stop from them."""
-        saved = time.monotonic()
-        while True:
-            await asyncio.sleep(LOOK_EVERY)
-            with contextlib.suppress(DatabaseError):  # tokens keep flowing; the end is saved in any case
-                if time.monotonic() - saved >= SAVE_EVERY:
-                    await database_sync_to_async(save_progress)(self.message_id, self.text)
-                    saved = time.monotonic()
-                if not self._stopped and await database_sync_to_async(asked_to_stop)(self.message_id):
-                    self.stop()
 
     async def _fit(self, target: Target) -> Question:
         """The prompt without the oldest turns that do not fit; how many these are is reported."""

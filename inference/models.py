@@ -52,11 +52,15 @@ class Meter(models.Model):
 
 
 class Slot(models.Model):
-    """The right to one answer at a time; a subject has as many as its limit. Free once `expires_at` has passed."""
+    """The right to one answer at a time; a subject has as many as its limit.
+
+    Free once `expires_at` has passed, or where `process` can be seen to be gone.
+    """
 
     key = models.CharField(max_length=40)
     number = models.PositiveIntegerField()
     holder = models.CharField(max_length=32, blank=True, default="", db_index=True)
+    process = models.CharField(max_length=255, blank=True, default="")  # see adapters/processes.py
     expires_at = models.DateTimeField()
 
     class Meta:
@@ -66,6 +70,25 @@ class Slot(models.Model):
 
     def __str__(self) -> str:
         return f"{self.key} #{self.number}"
+
+
+class Reservation(models.Model):
+    """Tokens of a day that a running request may use, until what it used is written; given back like a slot."""
+
+    key = models.CharField(max_length=40)  # of the meter
+    holder = models.CharField(max_length=32)
+    process = models.CharField(max_length=255)
+    day = models.DateField()
+    tokens = models.BigIntegerField()
+    expires_at = models.DateTimeField()
+
+    class Meta:
+        verbose_name = _("reservation")
+        verbose_name_plural = _("reservations")
+        constraints = [models.UniqueConstraint(fields=["holder", "key"], name="one_reservation_row")]
+
+    def __str__(self) -> str:
+        return f"{self.key} {self.tokens}"
 
 
 class LoadTime(models.Model):

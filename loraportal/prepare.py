@@ -65,6 +65,7 @@ def collect_static() -> None:
         if mark.exists() and mark.read_text(encoding="ascii") == fingerprint:
             return
         report("Static files: collecting")
+        mark.unlink(missing_ok=True)  # cut off in the middle, this is not the collection that it names
         call_command("collectstatic", interactive=False, verbosity=0, clear=True)
         mark.write_text(fingerprint, encoding="ascii")
     except ValueError as error:  # a style sheet names a file that is not there

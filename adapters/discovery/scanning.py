@@ -93,11 +93,19 @@ def scan(
 def latest_scan() -> Scan | None:
     """The latest scan. One whose process died without a word is marked as failed first."""
     found = Scan.objects.first()
-    if found is not None and found.state == ScanState.RUNNING and not is_held(LEASE):
-        running = Scan.objects.filter(pk=found.pk, state=ScanState.RUNNING)
-        running.update(state=ScanState.FAILED, finished_at=timezone.now())
+    if found is not None and found.state == ScanState.RUNNING and end_killed_scans():
         found.refresh_from_db()
     return found
+
+
+def end_killed_scans() -> int:
+    """Mark scans whose process died without a word as failed; returns how many."""
+    running = list(Scan.objects.filter(state=ScanState.RUNNING).values_list("pk", flat=True))
+    if not running or is_held(LEASE):
+        return 0
+    # Looked for first: one that has begun in between is not among them.
+    rows = Scan.objects.filter(pk__in=running, state=ScanState.RUNNING)
+    return rows.update(state=ScanState.FAILED, finished_at=timezone.now())
 
 
 def _chosen(roots: Iterable[str | Path] | None) -> tuple[str, ...]:

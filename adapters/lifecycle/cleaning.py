@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from django.conf import settings
 from django.utils import timezone
 
-from adapters import store, store_folder
+from adapters import partials, store, store_folder
 from adapters.failures import Busy
-from adapters.leases import HeldLease, is_dead
+from adapters.leases import HeldLease
 from adapters.models import Lease, LoraAdapter
+from adapters.processes import is_dead
 
 from .activation import CLEANING
-
-PARTIAL_AGE = 3600.0  # seconds; an activation that takes longer than that has died
 
 
 @dataclass(frozen=True)
@@ -65,7 +63,7 @@ def _entries() -> list[Path]:
 
 
 def _is_removable(path: Path) -> bool:
-    """Only what this program made: digests, and old unfinished ones."""
+    """Only what this program made: digests, and unfinished ones that nobody fills any more."""
     if store.DIGEST.match(path.name):
         return True
-    return path.name.startswith(store.PARTIAL) and time.time() - path.lstat().st_mtime > PARTIAL_AGE
+    return path.name.startswith(partials.PREFIX) and partials.is_abandoned(path)

@@ -6,14 +6,14 @@ import os
 import stat
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 from django.utils.translation import gettext_noop as _n
 
+from adapters import store
 from adapters.failures import Refused
 from adapters.formats.files import open_below
 from adapters.formats.safetensors import Header, read_header
@@ -27,12 +27,19 @@ REASONS = {3: _n("not only tensors"), 4: _n("not a table of tensors"), 5: _n("to
 
 @contextmanager
 def converted(roots: tuple[str, ...], folder: str) -> Iterator[tuple[BinaryIO, Header]]:
-    """The weights of `folder` as an open safetensors file with its header. Raises Refused pickle_refused."""
-    with tempfile.TemporaryDirectory(prefix="lora-") as scratch, open_below(roots, folder, PICKLE) as source:
+    """The weights of `folder` as an open safetensors file with its header.
+
+    It lies in the store, which has room for such files and is swept of what killed ones left. Raises Refused:
+    pickle_refused, store_full, store_unwritable.
+    """
+    with ExitStack() as stack:
+        with store.refusing_where_full():
+            scratch, _lock = stack.enter_context(store.workspace("owner"))
+        source = stack.enter_context(open_below(roots, folder, PICKLE))
         size = os.fstat(source.fileno()).st_size
         if size > MAX_BYTES:
             raise Refused("pickle_refused", reason=REASONS[5])
-        target = Path(scratch) / "weights.safetensors"
+        target = scratch / "weights.safetensors"
         _run(source, target, size)
         with _result(target) as file:
             yield file, read_header(file, os.fstat(file.fileno()).st_size)
@@ -42,7 +49,7 @@ def _run(source: BinaryIO, target: Path, size: int) -> None:
     environment = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "OMP_NUM_THREADS": "1", "HOME": str(target.parent)}
     try:
         done = subprocess.run(  # noqa: S603  (our own interpreter and our own file; the weights come as stdin)
-            [sys.executable, "-I", str(CHILD), str(target), str(size)],
+            [sys.executable, "-I", str(CHILD), str(target), str(size), str(os.getpid())],
             stdin=source,
             capture_output=True,
             timeout=TIMEOUT,

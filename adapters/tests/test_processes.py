@@ -13,7 +13,7 @@ import pytest
 from django.conf import settings as django_settings
 from django.db import connection
 
-from adapters import leases, services, store
+from adapters import leases, partials, recovery, services, store
 from adapters.discovery import scanning
 from adapters.models import Lease, LoraAdapter, Scan, ScanState
 from adapters.tests import layouts as make
@@ -47,6 +47,8 @@ except services.Busy as busy:
 except services.ActivationFailed as failed:
     print("failed", failed.code, flush=True)
 """
+
+HOLD_FILL = "fill = store._fill\ndef slow(*a):\n    stop()\n    return fill(*a)\nstore._fill = slow"
 
 
 def child(tmp_path: Path, action: str, setup: str = "") -> subprocess.Popen[str]:
@@ -144,7 +146,46 @@ def test_an_activation_that_is_killed(registry: Path, tmp_path: Path, where: str
     adapter = LoraAdapter.objects.get()
     assert (adapter.status, adapter.digest) == ("discovered", "")
     for entry in settings.STORE_DIR.iterdir():  # whole under its name, or not under a digest at all
-        assert entry.name.startswith(store.PARTIAL) or store.verify(entry.name)
+        assert entry.name.startswith(partials.PREFIX) or store.verify(entry.name)
+    recovery.recover()  # as the next start does
+    assert not any(entry.name.startswith(partials.PREFIX) for entry in settings.STORE_DIR.iterdir())
     adapter = services.activate(pk, None)
     assert adapter.status == "active" and store.verify(adapter.digest)
     assert not Lease.objects.exists()
+
+
+def test_a_start_leaves_the_work_of_others_alone(registry: Path, tmp_path: Path, settings: Any) -> None:
+    for name in ("one", "two"):
+        make.adapter(registry / name, seed=len(name))
+    services.scan(None)
+    one, two = LoraAdapter.objects.order_by("pk")
+    living = child(tmp_path, f"services.activate({one.pk}, None).status", HOLD_FILL)
+    killed = child(tmp_path, f"services.activate({two.pk}, None).status", "store._fill = die")
+    for process in (living, killed):
+        go(process)
+    assert said(living) == "stopped" and killed.wait(60) == -signal.SIGKILL
+    recovery.recover()
+    assert len([entry for entry in settings.STORE_DIR.iterdir() if entry.name.startswith(partials.PREFIX)]) == 1
+    with pytest.raises(services.Busy):
+        services.activate(one.pk, None)
+    assert services.activate(two.pk, None).status == "active"
+    go(living)
+    assert said(living) == "active" and living.wait(30) == 0
+    assert {entry.name for entry in settings.STORE_DIR.iterdir()} == set(
+        LoraAdapter.objects.values_list("digest", flat=True)
+    )
+
+
+def test_a_conversion_that_is_killed(registry: Path, tmp_path: Path, settings: Any) -> None:
+    folder = make.adapter(registry / "one")
+    (folder / "adapter_model.safetensors").rename(folder / "adapter_model.bin")
+    services.scan(None)
+    pk = LoraAdapter.objects.get().pk
+    process = child(
+        tmp_path, f"services.activate({pk}, None)", "from adapters.lifecycle import conversion\nconversion._run = die"
+    )
+    go(process)
+    assert process.wait(60) == -signal.SIGKILL
+    assert any(settings.STORE_DIR.iterdir())
+    recovery.recover()
+    assert not any(settings.STORE_DIR.iterdir())

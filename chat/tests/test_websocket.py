@@ -15,7 +15,7 @@ from django.contrib.auth.models import User
 
 from accounts.tokens import issue_token
 from accounts.websocket import AuthMiddleware
-from chat import runs
+from chat import keeping
 from chat.consumers import ChatConsumer
 from chat.models import Conversation, Message, State
 from inference.manager import ModelManager
@@ -303,8 +303,8 @@ async def test_an_answer_that_another_process_writes(
 async def test_an_answer_that_waits_is_seen_to_live(
     conversation: Conversation, connect: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runs, "LOOK_EVERY", 0.02)
-    monkeypatch.setattr(runs, "SAVE_EVERY", 0.02)
+    monkeypatch.setattr(keeping, "SAVE_EVERY", 0.02)
+    monkeypatch.setattr(keeping, "BEAT_EVERY", 0.02)
     client = await connect()
     row = Message.objects.filter(pk=(await ask(client, conversation, "mute"))["answer"]["id"])
     began = (await row.aget()).updated_at

@@ -57,15 +57,24 @@ class Writer:
 
 
 def read_commands(sock: socket.socket, intake: Intake) -> None:
-    with sock.makefile("rb") as lines:
-        for line in lines:
-            try:
-                command: Any = json.loads(line)
-            except (ValueError, RecursionError):
-                logger.error("a command was not JSON")
-                continue
-            intake.take(command)
-    os._exit(0)  # the web process is gone: nobody is left to answer
+    """Until the web process is gone; then nobody is left to answer, and this process ends."""
+    status = 0
+    try:
+        with sock.makefile("rb") as lines:
+            for line in lines:
+                try:
+                    command: Any = json.loads(line)
+                except (ValueError, RecursionError):
+                    logger.error("a command was not JSON")
+                    continue
+                intake.take(command)
+    except OSError:
+        pass  # a reset: it was killed before it had read all that was sent
+    except BaseException:
+        logger.exception("commands cannot be read any more")
+        status = POISONED
+    finally:
+        os._exit(status)
 
 
 def beat(engine: Engine, writer: Writer, stop: threading.Event) -> None:

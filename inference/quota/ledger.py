@@ -1,7 +1,7 @@
 """The ledger: one thread writes what answers used and gives their slots back, so that no answer waits for it.
 
 Entries wait in memory while the database is away, up to a bound; what was asked but never written is lost with the
-process, no more.
+process, no more. What the requests of a killed process held is given back by `leftovers.py`.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 from django.db import DatabaseError, IntegrityError, connection, transaction
-from django.db.models import F
+from django.db.models import F, QuerySet
 from django.utils import timezone
 
 from adapters.lifecycle.proofs import record_use
-from inference.models import Meter, Slot, UsageDay
+from inference.models import Meter, Reservation, Slot, UsageDay
 
 logger = logging.getLogger(__name__)
 
 RENEW_EVERY = 15.0  # seconds
-LEASE = timedelta(seconds=60)  # the slots of a process that died are free again after this
+LEASE = timedelta(seconds=60)  # what a process held that died where we cannot see it is free again after this
 WAITING = 100_000  # entries kept while the database is away
 FREE = datetime(2000, 1, 1, tzinfo=UTC)
 BATCH = 256
@@ -39,7 +39,10 @@ IDENTITY = ("user_id", "day", "token_ref", "model", "digest")
 
 @dataclass
 class UsageRecord:
-    """One request as it is accounted for. `reserved`: tokens of the day by subject, taken when it was admitted."""
+    """One request as it is accounted for. `reserved`: tokens of the day by subject, taken when it was admitted.
+
+    They are kept as rows besides (`Reservation`), so that they are given back should this process be killed.
+    """
 
     user_id: int
     token_ref: int
@@ -169,7 +172,8 @@ class Ledger:
         if not held:
             return
         try:
-            Slot.objects.filter(holder__in=held).update(expires_at=timezone.now() + LEASE)
+            for rows in (Slot.objects, Reservation.objects):
+                rows.filter(holder__in=held).update(expires_at=timezone.now() + LEASE)
         except DatabaseError as error:
             logger.warning("the ledger cannot renew slots: %s", error.__class__.__name__)
 
@@ -177,7 +181,7 @@ class Ledger:
 def release(records: list[UsageRecord]) -> None:
     """Slots go free first of all: somebody may be waiting for one."""
     holders = [record.holder for record in records]
-    Slot.objects.filter(holder__in=holders).update(holder="", expires_at=FREE)
+    Slot.objects.filter(holder__in=holders).update(holder="", process="", expires_at=FREE)
 
 
 def write(records: list[UsageRecord]) -> None:
@@ -185,19 +189,35 @@ def write(records: list[UsageRecord]) -> None:
     meters: Counter[tuple[str, date]] = Counter()
     usage: dict[tuple[Any, ...], Counter[str]] = defaultdict(Counter)
     for record in records:
-        for key, reserved in record.reserved.items():
-            meters[key, record.day] += record.used - reserved
+        for key in record.reserved:
+            meters[key, record.day] += record.used
         if record.used:
             row = usage[record.user_id, record.day, record.token_ref, record.model, record.digest]
             row["requests"] += 1
             for name in ("prompt_tokens", "completion_tokens", "cached_tokens"):
                 row[name] += getattr(record, name)
+    holders = [record.holder for record in records if record.reserved]
     with transaction.atomic():
-        for (key, day), change in sorted(meters.items()):
-            Meter.objects.filter(key=key, day=day).update(day_tokens=F("day_tokens") + change)
+        if holders:
+            give_back(Reservation.objects.filter(holder__in=holders), meters)
         for identity, counts in sorted(usage.items()):
             add_usage(dict(zip(IDENTITY, identity, strict=True)), counts)
             record_use(identity[-1], counts["completion_tokens"], counts["requests"])
+
+
+def give_back(rows: QuerySet[Reservation], meters: Counter[tuple[str, date]]) -> int:
+    """Take reservations off their meters and add `meters`, tokens by subject and day; returns how many there were.
+
+    Within a transaction, so that each is given back once, whoever does it.
+    """
+    found = list(rows.select_for_update().order_by("pk"))
+    for row in found:
+        meters[row.key, row.day] -= row.tokens
+    if found:
+        Reservation.objects.filter(pk__in=[row.pk for row in found]).delete()
+    for (key, day), change in sorted(meters.items()):
+        Meter.objects.filter(key=key, day=day).update(day_tokens=F("day_tokens") + change)
+    return len(found)
 
 
 def add_usage(identity: dict[str, Any], counts: Mapping[str, int]) -> None:

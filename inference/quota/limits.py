@@ -21,10 +21,12 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from accounts.grants import Grant
+from adapters.processes import own_name
 from common.api import ApiError
 from inference.engine.protocol import Usage
-from inference.models import Meter, Slot
+from inference.models import Meter, Reservation, Slot
 
+from . import leftovers
 from .ledger import LEASE, UsageRecord, ledger
 
 MINUTE = timedelta(seconds=60)
@@ -106,6 +108,17 @@ class Ticket:
 
 def book(grant: Grant, model: str, digest: str, generations: int, tokens: int) -> Ticket:
     """Admit a request of `generations` answers with at most `tokens` tokens together. Raises ApiError (429)."""
+    try:
+        return _book(grant, model, digest, generations, tokens)
+    except ApiError as refusal:
+        # Before it counts, give back what requests of killed processes hold.
+        held = refusal.code in ("too_many_generations", "tokens_per_day_exceeded")
+        if not held or not leftovers.free([limits.key for limits in limits_of(grant)]):
+            raise
+    return _book(grant, model, digest, generations, tokens)
+
+
+def _book(grant: Grant, model: str, digest: str, generations: int, tokens: int) -> Ticket:
     now = timezone.now()
     record = UsageRecord(
         user_id=grant.user_id,
@@ -139,6 +152,9 @@ def take(limits: Limits, holder: str, generations: int, tokens: int, now: dateti
             take_request(rows, limits.requests_per_minute, now)
         if limits.tokens_per_day:
             take_tokens(rows, limits.tokens_per_day, tokens, now)
+            Reservation.objects.create(
+                key=limits.key, holder=holder, process=own_name(), day=now.date(), tokens=tokens, expires_at=now + LEASE
+            )
         meter.refresh_from_db()
         seen = state(limits, meter, now)
     if limits.concurrent:
@@ -183,13 +199,13 @@ def take_slots(limits: Limits, holder: str, generations: int, now: datetime) -> 
 
 def take_slot(key: str, number: int, holder: str, now: datetime) -> bool:
     rows = Slot.objects.filter(key=key, number=number)
-    if rows.filter(expires_at__lte=now).update(holder=holder, expires_at=now + LEASE):
+    if rows.filter(expires_at__lte=now).update(holder=holder, process=own_name(), expires_at=now + LEASE):
         return True
     if rows.exists():
         return False
     try:
         with transaction.atomic():
-            Slot.objects.create(key=key, number=number, holder=holder, expires_at=now + LEASE)
+            Slot.objects.create(key=key, number=number, holder=holder, process=own_name(), expires_at=now + LEASE)
     except IntegrityError:
         return False
     return True

@@ -16,10 +16,12 @@ from django.test import AsyncClient
 from django.utils import timezone
 
 from accounts.access import Grant
+from adapters.processes import own_name
 from chat.models import Assistant
 from common.api import ApiError
 from inference.manager import ModelManager
-from inference.models import Meter, Slot, UsageDay
+from inference.models import Meter, Reservation, Slot, UsageDay
+from inference.quota import leftovers
 from inference.quota.ledger import LEASE, ledger
 from inference.quota.limits import Ticket, book
 
@@ -110,6 +112,58 @@ def test_answers_at_once(settings: Any, grant: Grant) -> None:
     kept.append(ask(grant, generations=4))
 
 
+@pytest.fixture
+def dead(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process named `gone` is dead, nothing is known of any other."""
+    monkeypatch.setattr("inference.quota.leftovers.is_dead", lambda name: name == "gone")
+
+
+def test_places_of_the_dead_are_free_at_once(dead: None, settings: Any, grant: Grant, teammate: User) -> None:
+    settings.USER_CONCURRENT = 2
+    lost = [ask(grant), ask(grant), ask(Grant(teammate.pk, 6))]
+    refusal(grant)
+    Slot.objects.filter(holder=lost[0].posting.holder).update(process="gone")
+    kept = ask(grant)
+    assert refusal(grant).code == "too_many_generations"  # the other one lives, for all that is known
+    Slot.objects.filter(holder__in=[ticket.posting.holder for ticket in lost[1:]]).update(process="gone")
+    assert leftovers.free() == 2  # as a start does, for everybody
+    assert set(Slot.objects.exclude(holder="").values_list("holder", flat=True)) == {kept.posting.holder}
+    assert set(Slot.objects.values_list("process", flat=True)) == {"", own_name()}
+
+
+@pytest.mark.parametrize("how", ["dead", "expired"])
+def test_tokens_that_the_dead_reserved_are_given_back_once(dead: None, settings: Any, grant: Grant, how: str) -> None:
+    settings.USER_TOKENS_PER_DAY = settings.TOKEN_TOKENS_PER_DAY = 100
+    ended, lost = ask(grant, tokens=20), ask(grant, tokens=70)
+    ended.end(0, {"prompt_tokens": 4, "completion_tokens": 5, "cached_tokens": 0})
+    ledger.flush()
+    assert set(Meter.objects.values_list("day_tokens", flat=True)) == {79}
+    refusal(grant, tokens=30)
+    rows = Reservation.objects.filter(holder=lost.posting.holder)
+    assert len(rows) == 2
+    rows.update(**{"dead": {"process": "gone"}, "expired": {"expires_at": timezone.now() - LEASE}}[how])
+    ask(grant, tokens=90).close()
+    ledger.flush()
+    assert set(Meter.objects.values_list("day_tokens", flat=True)) == {9}
+    lost.close()  # it was not dead after all: nothing is given back twice
+    ledger.flush()
+    assert set(Meter.objects.values_list("day_tokens", flat=True)) == {9} and not Reservation.objects.exists()
+
+
+def test_what_runs_keeps_what_it_holds(dead: None, settings: Any, grant: Grant) -> None:
+    settings.USER_TOKENS_PER_DAY, settings.USER_CONCURRENT = 100, 1
+    kept = ask(grant, tokens=60)
+    soon = timezone.now() + timedelta(seconds=1)
+    for rows in (Slot.objects, Reservation.objects):
+        rows.update(expires_at=soon)
+    ledger._renew()
+    assert Slot.objects.get().expires_at > soon and Reservation.objects.get().expires_at > soon
+    assert refusal(grant, tokens=60).code == "tokens_per_day_exceeded"
+    assert refusal(grant, tokens=1).code == "too_many_generations"
+    assert leftovers.free() == 0
+    kept.close()
+
+
 def test_refusal_books_nothing(settings: Any, grant: Grant) -> None:
     settings.USER_REQUESTS_PER_MINUTE = settings.USER_TOKENS_PER_DAY = 1000
     settings.USER_CONCURRENT, settings.TOKEN_REQUESTS_PER_MINUTE = 4, 1
@@ -118,6 +172,7 @@ def test_refusal_books_nothing(settings: Any, grant: Grant) -> None:
     user = Meter.objects.get(key=f"user:{grant.user_id}")
     assert (user.minute_requests, user.day_tokens) == (1, 10)
     assert Slot.objects.filter(expires_at__gt=timezone.now()).count() == 1
+    assert Reservation.objects.count() == 1
     assert isinstance(ask(Grant(grant.user_id, 6)), Ticket)  # another token of the same account
     first.close()
 

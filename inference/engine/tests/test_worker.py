@@ -72,6 +72,17 @@ def test_the_end_of_the_socket_ends_it_even_in_the_middle_of_an_answer(worker: W
     assert worker.process.wait(10) == 0
 
 
+def test_the_end_of_a_process_that_had_not_read_everything_ends_it(worker: Worker) -> None:
+    """As a killed one: the kernel resets a socket that is closed with something unread in it."""
+    worker.until("ready")
+    worker.generate("r", max_tokens=2000)
+    while worker.sock.recv(2**16, socket.MSG_PEEK).count(b"\n") < 3:  # it waits there, unread
+        pass
+    worker.lines.close()
+    worker.sock.close()
+    assert worker.process.wait(10) == 0
+
+
 @pytest.mark.parametrize("how", ["command", "signal"])
 def test_it_ends_in_order(worker: Worker, how: str) -> None:
     worker.until("ready")

@@ -12,6 +12,7 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import connections
 
 from loraportal.prepare import make_folders, prepare
+from loraportal.recovery import recover
 from loraportal.setup.console import SetupError, report
 from loraportal.setup.preflight import check_port
 
@@ -36,6 +37,7 @@ class Command(BaseCommand):
                 prepare()
         except SetupError as trouble:
             raise CommandError(str(trouble)) from None
+        recover()
         connections.close_all()
         with held:
             serve()

@@ -83,7 +83,7 @@ export class MessageView {
       }
     }
     const facts = [];
-    if (state === "stopped") facts.push(gettext("stopped"));
+    if (state === "stopped") facts.push(info.finish_reason === "interrupted" ? gettext("interrupted: the server was stopped") : gettext("stopped"));
     if (info.finish_reason === "length") facts.push(gettext("cut off at the token limit"));
     if (info.usage) facts.push(fill(gettext("%(n)s tokens"), { n: number(info.usage.completion_tokens) }));
     if (info.timings) facts.push(seconds(info.timings.total));

@@ -1,0 +1,195 @@
+"""kill -9 of a portal in the middle of things: what is left is put right by the next start, and nobody waits."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import websockets.sync.client as ws
+from websockets.exceptions import ConnectionClosed
+
+from adapters.tests import layouts
+from tests.fixtures.machine import slowness
+from tests.fixtures.portal import Portal, free_port, make_old, running_portal, wait_for
+
+pytestmark = pytest.mark.slow
+
+HIDDEN, LAYERS, RANK = 1024, 4, 512  # the adapter has 140 MB
+FOLDERS = 1500
+READ = 600  # characters
+LOST_SECONDS = 1.0  # of text at most
+
+
+@pytest.fixture(scope="module")
+def portal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Portal]:
+    """One answer at a time for everybody; the engine is a fake that says a character every few milliseconds."""
+    var_dir = tmp_path_factory.mktemp("killed") / "var"
+    layouts.base_model(var_dir / "models" / layouts.BASE_NAME, HIDDEN, LAYERS)
+    large = layouts.lora_tensors(RANK, tuple(layouts.OUT), LAYERS, hidden=HIDDEN)
+    layouts.adapter(var_dir / "adapters" / "large", large, r=RANK, target_modules=list(layouts.OUT))
+    small = layouts.adapter(var_dir / "adapters" / "small-0")
+    for number in range(1, FOLDERS):
+        shutil.copytree(small, var_dir / "adapters" / f"small-{number}", copy_function=os.link)
+    make_old(var_dir / "adapters")
+    fake = {"ENGINE_RUNNER": "inference.engine.fake:FakeRunner", "LORAPORTAL_FAKE_STEP": "0.004"}
+    with running_portal(var_dir, USER_CONCURRENT="1", TOKEN_CONCURRENT="1", **fake) as portal:
+        yield portal
+
+
+def in_background(portal: Portal, path: str) -> threading.Thread:
+    """A call whose answer never comes."""
+
+    def call() -> None:
+        with contextlib.suppress(OSError):
+            portal.api("POST", path, {})
+
+    thread = threading.Thread(target=call)
+    thread.start()
+    return thread
+
+
+def kill(portal: Portal) -> subprocess.Popen[bytes]:
+    """Ends it as the kernel does when memory is short; nobody waits for it yet. The engine's process goes with it."""
+    process, worker = portal.process, portal.worker_pid
+    assert process is not None
+    process.send_signal(signal.SIGKILL)
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    if worker is not None:
+        wait_for(lambda: not psutil.pid_exists(worker) or psutil.Process(worker).status() == "zombie", 10, "its end")
+    return process
+
+
+def test_a_killed_scan_is_over_at_the_start(portal: Portal) -> None:
+    thread = in_background(portal, "/api/lora/scan")
+
+    def under_way() -> bool:
+        answer = portal.api("GET", "/api/lora/scan")
+        return answer.status == 200 and answer.json()["state"] == "running" and answer.json()["done"] > 0
+
+    wait_for(under_way, what="the scan")
+    process = kill(portal)
+    thread.join()
+    portal.start()
+    assert portal.api("GET", "/api/lora/scan").json()["state"] == "failed"
+    answer = portal.api("POST", "/api/lora/scan", {}, timeout=300)
+    assert (answer.status, answer.json()["found"]) == (200, FOLDERS + 1)
+    process.wait()
+
+
+def test_a_killed_activation_leaves_nothing_and_nobody_waits(portal: Portal) -> None:
+    portal.api("POST", "/api/lora/scan", {}, timeout=300)
+    found = portal.api("GET", "/api/lora/models?search=large").json()["results"][0]
+    store = portal.var_dir / "store"
+    for _time in range(3):
+        thread = in_background(portal, f"/api/lora/models/{found['id']}/activate")
+        wait_for(lambda: any(store.glob(".partial-*/*.safetensors")), what="the copy")
+        process = kill(portal)
+        thread.join()
+        assert any(store.iterdir()), "it was killed before it was done"
+        portal.start()
+        assert list(store.iterdir()) == []
+        process.wait()
+    answer = portal.api("POST", f"/api/lora/models/{found['id']}/activate", {})
+    assert (answer.status, answer.json()["status"]) == (200, "active")
+    assert [path.name for path in store.iterdir()] == [answer.json()["digest"]]
+
+
+def connect(portal: Portal) -> Any:
+    head = {"Authorization": f"Bearer {portal.token()}"}
+    return ws.connect(f"{portal.ws_url}/ws/chat", additional_headers=head, proxy=None)
+
+
+def until(socket: Any, kind: str) -> dict[str, Any]:
+    while (frame := json.loads(socket.recv(30)))["type"] != kind:
+        assert frame["type"] != "error", frame
+    return dict(frame)
+
+
+def test_a_killed_answer_has_ended_and_keeps_what_was_read(portal: Portal) -> None:
+    base = portal.api("GET", "/api/lora/bases").json()["results"][0]["slug"]
+    conversation = portal.api("POST", "/api/chat/conversations", {}).json()["id"]
+    ask = {"type": "ask", "conversation": conversation, "content": "go", "target": base, "params": {"max_tokens": 4000}}
+    seen: list[tuple[float, int]] = []
+    text = ""
+    with connect(portal) as socket:
+        socket.send(json.dumps(ask))
+        answer = until(socket, "started")["answer"]["id"]
+        while len(text) < READ:
+            text += until(socket, "text")["text"]
+            seen.append((time.monotonic(), len(text)))
+        killed = time.monotonic()
+        process = kill(portal)
+        with contextlib.suppress(ConnectionClosed):
+            while True:
+                text += json.loads(socket.recv(30)).get("text", "")
+    portal.start()
+    end = portal.api("GET", f"/api/chat/conversations/{conversation}").json()["messages"][-1]
+    assert (end["id"], end["state"], end["info"]["finish_reason"]) == (answer, "stopped", "interrupted")
+    last = killed - LOST_SECONDS * slowness()
+    owed = max((length for when, length in seen if when < last), default=0)
+    assert owed > 0 and len(end["content"]) >= owed
+    assert text.startswith(end["content"]) or end["content"].startswith(text)
+    with connect(portal) as socket:  # the only place that this account has is free
+        socket.send(json.dumps({"type": "continue", "conversation": conversation, "message": answer}))
+        assert until(socket, "started")["answer"]["state"] == "running"
+        until(socket, "text")
+        socket.send(json.dumps({"type": "stop", "message": answer}))
+        done = until(socket, "done")["message"]
+    assert done["state"] == "stopped" and done["content"].startswith(end["content"])
+    process.wait()
+
+
+def test_another_portal_sees_at_once_that_the_writer_is_gone(portal: Portal, tmp_path: Path) -> None:
+    """Two portals over one database: the killed one need not come back."""
+    base = portal.api("GET", "/api/lora/bases").json()["results"][0]["slug"]
+    conversation = portal.api("POST", "/api/chat/conversations", {}).json()["id"]
+    ask = {"type": "ask", "conversation": conversation, "content": "go", "target": base, "params": {"max_tokens": 4000}}
+    other, process = second(portal, tmp_path), portal.process
+    assert process is not None
+    other.start()
+    try:
+        with connect(portal) as socket, connect(other) as reader:
+            socket.send(json.dumps(ask))
+            answer = until(socket, "started")["answer"]["id"]
+            until(socket, "text")
+            reader.send(json.dumps({"type": "follow", "message": answer}))
+            until(reader, "sync")
+            kill(portal)
+            assert until(reader, "done")["message"]["state"] == "stopped"
+            reader.send(
+                json.dumps({"type": "again", "conversation": conversation, "message": answer - 1, "target": base})
+            )
+            until(reader, "text")
+    finally:
+        other.stop()
+        process.wait()
+        portal.start()
+
+
+def second(portal: Portal, folder: Path) -> Portal:
+    """A portal with folders and a port of its own over the same database and models."""
+    folder = folder / "second"
+    folder.mkdir()
+    shutil.copytree(portal.var_dir / "static", folder / "static")
+    shutil.copy(portal.var_dir / "secret_key", folder / "secret_key")
+    port = free_port()
+    environment = {
+        "DATABASE_URL": f"sqlite:///{portal.var_dir / 'db.sqlite3'}",
+        **portal.environment,
+        "VAR_DIR": str(folder),
+        "PORT": str(port),
+        "BASE_MODELS_DIR": str(portal.var_dir / "models"),
+        "LORA_ROOTS": str(portal.var_dir / "adapters"),
+    }
+    return Portal(folder, port, environment, portal.tokens)
