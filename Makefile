@@ -27,7 +27,7 @@ format: tools  ## Rewrite the code in ruff's format
 demo:  ## Write the demo's base model and adapters under VAR_DIR
 	@exec $(SETUP) demo
 
-css:  ## Build the style sheet and icons anew (needs Node.js; the built files are in the repository)
+css:  ## Build the style sheet, icons and script libraries anew (needs Node.js; what is built is in the repository)
 	@npm install --no-save --no-audit --no-fund
 	@npm run build
 

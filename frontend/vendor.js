@@ -1,8 +1,9 @@
 // Copies what pages need from npm packages into static/vendor: the icons named in icons.txt as one SVG sprite, two
-// variable fonts (Latin), KaTeX for formulas, and the licences of all.
-import { copyFileSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
-import { dirname, join } from "node:path";
+// variable fonts (Latin), KaTeX for formulas, one module for each file of bundles/, and the licences of all.
+import { copyFileSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { basename, dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { build } from "esbuild";
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
 const modules = join(root, "node_modules");
@@ -44,6 +45,38 @@ function katex() {
   copyFileSync(join(modules, "katex", "LICENSE"), join(folder, "LICENSE.txt"));
 }
 
+/** Each file of bundles/ with all that it imports as one minified module, beside the licences of what went into it. */
+async function bundles() {
+  const source = join(root, "frontend", "bundles");
+  for (const file of readdirSync(source).sort()) {
+    const folder = join(target, basename(file, ".js"));
+    const { metafile } = await build({
+      absWorkingDir: root,
+      entryPoints: [join(source, file)],
+      outfile: join(folder, file),
+      bundle: true,
+      minify: true,
+      format: "esm",
+      target: "es2022",
+      charset: "utf8",
+      legalComments: "none",
+      metafile: true,
+    });
+    const inputs = Object.values(metafile.outputs)[0].inputs;
+    const used = Object.keys(inputs).filter((name) => inputs[name].bytesInOutput);
+    const packages = new Set(used.map((name) => name.match(/^node_modules\/((?:@[^/]+\/)?[^/]+)/)?.[1]).filter(Boolean));
+    writeFileSync(join(folder, "LICENSES.txt"), [...packages].sort().map(licence).join("\n"));
+  }
+}
+
+function licence(name) {
+  const folder = join(modules, name);
+  const { version } = JSON.parse(readFileSync(join(folder, "package.json"), "utf8"));
+  const file = readdirSync(folder).find((entry) => /^licen[cs]e/i.test(entry));
+  return `${name} ${version}\n\n${readFileSync(join(folder, file), "utf8").trim()}\n`;
+}
+
 icons();
 fonts();
 katex();
+await bundles();

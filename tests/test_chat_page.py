@@ -25,6 +25,9 @@ HOSTILE = [
     "$$\\href{javascript:window.hit=1}{x}$$ $\\htmlStyle{background:url(//x.invalid)}{x}$ \\(\\url{javascript:1}\\)",
     "> <b onclick=window.hit=1>x\n\n1. <a href=javascript:window.hit=1>x</a>\n   - **<i onload=window.hit=1>**",
     "<style>*{display:none}</style><form action=//x.invalid><input autofocus onfocus=window.hit=1>",
+    "<think>\n<script>window.hit=1</script>\n</think>\n[x](javascript:window.hit=1 'a\" onmouseover=window.hit=1 b')",
+    '```js" onclick=x\nx\n```\n| a | b |\n|--|--|\n| `<img src=x onerror=window.hit=1> | x` | <br onload=1> |',
+    "<https://ok.invalid/'onclick='window.hit=1'> www.ok.invalid/\"onclick=x [x]\n\n[x]: javascript:window.hit=1",
     "&lt;script&gt;window.hit=1&lt;/script&gt; \u202e<script>window.hit=1</script>\x00",
 ]
 # What may never come out of a text, however much of it has arrived.

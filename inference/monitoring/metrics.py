@@ -8,6 +8,10 @@ from typing import Any
 from asgiref.sync import async_to_sync
 from django.db.models import Count, Sum
 from django.http import HttpResponse
+from prometheus_client import CollectorRegistry, Metric, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from prometheus_client.registry import Collector
 from rest_framework.permissions import IsAuthenticated
 from rest_framework.request import Request
 from rest_framework.views import APIView
@@ -17,7 +21,6 @@ from adapters.models import LoraAdapter
 from inference.gateway import operating
 from inference.models import UsageDay
 
-TEXT = "text/plain; version=0.0.4; charset=utf-8"
 Sample = tuple[Mapping[str, str], float]
 
 
@@ -27,12 +30,24 @@ class MetricsView(APIView):
     permission_classes = [IsAuthenticated, IsOperator]
 
     def get(self, request: Request) -> HttpResponse:
-        status = async_to_sync(operating.status)()
-        lines = [*engine_lines(status["worker"], status["engine"] or {}), *registry_lines(), *usage_lines()]
-        return HttpResponse("\n".join([*lines, ""]), content_type=TEXT)
+        registry = CollectorRegistry()
+        registry.register(Figures(async_to_sync(operating.status)()))
+        return HttpResponse(generate_latest(registry), content_type=CONTENT_TYPE_PLAIN_0_0_4)
 
 
-def engine_lines(worker: Mapping[str, Any], engine: Mapping[str, Any]) -> Iterator[str]:
+class Figures(Collector):
+    """What `status`, the answer of `ModelManager.status`, and the database say at this moment."""
+
+    def __init__(self, status: Mapping[str, Any]) -> None:
+        self.status = status
+
+    def collect(self) -> Iterator[Metric]:
+        yield from engine_metrics(self.status["worker"], self.status["engine"] or {})
+        yield from registry_metrics()
+        yield from usage_metrics()
+
+
+def engine_metrics(worker: Mapping[str, Any], engine: Mapping[str, Any]) -> Iterator[Metric]:
     yield from metric(
         "engine_up", "gauge", "1 while the engine's process is ready.", [({}, worker["state"] == "ready")]
     )
@@ -55,12 +70,12 @@ def engine_lines(worker: Mapping[str, Any], engine: Mapping[str, Any]) -> Iterat
     yield from metric("engine_adapter_loaded", "gauge", "Adapters in the engine's bank.", loaded)
 
 
-def registry_lines() -> Iterator[str]:
+def registry_metrics() -> Iterator[Metric]:
     rows = LoraAdapter.objects.order_by().values_list("status").annotate(Count("pk"))
     yield from metric("adapters", "gauge", "Adapters by status.", [({"status": s}, n) for s, n in rows])
 
 
-def usage_lines() -> Iterator[str]:
+def usage_metrics() -> Iterator[Metric]:
     rows = (
         UsageDay.objects.order_by("model")
         .values("model")
@@ -72,17 +87,15 @@ def usage_lines() -> Iterator[str]:
     yield from metric("tokens_total", "counter", "Tokens by model and kind, of all processes.", tokens)
 
 
-def metric(name: str, kind: str, about: str, samples: Iterable[Sample]) -> Iterator[str]:
+def metric(name: str, kind: str, about: str, samples: Iterable[Sample]) -> Iterator[Metric]:
+    """The family `loraportal_{name}` (`kind`: gauge or counter); none where there are no samples."""
     found = list(samples)
     if not found:
         return
-    full = f"loraportal_{name}"
-    yield f"# HELP {full} {about}"
-    yield f"# TYPE {full} {kind}"
-    for labels, value in found:
-        inner = ",".join(f'{key}="{escaped(text)}"' for key, text in labels.items())
-        yield f"{full}{{{inner}}} {float(value):.17g}" if inner else f"{full} {float(value):.17g}"
-
-
-def escaped(text: str) -> str:
-    return text.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
+    labels = list(found[0][0])
+    family = {"gauge": GaugeMetricFamily, "counter": CounterMetricFamily}[kind](
+        f"loraportal_{name}", about, labels=labels
+    )
+    for values, figure in found:
+        family.add_metric([values[label] for label in labels], float(figure))
+    yield family

@@ -1,48 +1,38 @@
-// Word differences of two texts by their longest common subsequence.
+// Word differences of two texts.
+import { diffArrays } from "../../vendor/diff/diff.js";
 
-const MOST_WORDS = 4000; // beyond the common beginning and end; the table is quadratic
+const MOST_CHANGES = 4000; // words that are missing or new; the effort grows with their square
 
 export const words = (text) => text.match(/\s+|[\p{Script=Han}]|[\p{L}\p{N}_'’-]+|[^\s]/gu) ?? [];
 
 /**
  * `text` in parts {kind, text}: "same" as `reference` at this place, "new", or "gap", where words of `reference` are
- * missing (`text` then holds these; all others joined are `text`). Null where the texts are too long.
+ * missing (`text` then holds these; all others joined are `text`). Null where more than MOST_CHANGES words differ.
  */
 export function compareWords(reference, text) {
-  const a = words(reference);
-  const b = words(text);
-  let start = 0;
-  while (start < a.length && a[start] === b[start]) start++;
-  let end = 0;
-  while (end < Math.min(a.length, b.length) - start && a[a.length - 1 - end] === b[b.length - 1 - end]) end++;
-  const middle = between(a.slice(start, a.length - end), b.slice(start, b.length - end));
-  if (!middle) return null;
-  const same = (list) => list.map((word) => ["same", word]);
-  return joined([...same(b.slice(0, start)), ...middle, ...same(b.slice(b.length - end))]);
+  const before = spaced(reference);
+  const after = spaced(text);
+  const bare = (list) => list.map((word) => word.trim());
+  const changes = diffArrays(bare(before), bare(after), { maxEditLength: MOST_CHANGES });
+  if (!changes) return null;
+  let [from, at] = [0, 0];
+  const parts = changes.map(({ added, removed, count }) => {
+    const part = removed ? before.slice(from, from + count) : after.slice(at, at + count);
+    if (!added) from += count;
+    if (!removed) at += count;
+    return [added ? "new" : removed ? "gap" : "same", part.join("")];
+  });
+  return joined(parts);
 }
 
-function between(a, b) {
-  if (a.length > MOST_WORDS || b.length > MOST_WORDS) return null;
-  const width = b.length + 1;
-  const table = new Uint16Array((a.length + 1) * width);
-  for (let i = a.length - 1; i >= 0; i--) {
-    for (let j = b.length - 1; j >= 0; j--) {
-      table[i * width + j] =
-        a[i] === b[j] ? table[(i + 1) * width + j + 1] + 1 : Math.max(table[(i + 1) * width + j], table[i * width + j + 1]);
-    }
+/** The words of `text`, each with the space behind it; how wide that is makes no difference. */
+function spaced(text) {
+  const list = [];
+  for (const word of words(text)) {
+    if (list.length && !word.trim()) list[list.length - 1] += word;
+    else list.push(word);
   }
-  const found = [];
-  let i = 0;
-  let j = 0;
-  while (i < a.length || j < b.length) {
-    if (i < a.length && j < b.length && a[i] === b[j]) {
-      found.push(["same", b[j++]]);
-      i++;
-    } else if (j >= b.length || (i < a.length && table[(i + 1) * width + j] >= table[i * width + j + 1])) {
-      found.push(["gap", a[i++]]);
-    } else found.push(["new", b[j++]]);
-  }
-  return found;
+  return list;
 }
 
 /** Neighbours of one kind as one part. Words that others replace are no gap, and neither are mere spaces. */

@@ -15,7 +15,7 @@ function katex() {
 
 /** An element that shows its source until the formula is drawn, and for good where it is none. */
 export function formula(source, display) {
-  const box = el(display ? "div" : "span", { className: display ? "math-display" : "math" }, source);
+  const box = el("span", { className: display ? "math-display" : "math" }, source);
   katex().then(
     (library) => {
       try {

@@ -4,6 +4,8 @@ import { fill, gettext, ngettext, number, seconds } from "./i18n.js";
 import { MarkdownView } from "./markdown.js";
 import { Waiting } from "./progress.js";
 
+const MOST_OF_THE_TIME = 0.25; // that drawing may take while a text grows
+
 export class MessageView {
   constructor(message) {
     this.message = message;
@@ -19,6 +21,8 @@ export class MessageView {
     );
     this.markdown = message.role === "assistant" ? new MarkdownView(this.body) : null;
     this.frame = 0;
+    this.timer = 0;
+    this.rested = 0; // when it may be drawn again
     this.waiting = new Waiting((sentence) => this.progress(sentence));
     this.update(message);
   }
@@ -34,19 +38,32 @@ export class MessageView {
     this.draw();
   }
 
-  /** The text so far; drawn with the next frame. */
+  /** The text so far; drawn with the next frame, or later where the last drawing took long. */
   text(content) {
     this.waiting.end();
     this.message.content = content;
-    if (document.visibilityState === "hidden") this.draw();
-    else this.frame ||= requestAnimationFrame(() => this.draw());
+    if (this.frame || this.timer) return;
+    const rest = this.rested - performance.now();
+    if (rest > 0) this.timer = setTimeout(() => this.#drawSoon(), rest);
+    else this.#drawSoon();
+  }
+
+  #drawSoon() {
+    this.timer = 0;
+    if (document.visibilityState === "hidden") this.draw(); // no frames are drawn there
+    else this.frame = requestAnimationFrame(() => this.draw());
   }
 
   draw() {
     cancelAnimationFrame(this.frame);
-    this.frame = 0;
-    if (this.markdown) this.markdown.show(this.message.content);
-    else this.body.textContent = this.message.content;
+    clearTimeout(this.timer);
+    this.frame = this.timer = 0;
+    const { content, state } = this.message;
+    const begun = performance.now();
+    if (this.markdown) this.markdown.show(content, state === "running");
+    else this.body.textContent = content;
+    const ended = performance.now();
+    this.rested = ended + (ended - begun) * (1 / MOST_OF_THE_TIME - 1);
     this.onDraw?.();
   }
 

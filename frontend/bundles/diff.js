@@ -1,0 +1,2 @@
+// Differences of two lists.
+export { diffArrays } from "diff";
