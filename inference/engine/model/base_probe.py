@@ -27,6 +27,7 @@ from . import base_loader
 from .base_support import check_interface, refused, trace_layers
 
 TOKENS = list(range(4, 16))
+PATIENCE = 20.0  # seconds for a probe of the chat template, which takes milliseconds
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model", "tokenizer_config.json")
 
 
@@ -91,12 +92,22 @@ def check_tokenizer(folder: Path, vocabulary: int) -> None:
     if not any((folder / name).exists() for name in TOKENIZER_FILES):
         return  # the registry says so
     tokenizer = base_loader.load_tokenizer(folder)
-    try:
-        probe_tokens(tokenizer, PROBE_LIMIT, vocabulary)
-    except EngineError:
-        raise
-    except BaseException as error:
-        raise refused(folder.name, f"its tokenizer fails ({first_line(error, folder)})") from error
+    failed: list[BaseException] = []
+
+    def probe() -> None:
+        try:
+            probe_tokens(tokenizer, PROBE_LIMIT, vocabulary)
+        except BaseException as error:  # noqa: BLE001  (a panic is no Exception)
+            failed.append(error)
+
+    # A template is a program, and may never end; this process ends without waiting for its threads.
+    thread = threading.Thread(target=probe, name="probe", daemon=True)
+    thread.start()
+    thread.join(PATIENCE)
+    if thread.is_alive():
+        raise refused(folder.name, "its chat template does not come to an end")
+    if failed:
+        raise refused(folder.name, f"its tokenizer fails ({first_line(failed[0], folder)})") from failed[0]
 
 
 def first_line(error: BaseException, folder: Path) -> str:

@@ -123,9 +123,12 @@ def test_experts_answer_exactly(name: str, tmp_path: Path, monkeypatch: pytest.M
     d = Driver(Runner(config), config)
     tokens: dict[str, list[int]] = {}
     finish = d.engine.finish
-    monkeypatch.setattr(
-        d.engine, "finish", lambda s, why: (tokens.__setitem__(s.id, s.tokens[s.prompt_length :]), finish(s, why))
-    )
+
+    def keep(sequence: Any, reason: str) -> None:
+        tokens[sequence.id] = sequence.tokens[sequence.prompt_length :]
+        finish(sequence, reason)
+
+    monkeypatch.setattr(d.engine, "finish", keep)
     d.generate("base", base("t", folder), prompt="The sea", max_tokens=12, ignore_eos=True)
     d.generate("adapter", base("t", folder), adapter("a", trained), prompt="The sea", max_tokens=12, ignore_eos=True)
     d.finish("base", "adapter")

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -103,3 +104,15 @@ def test_a_file_that_cannot_be_read_just_now_says_nothing_about_the_base(
     d.generate("r", base("t", llama.base))
     d.finish("r")
     assert d.ended("r")["code"] == "base_load_failed" and not d.of("refusal")  # type: ignore[index]
+
+
+def test_a_template_without_an_end_is_found_in_the_child(
+    llama: Family, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = shutil.copytree(llama.base, tmp_path / "base")
+    release = threading.Event()
+    monkeypatch.setattr("inference.engine.model.base_probe.probe_tokens", lambda *args: release.wait())
+    monkeypatch.setattr("inference.engine.model.base_probe.PATIENCE", 0.01)
+    verdict = probe(folder)
+    release.set()
+    assert verdict == {"supported": False, "reason": "its chat template does not come to an end"}

@@ -26,7 +26,7 @@ Tensors = dict[str, torch.Tensor]
 Q, UP, NORM = "model.layers.0.self_attn.q_proj", "model.layers.1.mlp.up_proj.weight", "model.norm.weight"
 
 
-def changed(folder: Path, to: Path, change: Callable[[Tensors], None]) -> Path:
+def changed(folder: Path, to: Path, change: Callable[[Tensors], Any]) -> Path:
     shutil.copytree(folder, to)
     tensors = load_file(to / "model.safetensors")
     change(tensors)
@@ -46,21 +46,21 @@ def outcome(folder: Path, **config: Any) -> dict[str, Any]:
     return ended
 
 
-def drop(*names: str) -> Callable[[Tensors], None]:
-    return lambda tensors: [tensors.pop(name) for name in names] and None
+def drop(*names: str) -> Callable[[Tensors], Any]:
+    return lambda tensors: [tensors.pop(name) for name in names]
 
 
-def put(name: str, *shape: int) -> Callable[[Tensors], None]:
-    return lambda tensors: tensors.__setitem__(name, torch.zeros(shape))
+def put(name: str, *shape: int) -> Callable[[Tensors], Any]:
+    return lambda tensors: tensors.update({name: torch.zeros(shape)})
 
 
-REFUSED: dict[str, tuple[Callable[[Tensors], None], list[str]]] = {
+REFUSED: dict[str, tuple[Callable[[Tensors], Any], list[str]]] = {
     "a matrix is missing": (drop(UP), ["lack 1 tensor", UP]),
     "a norm is missing": (drop(NORM), [NORM]),
     "the embedding is missing": (drop("model.embed_tokens.weight"), ["model.embed_tokens.weight"]),
     "the head is missing and not tied": (drop("lm_head.weight"), ["lm_head.weight"]),
     "a layer is missing": (
-        lambda tensors: [tensors.pop(name) for name in list(tensors) if ".layers.2." in name] and None,
+        lambda tensors: [tensors.pop(name) for name in list(tensors) if ".layers.2." in name],
         ["lack 9 tensors", "…"],
     ),
     "another shape": (put(NORM, 32), ["another shape", NORM]),
