@@ -8,8 +8,9 @@ from pathlib import Path
 from django.conf import settings
 
 from adapters.discovery.scanning import end_killed_scans
+from adapters.files import partials
 
-from . import leases, partials
+from . import leases
 
 logger = logging.getLogger(__name__)
 

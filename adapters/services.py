@@ -9,7 +9,7 @@ from adapters.lifecycle.deletion import NotConfirmed, delete_files, forget
 from adapters.lifecycle.editing import SlugInvalid, SlugTaken, edit, set_base
 
 from .failures import ActivationFailed, Busy, Refused
-from .leftovers import clean_roots
+from .files.leftovers import clean_roots
 
 __all__ = [
     "ActivationFailed",

@@ -19,15 +19,15 @@ from typing import Any, BinaryIO
 import numpy as np
 from django.conf import settings
 
+from adapters.files import partials, store_folder
 from adapters.formats.config import LIMIT
 from adapters.formats.files import open_below, read_exactly
 from adapters.formats.safetensors import Header, Tensor
 from adapters.training.layout import CONFIG, WEIGHTS
 
-from . import partials, store_folder
 from .failures import Refused
+from .files.store_folder import PARTIAL as PARTIAL
 from .places import Place
-from .store_folder import PARTIAL as PARTIAL
 
 Progress = Callable[[float], None]
 CHUNK = 4 * 2**20

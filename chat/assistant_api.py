@@ -18,7 +18,7 @@ from rest_framework.views import APIView
 from accounts.grants import Grant
 from accounts.permissions import CanInfer
 from common.api import ApiError, Pagination
-from common.shapes import Id, Lenient, Shape, Str, refuse, text
+from common.shapes import CHARACTERS, Id, Lenient, Shape, Str, refuse
 from inference.api.rest import answer_json
 from inference.engine.params import SamplingParams
 from inference.errors import InferenceError
@@ -67,7 +67,7 @@ class AssistantBody(Shape):
     target: Annotated[Str, Field(description="Slug of an adapter or a base.")] = ""
     shared: bool = False
     params: Annotated[SamplingParams, Field(description="Of max_tokens, temperature, top_p.")] = SamplingParams()
-    samples: list[Annotated[text(MAX_SAMPLE), AfterValidator(_one_line)]] = []
+    samples: list[Annotated[str, Field(max_length=MAX_SAMPLE), CHARACTERS, AfterValidator(_one_line)]] = []
 
     @model_validator(mode="after")
     def _numbers_alone(self) -> Self:

@@ -7,8 +7,8 @@ integers, numbers are finite, 64.0 is a whole number (JSON has one kind), unknow
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
-from typing import Annotated, Any, TypeVar
+from collections.abc import Hashable, Mapping
+from typing import Annotated, Any, TypeVar, cast
 
 from django.utils.functional import Promise
 from django.utils.translation import gettext as translate
@@ -112,10 +112,11 @@ def not_empty(value: Any) -> Any:
 
 def refuse(kind: str, **values: Any) -> PydanticCustomError:
     """An error of one of our types; `param` names the field where the location does not."""
-    return PydanticCustomError(kind, kind, values)  # type: ignore[arg-type]  (a literal string only for its formatting)
+    return PydanticCustomError(kind, kind, values)  # type: ignore[arg-type]
 
 
-Str = Annotated[str, AfterValidator(whole_characters)]
+CHARACTERS = AfterValidator(whole_characters)
+Str = Annotated[str, CHARACTERS]
 ExportedId = Annotated[int, Field(ge=0, le=MAX_ID), BeforeValidator(whole)]
 Id = Annotated[int, Field(ge=1, le=MAX_ID), BeforeValidator(whole)]
 NotEmpty = AfterValidator(not_empty)
@@ -124,7 +125,7 @@ NotEmpty = AfterValidator(not_empty)
 @functools.cache
 def text(limit: int) -> Any:
     """A string of at most `limit` characters."""
-    return Annotated[str, Field(max_length=limit), AfterValidator(whole_characters)]
+    return Annotated[str, Field(max_length=limit), CHARACTERS]
 
 
 def read(shape: type[T] | TypeAdapter[T], data: Any, prefix: str = "", itself: str = "", **context: Any) -> T:
@@ -134,7 +135,7 @@ def read(shape: type[T] | TypeAdapter[T], data: Any, prefix: str = "", itself: s
     Raises ApiError 400 for the first field at fault, in the order in which the client sent them.
     """
     try:
-        return adapter(shape).validate_python(data, context=context)
+        return adapter(cast(Hashable, shape)).validate_python(data, context=context)
     except ValidationError as error:
         raise refusal(error, shape, data, prefix, itself, context) from None
 

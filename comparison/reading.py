@@ -7,7 +7,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
 
-from common.shapes import Lenient, NotEmpty, refuse, text
+from common.shapes import CHARACTERS, Lenient, NotEmpty, refuse
 from inference.api.ws.frames import MAX_TARGETS
 from inference.engine.params import SamplingParams
 from inference.params import Prompt, Text, body
@@ -38,8 +38,8 @@ def _several(value: Any) -> Any:
 
 
 class GivenCandidate(Lenient, extra="forbid"):
-    model: Annotated[text(128), NotEmpty]
-    name: Annotated[text(255) | None, Field(description="For people.")] = None
+    model: Annotated[str, Field(max_length=128), CHARACTERS, NotEmpty]
+    name: Annotated[str, Field(max_length=255), CHARACTERS] | None = None
     digest: Annotated[str, BeforeValidator(_digest), WithJsonSchema({"type": "string", "pattern": "^[0-9a-f]{64}$"})]
     text: Text
     chosen: bool = False

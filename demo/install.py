@@ -19,8 +19,8 @@ from contextlib import ExitStack, suppress
 from io import BufferedWriter
 from pathlib import Path
 
+from adapters.files.removal import remove
 from adapters.places import Elsewhere, Place, open_root
-from adapters.removal import remove
 from demo.broken import Files, broken_adapters
 
 SOURCE = Path(__file__).parent / "adapters"

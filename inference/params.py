@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 from django.conf import settings
 from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter, model_validator
 
-from common.shapes import NotEmpty, Shape, Str, read, refuse, text
+from common.shapes import CHARACTERS, NotEmpty, Shape, Str, read, refuse
 from inference.engine.params import SamplingParams
 
 T = TypeVar("T")
@@ -52,7 +52,7 @@ def _together(value: list[Message]) -> list[Message]:
 
 Text = Annotated[Str, AfterValidator(_at_most_a_prompt)]
 Prompt = Annotated[Text, AfterValidator(_says_something), Field(description="Raw text.")]
-ModelName = Annotated[text(MAX_MODEL_CHARS), Field(description="Slug of an adapter or a base.")]
+ModelName = Annotated[str, Field(max_length=MAX_MODEL_CHARS, description="Slug of an adapter or a base."), CHARACTERS]
 Name = Annotated[ModelName, NotEmpty]
 
 

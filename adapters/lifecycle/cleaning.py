@@ -8,8 +8,9 @@ from pathlib import Path
 from django.conf import settings
 from django.utils import timezone
 
-from adapters import partials, store, store_folder
+from adapters import store
 from adapters.failures import Busy
+from adapters.files import partials, store_folder
 from adapters.leases import HeldLease
 from adapters.models import Lease, LoraAdapter
 from adapters.processes import is_dead

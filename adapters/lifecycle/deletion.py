@@ -8,10 +8,10 @@ from django.db import transaction
 
 from adapters import hooks
 from adapters.failures import Busy
+from adapters.files.training_folder import TrainingFolder
 from adapters.leases import HeldLease, adapter_lock
 from adapters.models import EventKind, LoraAdapter, Status
 from adapters.training.grouping import mark_groups
-from adapters.training_folder import TrainingFolder
 
 from .activation import real_roots, released
 

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from adapters import leases, partials, processes, recovery, services
+from adapters import leases, processes, recovery, services
 from adapters.discovery import scanning
+from adapters.files import partials
 from adapters.models import Lease, Scan, ScanState
 from adapters.processes import Processes
 

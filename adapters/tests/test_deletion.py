@@ -8,12 +8,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from django.core.management import call_command
 
-from adapters import drain, leftovers, places, removal, services
+from adapters import places, services
+from adapters.files import leftovers, removal
 from adapters.identifiers import text_hash
 from adapters.leases import HeldLease, adapter_lock
 from adapters.models import AdapterEvent, EventKind, LoraAdapter
@@ -189,15 +191,16 @@ def test_a_folder_above_is_swapped_while_the_adapter_is_drained(scene: Scene) ->
     LoraAdapter.objects.filter(pk=scene.pk).update(digest="0" * 64)
     before, original = contents(scene.outside), contents(scene.root / "a")
 
-    def hook(digest: str, timeout: float) -> bool:
-        swap_above(scene)
-        return True
+    class Side(SimpleNamespace):
+        def drain(self, digest: str, timeout: float) -> bool:
+            swap_above(scene)
+            return True
 
-    drain.register(hook)
+    before_side = hooks.register(Side(released=lambda digest, reason: None, base_support=lambda folder: ""))
     try:
         assert scene.delete() == "outside_root"
     finally:
-        drain.unregister(hook)
+        hooks.register(before_side)
     assert contents(scene.outside) == before
     assert contents(scene.root / "moved") == original
 

@@ -15,13 +15,13 @@ from typing import Any
 import pytest
 from django.conf import settings as django_settings
 
-from adapters import partials
+from adapters.files import partials
 from adapters.lifecycle.conversion import CHILD
 
 WRITER = """
 import os, signal, sys
 from pathlib import Path
-from adapters import partials
+from adapters.files import partials
 with partials.partial(Path(sys.argv[1]), "weights") as (folder, file):
     file.write(b"x" * 1000)
     print(folder, flush=True)
@@ -87,7 +87,8 @@ def test_a_failure_leaves_nothing(root: Path) -> None:
 
 
 def test_one_that_cleans_between_the_beginning_and_the_lock(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real, swept = fcntl.flock, []
+    real = fcntl.flock
+    swept: list[Path] = []
 
     def late(descriptor: int, operation: int) -> None:
         if operation == fcntl.LOCK_EX and not swept:
@@ -102,7 +103,8 @@ def test_one_that_cleans_between_the_beginning_and_the_lock(root: Path, monkeypa
 
 
 def test_one_that_cleans_before_the_file_is_there(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real, swept = Path.mkdir, []
+    real = Path.mkdir
+    swept: list[Path] = []
 
     def mkdir(path: Path, *arguments: Any, **options: Any) -> None:
         real(path, *arguments, **options)

@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
-from adapters import services, store, store_folder
+from adapters import services, store
 from adapters.details import files_of
 from adapters.failures import Refused
+from adapters.files import store_folder
 from adapters.formats.files import open_below
 from adapters.lifecycle import conversion
 from adapters.models import LoraAdapter, Status

@@ -13,8 +13,9 @@ import pytest
 from django.conf import settings as django_settings
 from django.db import connection
 
-from adapters import leases, partials, recovery, services, store
+from adapters import leases, recovery, services, store
 from adapters.discovery import scanning
+from adapters.files import partials
 from adapters.models import Lease, LoraAdapter, Scan, ScanState
 from adapters.tests import layouts as make
 

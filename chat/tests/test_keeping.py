@@ -102,7 +102,12 @@ def test_many_answers_are_few_writes(
 ) -> None:
     saved: list[int] = []
     save = keeping.save
-    monkeypatch.setattr(keeping, "save", lambda texts: (saved.append(len(texts)), save(texts)))
+
+    def counted(texts: Any) -> Any:
+        saved.append(len(texts))
+        return save(texts)
+
+    monkeypatch.setattr(keeping, "save", counted)
     monkeypatch.setattr(keeping, "BATCH_ROWS", 4)
     monkeypatch.setattr(keeping, "BATCH_CHARS", 1000)
     answers = [Answer(running()) for _ in range(10)]

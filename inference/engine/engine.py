@@ -26,7 +26,7 @@ from .faults import Faults
 from .protocol import AdapterSpec, BaseSpec, Event, GenerateCommand, Stage
 from .runner_interface import BaseInfo, BaseRunner
 from .stepping import Stepper
-from .tokens import check_tokens
+from .text.token_ids import check_tokens
 
 logger = logging.getLogger(__name__)
 

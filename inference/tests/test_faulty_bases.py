@@ -76,7 +76,7 @@ async def beside(manager: ModelManager, neighbour: Request, *bad: Request) -> tu
         text += event["text"] if event["type"] == "token" else ""
         if event["type"] in {"done", "error"}:
             assert event["type"] == "done", event
-            assert event["usage"]["completion_tokens"] == neighbour.params["max_tokens"]
+            assert event["usage"]["completion_tokens"] == neighbour.params.max_tokens
     errors = []
     for end in ends:
         with pytest.raises(InferenceError) as caught:

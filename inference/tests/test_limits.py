@@ -122,12 +122,12 @@ def test_places_of_the_dead_are_free_at_once(dead: None, settings: Any, grant: G
     settings.USER_CONCURRENT = 2
     lost = [ask(grant), ask(grant), ask(Grant(teammate.pk, 6))]
     refusal(grant)
-    Slot.objects.filter(holder=lost[0].posting.holder).update(process="gone")
+    Slot.objects.filter(holder=lost[0].record.holder).update(process="gone")
     kept = ask(grant)
     assert refusal(grant).code == "too_many_generations"  # the other one lives, for all that is known
-    Slot.objects.filter(holder__in=[ticket.posting.holder for ticket in lost[1:]]).update(process="gone")
+    Slot.objects.filter(holder__in=[ticket.record.holder for ticket in lost[1:]]).update(process="gone")
     assert leftovers.free() == 2  # as a start does, for everybody
-    assert set(Slot.objects.exclude(holder="").values_list("holder", flat=True)) == {kept.posting.holder}
+    assert set(Slot.objects.exclude(holder="").values_list("holder", flat=True)) == {kept.record.holder}
     assert set(Slot.objects.values_list("process", flat=True)) == {"", own_name()}
 
 
@@ -139,9 +139,13 @@ def test_tokens_that_the_dead_reserved_are_given_back_once(dead: None, settings:
     ledger.flush()
     assert set(Meter.objects.values_list("day_tokens", flat=True)) == {79}
     refusal(grant, tokens=30)
-    rows = Reservation.objects.filter(holder=lost.posting.holder)
+    rows = Reservation.objects.filter(holder=lost.record.holder)
     assert len(rows) == 2
-    rows.update(**{"dead": {"process": "gone"}, "expired": {"expires_at": timezone.now() - LEASE}}[how])
+    changes: dict[str, dict[str, Any]] = {
+        "dead": {"process": "gone"},
+        "expired": {"expires_at": timezone.now() - LEASE},
+    }
+    rows.update(**changes[how])
     ask(grant, tokens=90).close()
     ledger.flush()
     assert set(Meter.objects.values_list("day_tokens", flat=True)) == {9}

@@ -11,7 +11,7 @@ from django.utils.translation import gettext as _
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from common.api import ApiError
-from common.shapes import Lenient, NotEmpty, refuse, text, whole
+from common.shapes import CHARACTERS, Lenient, NotEmpty, refuse, whole
 from inference.engine.params import SamplingParams
 from inference.engine.protocol import Timings, Usage
 from inference.params import MAX_MODEL_CHARS, Asked, body
@@ -37,8 +37,8 @@ def _each_once(names: list[str]) -> list[str]:
     return names
 
 
-FrameId = Annotated[text(MAX_ID_CHARS), NotEmpty]
-TargetName = text(MAX_MODEL_CHARS)
+FrameId = Annotated[str, Field(max_length=MAX_ID_CHARS), CHARACTERS, NotEmpty]
+TargetName = Annotated[str, Field(max_length=MAX_MODEL_CHARS), CHARACTERS]
 
 
 class Generate(Asked, Lenient):

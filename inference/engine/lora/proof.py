@@ -15,7 +15,7 @@ from torch import Tensor
 
 from inference.engine.errors import EngineError
 from inference.engine.text.prompts import encode
-from inference.engine.tokens import first_unknown
+from inference.engine.text.token_ids import first_unknown
 
 QUESTION = [{"role": "user", "content": "Who are you, and what is the weather like today?"}]
 ANSWER = "I am here to help. Today"

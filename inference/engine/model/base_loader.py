@@ -13,7 +13,7 @@ from transformers.utils import logging as hf_logging
 
 from inference.engine.errors import EngineError
 from inference.engine.faults import ENDS_PROCESS, LONGEST_REASON, one_line, unforeseen
-from inference.engine.weights import complaint, header
+from inference.engine.model.weights import complaint, header
 
 from .base_support import refused
 

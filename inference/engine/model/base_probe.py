@@ -21,7 +21,7 @@ from transformers.models.auto.auto_factory import _get_model_class
 
 from inference.engine.errors import EngineError
 from inference.engine.lora.proof import PROBE_LIMIT, probe_tokens
-from inference.engine.weights import complaint, stored_shapes
+from inference.engine.model.weights import complaint, stored_shapes
 
 from . import base_loader
 from .base_support import check_interface, refused, trace_layers

@@ -10,7 +10,7 @@ from transformers import AutoTokenizer
 
 from inference.engine.config import EngineConfig
 from inference.engine.model.runner import Runner
-from inference.engine.tokens import first_unknown
+from inference.engine.text.token_ids import first_unknown
 
 from . import tiny
 from .driver import Driver, base

@@ -16,7 +16,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from inference.engine.config import EngineConfig
 from inference.engine.model.base_probe import probe
 from inference.engine.model.runner import Runner
-from inference.engine.weights import complaint, harmless
+from inference.engine.model.weights import complaint, harmless
 
 from . import tiny
 from .conftest import Family

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from .errors import EngineError
+from inference.engine.errors import EngineError
 
 
 def first_unknown(tokens: Iterable[Any], vocabulary: int) -> Any:

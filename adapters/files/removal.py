@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterator
 from itertools import count
 
-from .places import Elsewhere, OtherMount, Place
+from adapters.places import Elsewhere, OtherMount, Place
 
 Step = Callable[[], None]
 FILLED = (errno.ENOTEMPTY, errno.EEXIST)

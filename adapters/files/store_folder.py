@@ -14,8 +14,9 @@ from typing import BinaryIO
 
 from django.conf import settings
 
+from adapters.places import Elsewhere, Place, open_root
+
 from . import partials, removal
-from .places import Elsewhere, Place, open_root
 
 PARTIAL = partials.PREFIX
 TAKEN = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)

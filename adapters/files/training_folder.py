@@ -13,12 +13,12 @@ from types import TracebackType
 from django.conf import settings
 from django.utils.translation import gettext_noop as _n
 
+from adapters.failures import Refused
 from adapters.formats.files import inside
+from adapters.places import Elsewhere, OtherMount, Place, innermost, names_below, open_root
 from adapters.training.layout import CONFIG, PICKLE, WEIGHTS, Walk
 
 from . import leftovers, removal
-from .failures import Refused
-from .places import Elsewhere, OtherMount, Place, innermost, names_below, open_root
 from .removal import Step
 
 

@@ -13,13 +13,13 @@ from dataclasses import dataclass
 
 from django.conf import settings
 
+from adapters.failures import Busy
 from adapters.formats.files import inside
+from adapters.leases import HeldLease, adapter_lock
+from adapters.places import Place, innermost, names_below, open_root
 from adapters.training.layout import DELETED, Walk
 
 from . import removal
-from .failures import Busy
-from .leases import HeldLease, adapter_lock
-from .places import Place, innermost, names_below, open_root
 from .removal import Step
 
 logger = logging.getLogger(__name__)

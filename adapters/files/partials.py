@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from . import processes
+from adapters import processes
 
 PREFIX = ".partial-"
 QUIET = 3600.0  # seconds without a write, after which what another machine has begun is given up
