@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from .test_accessibility import grave
+
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 DATA = Path(__file__).parent / "data" / "markdown"
 
@@ -284,6 +286,22 @@ def test_a_selection_in_the_block_that_grows_is_kept(script_page: Any, line: str
     assert script_page.evaluate(GROWING, text) == ["one", True]
 
 
+TRANSLATED = """() => {
+  const { box, view } = window;
+  const words = document.createElement('font');
+  words.append('un');
+  box.querySelector('p').replaceChildren(words);
+  box.querySelector('li').append(document.createElement('font'));
+  view.show('one two\\n\\n- three four');
+  return box.innerText;
+}"""
+
+
+def test_a_page_that_the_browser_translates_goes_on(script_page: Any) -> None:
+    show(script_page, "one\n\n- three")
+    assert script_page.evaluate(TRANSLATED).split() == ["one", "two", "three", "four"]
+
+
 @pytest.mark.parametrize(
     "text", ["text\n-", "text\n##", "text\n- a\n*", "text\n|", "text\n2.", "text\n```", "text\n> -", "text\n==="]
 )
@@ -305,3 +323,35 @@ def test_a_pathological_text_ends(script_page: Any) -> None:
     ]
     for text in texts:
         show(script_page, text)
+
+
+RICH = """<think>hm</think>
+- [x] done
+
+| a | b |
+| --- | --: |
+| `x` | $y^2$ |
+
+[doc](docs/x.md) https://a.example
+
+```py
+@cached
+def f(x: int = 1) -> str:  # comment
+    return f"{x}" + str(None)
+```
+
+```diff
+- a
++ b
+```
+"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_serious(script_page: Any, scheme: str) -> None:
+    script_page.emulate_media(color_scheme=scheme)
+    box = show(script_page, RICH)
+    box.locator(".hl-keyword").first.wait_for()
+    box.locator("math").wait_for(state="attached")
+    box.get_by_test_id("reasoning").click()
+    assert [finding for finding in grave(script_page) if not finding.startswith("document-title")] == []

@@ -24,8 +24,10 @@ export function joined(children) {
   return list;
 }
 
-/** Turn the children of `parent` from `before` into `after`. Nothing else may have changed these children. */
+/** Turn the children of `parent` from `before` into `after`. */
 export function patch(parent, before, after) {
+  // A browser that translates the page puts elements of its own in: all is made anew then.
+  if (parent.childNodes.length !== before.length) return parent.replaceChildren(...after.map(create));
   after.forEach((wanted, index) => {
     if (index >= before.length) parent.append(create(wanted));
     else if (before[index] !== wanted) change(parent.childNodes[index], before[index], wanted);
@@ -34,12 +36,12 @@ export function patch(parent, before, after) {
 }
 
 function change(shown, before, wanted) {
-  if (typeof before === "string" && typeof wanted === "string") {
+  if (typeof before === "string" && typeof wanted === "string" && shown.nodeType === Node.TEXT_NODE) {
     if (wanted.startsWith(before)) shown.appendData(wanted.slice(before.length));
     else shown.data = wanted;
   } else if (before.tag && before.tag === wanted.tag && alike(before.properties, wanted.properties)) {
     patch(shown, before.children, wanted.children);
-  } else if (!before.make || before.key !== wanted.key) shown.replaceWith(create(wanted));
+  } else if (!wanted.make || before.key !== wanted.key) shown.replaceWith(create(wanted));
 }
 
 function alike(one, other) {
