@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import shutil
 import subprocess
@@ -104,3 +105,25 @@ def test_importing_starts_nothing() -> None:
         "import psutil; assert not psutil.Process().children()"
     )
     loaded(code)
+
+
+# The child process, the classes of characters, and signs in pip's own output.
+MATCHERS = {"patterns/child.py", "patterns/syntax.py", "loraportal/setup/packages.py"}
+
+
+def test_regular_expressions_are_written_in_the_source() -> None:
+    """Python's `re` cannot be interrupted: what it matches is a text of ours, never one that came from outside."""
+    functions = {"compile", "match", "fullmatch", "search", "sub", "subn", "split", "findall", "finditer"}
+    found = set()
+    for package in LINTER["root_packages"]:
+        for path in (PROJECT / package).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if "tests" not in path.parts else ():
+                if (
+                    isinstance(node, ast.Call)
+                    and isinstance(node.func, ast.Attribute)
+                    and ast.unparse(node.func.value) == "re"
+                    and node.func.attr in functions
+                    and not isinstance(node.args[0], ast.Constant)
+                ):
+                    found.add(path.relative_to(PROJECT).as_posix())
+    assert found == MATCHERS

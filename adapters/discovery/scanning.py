@@ -215,6 +215,7 @@ class _Run:
         pairs = [(candidate, by_hash.get(candidate.path_hash)) for candidate in candidates]
         verdicts: list[tuple[AdapterFolder, LoraAdapter | None, ValidationResult, bool]] = []
         for candidate, adapter in pairs:
+            self.hold.touch()  # a pattern may take a second or two, and there are hundreds in a batch
             chosen = adapter.base if adapter is not None and adapter.base_by_hand else None
             verdict = validate(candidate, self.matcher, self.configured, settings.SCAN_SETTLE_SECONDS, chosen)
             update = adapter is not None and _is_update(adapter, candidate, verdict, self.configured)

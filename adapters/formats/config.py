@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-import re
 from dataclasses import dataclass
 from typing import Any
 
 from django.utils.translation import gettext_noop as _n
 
+import patterns
 from adapters.failures import Refused
 
 LIMIT = 2**20  # bytes
@@ -211,8 +211,8 @@ def _names(raw: dict[str, Any], key: str, required: bool = False) -> str | tuple
         if len(value) > MAX_PATTERN:
             raise _invalid(key, _n("longer than 2000 characters"))
         try:
-            re.compile(value)
-        except (re.error, RecursionError, OverflowError):
+            patterns.check(value)
+        except patterns.InvalidPatternError:
             raise _invalid(key, _n("not a regular expression")) from None
         return value
     if not value:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from django.core.management import call_command
 
-from adapters import places, services
+from adapters import hooks, places, services
 from adapters.files import leftovers, removal
 from adapters.identifiers import text_hash
 from adapters.leases import HeldLease, adapter_lock

@@ -6,10 +6,13 @@
 
 from __future__ import annotations
 
+import codecs
+import io
 import math
 import os
 import re
 from collections.abc import Iterable
+from itertools import islice
 from typing import Any
 
 from adapters.failures import Refused
@@ -20,6 +23,8 @@ from adapters.models import LoraAdapter, TrainingFacts
 STATE, LOG, ARGS, CARD = "trainer_state.json", "trainer_log.jsonl", "args.json", "README.md"
 LIMITS = {STATE: 32 * 2**20, LOG: 32 * 2**20, ARGS: 2**20, CARD: 2**20}
 MAX_POINTS = 500
+MAX_LINES = 200_000  # of a log
+FRONT_MATTER = 65536  # bytes at the beginning of a model card
 CURVE_KEYS = ("loss", "eval_loss", "learning_rate", "grad_norm", "epoch")
 
 
@@ -98,7 +103,9 @@ def _from_state(data: bytes, summary: dict[str, Any], points: dict[int, dict[str
 def _from_log(data: bytes, summary: dict[str, Any], points: dict[int, dict[str, Any]]) -> None:
     """LLaMA-Factory: one JSON object a line; the last one may be half-written."""
     entries = []
-    for line in data.splitlines():
+    for line in islice(io.BytesIO(data), MAX_LINES):
+        if line.isspace():
+            continue
         try:
             entries.append(parse_json(line, LOG, strict=False))
         except Refused:
@@ -127,12 +134,9 @@ def _from_args(data: bytes, summary: dict[str, Any], points: dict[int, dict[str,
 
 def _from_card(data: bytes, summary: dict[str, Any], points: dict[int, dict[str, Any]]) -> None:
     """The front matter of a model card: `key: value` and `key:` with `- value` lines; nothing deeper of YAML."""
-    match = re.match(r"\ufeff?---\s*\n(.{0,65536}?)\n---\s*(?:\n|\Z)", data.decode("utf-8", "replace"), re.DOTALL)
-    if match is None:
-        return
     found: dict[str, list[str]] = {}
     key = ""
-    for line in match.group(1).splitlines():
+    for line in _front_matter(data):
         item = re.match(r"\s*-\s+(\S.*)$", line)
         if item and key:
             found[key].append(item.group(1).strip().strip("'\""))
@@ -152,6 +156,16 @@ def _from_card(data: bytes, summary: dict[str, Any], points: dict[int, dict[str,
     for tag in found.get("tags", []):
         if tag in names:
             summary.setdefault("trainer", names[tag])
+
+
+def _front_matter(data: bytes) -> list[str]:
+    """The lines between the first line `---` and the next one; none where either is missing."""
+    start = data.removeprefix(codecs.BOM_UTF8)[:FRONT_MATTER].decode("utf-8", "replace")
+    first, *lines = start.split("\n")
+    if first.rstrip() != "---":
+        return []
+    end = next((number for number, line in enumerate(lines) if line.rstrip() == "---"), None)
+    return lines[:end] if end is not None else []
 
 
 def _thinned(curve: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -134,3 +134,5 @@ def _check_ranks(config: AdapterConfig, modules: tuple[str, ...], pairs: dict[st
         found = pairs[PREFIX + module]["A"].shape[0]
         if found != ranks[module]:
             raise Refused("rank_mismatch", module=module, found=found, expected=ranks[module])
+    # What the engine will ask when it loads the adapter; a pattern that cannot be matched is refused here and now.
+    by_pattern(config.alpha_pattern, modules, "alpha_pattern", config.alpha)

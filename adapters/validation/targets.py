@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TypeVar
 
+import patterns
 from adapters.failures import Refused
 from adapters.formats.config import AdapterConfig
 
-from .patterns import first_matches, is_simple
+Value = TypeVar("Value")
 
 
 def targeted(config: AdapterConfig, modules: Sequence[str]) -> set[str]:
-    """The names among `modules` (such as model.layers.0.self_attn.q_proj) that get LoRA matrices."""
+    """The names among `modules` (such as model.layers.0.self_attn.q_proj) that get LoRA matrices.
+
+    Raises Refused: config_invalid where a pattern is none, pattern_too_slow.
+    """
     chosen = list(modules)
     if config.exclude_modules:
         excluded = _matching(config.exclude_modules, chosen, "exclude_modules")
@@ -20,9 +25,11 @@ def targeted(config: AdapterConfig, modules: Sequence[str]) -> set[str]:
     found = _matching(config.target_modules, chosen, "target_modules")
     if isinstance(config.target_modules, tuple) and config.layers is not None:
         layers = set(config.layers)
-        exact = set(config.target_modules)
-        patterns = _layer_patterns(config)
-        found = {name for name in found if name in exact or _layer(name, patterns) in layers}
+        exact = found.intersection(config.target_modules)
+        others = sorted(found - exact)
+        with _refusing("layers_pattern"):
+            numbers = patterns.layers(config.layers_patterns, others)
+        found = exact.union(name for name, number in zip(others, numbers, strict=True) if number in layers)
     return found
 
 
@@ -30,7 +37,8 @@ def _matching(rule: str | tuple[str, ...], names: Sequence[str], field: str) -> 
     if isinstance(rule, str):
         if rule == "all-linear":  # PEFT stores the resolved names; an unresolved word matches what it means
             return {name for name in names if name.rpartition(".")[2] != "lm_head"}
-        return {name for name, index in zip(names, first_matches([rule], names, field), strict=True) if index >= 0}
+        with _refusing(field):
+            return {name for name, matches in zip(names, patterns.whole(rule, names), strict=True) if matches}
     exact = set(rule)
     return {name for name in names if name in exact or _suffixes(name) & exact}
 
@@ -40,32 +48,23 @@ def _suffixes(name: str) -> set[str]:
     return {".".join(parts[i:]) for i in range(1, len(parts))}
 
 
-def _layer_patterns(config: AdapterConfig) -> list[re.Pattern[str]]:
-    if not config.layers_patterns:
-        return [re.compile(r".*?\.[^.]*\.(?P<idx>\d+)\.")]
-    found = []
-    for pattern in config.layers_patterns:
-        if not is_simple(pattern, budget=0):
-            raise Refused("pattern_too_slow", field="layers_pattern")
-        try:
-            found.append(re.compile(rf"(?:^|.*?\.){pattern}\.(?P<idx>\d+)\."))
-        except re.error:
-            raise Refused("config_invalid", field="layers_pattern", reason="not a regular expression") from None
-    return found
+def by_pattern(
+    table: Sequence[tuple[str, Value]], modules: Sequence[str], field: str, default: Value
+) -> dict[str, Value]:
+    """module -> value of the first key of `table` that matches it at its end, as PEFT's `get_pattern_key` does.
 
-
-def _layer(name: str, patterns: list[re.Pattern[str]]) -> int | None:
-    for pattern in patterns:
-        match = pattern.match(name)
-        if match is not None:
-            return int(match.group("idx"))
-    return None
-
-
-def by_pattern(table: Sequence[tuple[str, int]], modules: Sequence[str], field: str, default: int) -> dict[str, int]:
-    """module -> value of the first key of `table` that matches it at its end, as PEFT's `get_pattern_key` does."""
-    if not table:
-        return dict.fromkeys(modules, default)
-    patterns = [rf"(.*\.)?({key})$" for key, _ in table]
-    indices = first_matches(patterns, modules, field)
+    Raises Refused as `targeted`.
+    """
+    with _refusing(field):
+        indices = patterns.endings([key for key, _ in table], modules)
     return {name: table[index][1] if index >= 0 else default for name, index in zip(modules, indices, strict=True)}
+
+
+@contextmanager
+def _refusing(field: str) -> Iterator[None]:
+    try:
+        yield
+    except patterns.InvalidPatternError:
+        raise Refused("config_invalid", field=field, reason="not a regular expression") from None
+    except patterns.SlowPatternError:
+        raise Refused("pattern_too_slow", field=field) from None

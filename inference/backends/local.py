@@ -65,6 +65,7 @@ class LocalBackend:
         limit: int = 512,
         on_verdict: Callable[[dict[str, Any]], None] | None = None,
     ) -> None:
+        self.clock = time.monotonic
         self.options = options
         self.limit = limit
         self.on_verdict = on_verdict
@@ -231,10 +232,18 @@ class LocalBackend:
             if worker is not None:
                 mask = selectors.EVENT_READ | (selectors.EVENT_WRITE if worker.wants_write else 0)
                 selector.register(worker.socket, mask)
-            ready = {key.fileobj: mask for key, mask in selector.select(self._patience())}
+            patience = self._patience()
+            began = self.clock()
+            ready = {key.fileobj: mask for key, mask in selector.select(patience)}
+            waited = self.clock() - began
         if self._wake_read in ready:
             os.read(self._wake_read, 4096)
         if worker is not None:
+            # A turn that comes late says that this process was starved, not that the worker was silent: what it sent
+            # meanwhile lies in the socket, unread. Only the time that was meant for listening counts.
+            listened = min(waited, patience or 0.0)
+            worker.listened += listened
+            worker.silence += listened
             self._serve(worker, ready.get(worker.socket, 0))
         return False
 
@@ -257,12 +266,11 @@ class LocalBackend:
             logger.debug("engine: %s", gone)
             self._lost("engine_crashed")
             return
-        now = time.monotonic()
-        if worker.ready and now - worker.last_seen > self.options.heartbeat_timeout:
-            logger.error("engine: no sign of life for %.0f s, killing it", now - worker.last_seen)
+        if worker.ready and worker.silence > self.options.heartbeat_timeout:
+            logger.error("engine: no sign of life for %.0f s, killing it", worker.silence)
             worker.kill()
-        elif not worker.ready and now - worker.started > self.options.start_timeout:
-            logger.error("engine: not ready after %.0f s, killing it", now - worker.started)
+        elif not worker.ready and worker.listened > self.options.start_timeout:
+            logger.error("engine: not ready after %.0f s, killing it", worker.listened)
             worker.kill()
 
     def _read_inbox(self) -> None:

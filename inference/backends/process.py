@@ -55,7 +55,9 @@ class WorkerProcess:
 
     def __init__(self, options: WorkerOptions) -> None:
         self.options = options
-        self.started = self.last_seen = time.monotonic()
+        self.started = time.monotonic()
+        # Seconds in which the I/O thread waited for a word of the worker: since it was started, and since the last one
+        self.listened = self.silence = 0.0
         self.ready = False
         self.completed = 0  # requests that it answered
         self._in = bytearray()
@@ -112,7 +114,7 @@ class WorkerProcess:
             raise WorkerGoneError(str(error)) from error
         if not data:
             raise WorkerGoneError("end of stream")
-        self.last_seen = time.monotonic()
+        self.silence = 0.0
         scanned = len(self._in)
         self._in += data
         if len(self._in) > MAX_LINE and b"\n" not in data:

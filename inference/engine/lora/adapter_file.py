@@ -10,12 +10,14 @@ import json
 import math
 import mmap
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 
+import patterns
 from inference.engine.errors import EngineError
 
 from .bank import AdapterFile, AdapterPairs, Kind, Pair
@@ -28,18 +30,28 @@ DTYPES = {
 NAME = re.compile(r"(?P<path>.+)\.lora_(?P<side>[AB])(?:\.default)?\.weight$")
 
 
-def scaling(config: dict[str, Any], path: str, rank: int) -> float:
-    """alpha / rank, or alpha / sqrt(rank) with rsLoRA (Kalajdzievski 2023), with PEFT's alpha pattern for a module."""
-    alpha = pattern_value(config.get("alpha_pattern") or {}, path, config.get("lora_alpha", 8))
+def scaling(config: dict[str, Any], alpha: float, rank: int) -> float:
+    """alpha / rank, or alpha / sqrt(rank) with rsLoRA (Kalajdzievski 2023)."""
     return float(alpha) / (math.sqrt(rank) if config.get("use_rslora") else rank)
 
 
-def pattern_value(pattern: dict[str, Any], path: str, default: Any) -> Any:
-    """PEFT's rule: the first key that matches the end of the module path, as a regular expression, decides."""
-    for key, value in pattern.items():
-        if re.match(rf"(.*\.)?({key})$", path):
-            return value
-    return default
+def alphas(config: dict[str, Any], paths: Sequence[str], name: str) -> list[Any]:
+    """The alpha of each module: PEFT's rule is that the first key of `alpha_pattern` that matches the path's end, as a
+    regular expression, decides.
+
+    Raises EngineError: `adapter_incompatible` for a key that cannot be matched, `adapter_load_failed`.
+    """
+    table = config.get("alpha_pattern") or {}
+    values = list(table.values())
+    try:
+        indices = patterns.endings(list(table), paths)
+    except (patterns.InvalidPatternError, patterns.SlowPatternError):
+        message = "A key of its alpha_pattern is no regular expression, or takes too long to match."
+        raise EngineError("adapter_incompatible", message, tensor="alpha_pattern", count=len(table)) from None
+    except OSError as error:
+        raise EngineError("adapter_load_failed", f"Its alpha_pattern cannot be matched: {error}", name=name) from error
+    default = config.get("lora_alpha", 8)
+    return [values[index] if index >= 0 else default for index in indices]
 
 
 def read(
@@ -114,7 +126,7 @@ def assemble(
 ) -> AdapterFile:  # fmt: skip
     """Check every pair against its place in the model and sort them by kind."""
     made: dict[str, list[Pair]] = {}
-    for path, pair in pairs.items():
+    for (path, pair), alpha in zip(pairs.items(), alphas(config, list(pairs), name), strict=True):
         if set(pair) != {"A", "B"}:
             raise EngineError("adapter_incompatible", f"{path} has only one of its two matrices.", tensor=path, count=1)
         kind, layer, index = places[path]
@@ -128,7 +140,7 @@ def assemble(
             or layer >= kinds[kind].layers  # a base that was loaded meanwhile; the native bank writes by address
         ):
             raise EngineError("adapter_incompatible", f"{path} has other shapes than the base.", tensor=path, count=1)
-        made.setdefault(kind, []).append(Pair(layer, index, a, b, scaling(config, path, a.shape[0])))
+        made.setdefault(kind, []).append(Pair(layer, index, a, b, scaling(config, alpha, a.shape[0])))
     sorted_pairs = {}
     for key, found in made.items():
         ranks = [0] * len(kinds[key].outs)
