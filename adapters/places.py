@@ -21,6 +21,7 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from types import TracebackType
 from typing import BinaryIO
 
@@ -56,15 +57,15 @@ def _step(name: str, parent: int) -> int:
 
 def _walk(start: int, names: tuple[str, ...]) -> int:
     """A descriptor of the folder that `names` lead to from `start`, which stays open. Raises OSError, Elsewhere."""
-    found = os.dup(start)
-    try:
-        for name in names:
+    if not names:
+        return os.dup(start)
+    found = _step(names[0], start)
+    for name in names[1:]:
+        try:
             deeper = _step(name, found)
+        finally:
             os.close(found)
-            found = deeper
-    except BaseException:
-        os.close(found)
-        raise
+        found = deeper
     return found
 
 
@@ -93,7 +94,6 @@ class Place:
         self.descriptor = descriptor
         self.names = names
         self.root = root or self
-        self.identity = identity(os.fstat(descriptor))
 
     def __enter__(self) -> Place:
         return self
@@ -109,6 +109,10 @@ class Place:
     @property
     def name(self) -> str:
         return self.names[-1]
+
+    @cached_property
+    def identity(self) -> tuple[int, int]:
+        return identity(os.fstat(self.descriptor))
 
     @property
     def mount(self) -> tuple[int, str]:

@@ -110,7 +110,7 @@ class Walk:
         stack: list[tuple[str, ...]] = [()]
         while stack:
             way = stack.pop()
-            path = os.path.join(root, *way)
+            path = "/".join((root.rstrip("/"), *way))
             listing = self.listing(held, way, path)
             if listing is None:
                 continue
