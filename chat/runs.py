@@ -124,7 +124,6 @@ class Run:
             with translation.override(self.language):
                 self._fail(InferenceError("server_error"))
         finally:
-            keeper.forget(self)
             await asyncio.shield(self._end())
 
     def _fail(self, error: ApiError) -> None:
@@ -183,17 +182,22 @@ class Run:
     async def _end(self) -> None:
         if self.state == State.RUNNING:
             self.state = State.STOPPED
-        for _attempt in range(SAVE_ATTEMPTS):
-            try:
-                await database_sync_to_async(save_end)(self.message_id, self.text, self.state, self.digest, self.info)
-                break
-            except DatabaseError as error:
-                logger.warning("an answer cannot be saved yet: %s", error.__class__.__name__)
-                await asyncio.sleep(1)
-        else:
-            self.info["unsaved"] = True
+        try:
+            await self._save_end()
+        finally:
+            keeper.forget(self)  # not before: until the end is saved, its text is kept
         if self._abandoned is not None:
             self._abandoned.cancel()
         self.ended = True
         running.pop(self.message_id, None)
         self._tell()
+
+    async def _save_end(self) -> None:
+        for _attempt in range(SAVE_ATTEMPTS):
+            try:
+                await database_sync_to_async(save_end)(self.message_id, self.text, self.state, self.digest, self.info)
+                return
+            except DatabaseError as error:
+                logger.warning("an answer cannot be saved yet: %s", error.__class__.__name__)
+                await asyncio.sleep(1)
+        self.info["unsaved"] = True

@@ -103,11 +103,11 @@ def test_many_answers_are_few_writes(
     saved: list[int] = []
     save = keeping.save
 
-    def counted(texts: Any) -> Any:
+    def count(texts: list[tuple[int, str]]) -> None:
         saved.append(len(texts))
-        return save(texts)
+        save(texts)
 
-    monkeypatch.setattr(keeping, "save", counted)
+    monkeypatch.setattr(keeping, "save", count)
     monkeypatch.setattr(keeping, "BATCH_ROWS", 4)
     monkeypatch.setattr(keeping, "BATCH_CHARS", 1000)
     answers = [Answer(running()) for _ in range(10)]
