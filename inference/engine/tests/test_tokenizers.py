@@ -56,7 +56,7 @@ def broken(folder: Path, to: Path, change: Callable[[dict[str, Any]], None] | by
 @pytest.mark.parametrize(
     "change",
     [newer, newer_model, without_model, other_version, merges_of_nothing, b"{", b"", b"[]", b"\xff\xfe"],
-    ids=str,
+    ids=lambda change: getattr(change, "__name__", str(change)),
 )
 def test_it_refuses_the_base_with_a_reason(change: Any, llama: Family, tmp_path: Path) -> None:
     folder = broken(llama.base, tmp_path / "base", change)
