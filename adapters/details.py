@@ -11,7 +11,7 @@ from django.conf import settings
 from adapters.bases.registry import shapes_of
 from adapters.formats.files import open_below
 from adapters.formats.safetensors import read_header
-from adapters.lifecycle.activation import real_roots
+from adapters.lifecycle.sources import real_roots
 from adapters.training.layout import CONFIG, WEIGHTS
 
 from . import store

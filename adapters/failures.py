@@ -414,6 +414,12 @@ _CATALOGUE = [
         _("The stored copy is gone and could not be made again from the training folder."),
         _("Bring the training folder back, then activate the adapter again."),
     ),
+    Failure(
+        "store_damaged",
+        "store",
+        _("The stored copy was damaged (%(reason)s) and could not be made again from the training folder."),
+        _("Activate the adapter again once its training folder is there; check the disk of VAR_DIR."),
+    ),
     # Remarks: shown as flags, they stop nothing
     Failure(
         "contains_code",
@@ -438,6 +444,12 @@ _CATALOGUE = [
         "remark",
         _("The recorded base model has another name than the one that is used here."),
         _("Make sure that both are the same model; shapes alone do not tell."),
+    ),
+    Failure(
+        "store_mended",
+        "remark",
+        _("The stored copy was bad (%(reason)s) and was made again from the training folder."),
+        _("Nothing to do; where it happens again, check the disk of VAR_DIR."),
     ),
     Failure(
         "source_missing",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from adapters.discovery.scanning import ScanSummary, latest_scan, scan
 from adapters.lifecycle.activation import activate, deactivate
+from adapters.lifecycle.checking import check
 from adapters.lifecycle.cleaning import clean
 from adapters.lifecycle.deletion import NotConfirmed, delete_files, forget
 from adapters.lifecycle.editing import SlugInvalid, SlugTaken, edit, set_base
@@ -20,6 +21,7 @@ __all__ = [
     "SlugInvalid",
     "SlugTaken",
     "activate",
+    "check",
     "clean",
     "clean_roots",
     "deactivate",

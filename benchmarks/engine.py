@@ -9,6 +9,7 @@ JSON object is printed; the exit status is 1 where a ratio falls short of its bo
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import statistics
 import sys
@@ -21,6 +22,7 @@ from typing import Any
 import torch
 
 from inference.engine.config import EngineConfig
+from inference.engine.content import digest_of
 from inference.engine.engine import Engine
 from inference.engine.intake import Intake
 from inference.engine.model.runner import Runner
@@ -46,6 +48,11 @@ LIMITS = {
 LOADING_GRACE = 0.02  # seconds that a step may take beyond twice its usual time while an adapter is read and proven
 
 
+@functools.cache
+def digest(adapter: Path) -> str:
+    return digest_of(adapter)
+
+
 class EngineSide:
     """The engine on this thread, without sockets; times are wall clock."""
 
@@ -61,7 +68,7 @@ class EngineSide:
 
     def ask(self, adapter: Path | None, topic: str, tokens: int) -> str:
         self.number += 1
-        spec = {"digest": adapter.name, "name": adapter.name, "path": str(adapter)} if adapter else None
+        spec = {"digest": digest(adapter), "name": adapter.name, "path": str(adapter)} if adapter else None
         self.intake.take(
             {"type": "generate", "id": f"r{self.number}", "user": f"u{self.number}", "base": self.base, "adapter": spec,
              "messages": [{"role": "user", "content": prompt(topic)}],
@@ -110,7 +117,7 @@ class EngineSide:
         beyond that request's own prefill: the working set's change for a resident adapter."""
         bank = self.runner.bank
         assert bank is not None
-        rows: list[str | None] = [to.name]
+        rows: list[str | None] = [digest(to)]
         started = time.perf_counter()
         with torch.inference_mode():
             bank.prepare(rows, [0])
@@ -123,15 +130,15 @@ class EngineSide:
         self.until(lambda: any(e["type"] == "token" for e in self.events))
         request = self.ask(adapter, "the sea", 1)
         started = time.perf_counter()
-        self.until(lambda: any(e["type"] == "proof" and e["digest"] == adapter.name for e in self.events))
+        self.until(lambda: any(e["type"] == "proof" and e["digest"] == digest(adapter) for e in self.events))
         seconds = time.perf_counter() - started
         self.until(lambda: any(e.get("id") == request and e["type"] == "done" for e in self.events))
         self.cancel_all()
         return seconds
 
     def evict(self, adapter: Path) -> None:
-        self.intake.take({"type": "evict", "id": f"e{self.number}", "digest": adapter.name})
-        self.until(lambda: adapter.name not in self.engine.residency.adapters)
+        self.intake.take({"type": "evict", "id": f"e{self.number}", "digest": digest(adapter)})
+        self.until(lambda: digest(adapter) not in self.engine.residency.adapters)
         self.events.clear()
 
     def loading_delay(self, adapters: list[Path]) -> dict[str, float]:
@@ -147,7 +154,7 @@ class EngineSide:
             self.evict(adapter)
             request = self.ask(adapter, "the sea", 1)
             worst.append(max(self.timed_ticks(lambda _: any(
-                e["type"] == "proof" and e["digest"] == adapter.name for e in self.events))))  # noqa: B023  # fmt: skip
+                e["type"] == "proof" and e["digest"] == digest(adapter) for e in self.events))))  # noqa: B023  # fmt: skip
             self.until(lambda: any(e.get("id") == request and e["type"] == "done" for e in self.events))  # noqa: B023
         self.cancel_all()
         return {"usual_step": usual, "worst_step": statistics.median(worst)}

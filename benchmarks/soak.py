@@ -36,6 +36,7 @@ def run(requests: int, folder: Path) -> int:
     # Room for about four adapters, so that most switches evict one and read another.
     config = EngineConfig(device="cpu", max_context=128, max_batch=AT_ONCE, adapter_bytes=2**20, user_limit=10**6)
     driver = Driver(Runner(config), config)
+    specs = [adapter(f"a{number}", folder) for number, folder in enumerate(adapters)]
     reads = 0
     read = driver.runner.read_adapter
 
@@ -51,7 +52,7 @@ def run(requests: int, folder: Path) -> int:
         ids = [f"r{done + i}" for i in range(AT_ONCE)]
         for index, request in enumerate(ids):
             number = (done // AT_ONCE + index // 4) % (ADAPTERS + 1)
-            spec = adapter(f"a{number}", adapters[number]) if number < ADAPTERS else None
+            spec = specs[number] if number < ADAPTERS else None
             driver.generate(request, base("tiny", model), spec, user=f"u{index}", max_tokens=6, ignore_eos=True)
         driver.tick()
         driver.until(lambda: not driver.engine.arrivals)

@@ -80,6 +80,14 @@ KINDS: dict[str, ErrorKind] = {
         _("The adapter does not fit its base model."),
         _("The adapter %(name)s does not fit its base model."),
     ),
+    "store_damaged": ErrorKind(
+        409,
+        _("The stored copy of this adapter was damaged and could not be made again. Ask an operator."),
+        _("The stored copy of the adapter %(name)s was damaged and could not be made again. Ask an operator."),
+    ),
+    "store_repairing": ErrorKind(
+        503, _("The stored copy of this adapter is being made again. Try again in a moment."), retry_after=5
+    ),
     "no_effect": ErrorKind(
         422,
         _("The adapter changes nothing in its base model's answers."),
@@ -100,6 +108,12 @@ KINDS: dict[str, ErrorKind] = {
         _("The base model could not be loaded."),
         _("The base model could not be loaded: %(reason)s"),
         retry_after=30,
+    ),
+    "base_changed": ErrorKind(
+        503,
+        _("The base model's files have changed. Try again."),
+        _("The files of the base model %(base)s have changed. Try again."),
+        retry_after=2,
     ),
     "base_unsupported": ErrorKind(
         422,

@@ -30,6 +30,7 @@ from inference.estimates.load_times import keep, recall
 from inference.estimates.wait_estimates import WaitEstimates
 
 from .errors import InferenceError
+from .mending import Mending
 
 logger = logging.getLogger(__name__)
 
@@ -91,6 +92,7 @@ class ModelManager:
         """`history`: keep load times in the database, and expect by those that are there."""
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="engine-writer")
         self.backend = LocalBackend(options, limit, self._on_verdict)
+        self.mending = Mending(self.backend)
         self.expectations = WaitEstimates(EngineConfig.base_patience, self._on_load_time if history else None)
         self._recalled = self._writer.submit(recall, self.expectations) if history else None
 
@@ -106,7 +108,7 @@ class ModelManager:
         def submit(request_id: str, sink: Sink) -> None:
             digest = request.adapter["digest"] if request.adapter else ""
             self.expectations.asked(request_id, request.base["key"], digest, time.monotonic())
-            self.backend.submit(request_id, request, sink)
+            self.mending.submit(request_id, request, sink)
 
         return self._begin(submit, request.chars // 4, wake)
 
@@ -131,7 +133,7 @@ class ModelManager:
     ) -> tuple[int, int]:
         """(tokens of the prompt, the base's context length). Raises InferenceError."""
         request = Request("", base, messages=messages, prompt=prompt)
-        data = await self._reply(lambda request_id, sink: self.backend.count(request_id, request, sink))
+        data = await self._reply(lambda request_id, sink: self.mending.count(request_id, request, sink))
         return data["tokens"], data["context_length"]
 
     # Operating
@@ -146,7 +148,7 @@ class ModelManager:
 
         `pin` keeps the base until it is unloaded or unpinned; None leaves that as it is.
         """
-        return self._begin(lambda request_id, sink: self.backend.load(request_id, base, adapters or [], pin, sink))
+        return self._begin(lambda request_id, sink: self.mending.load(request_id, base, adapters or [], pin, sink))
 
     async def unload(self) -> int:
         """Free the base after what runs has ended. Returns the bytes freed; 0 where nothing was loaded."""
@@ -186,12 +188,13 @@ class ModelManager:
     def close(self, timeout: float = 8.0) -> None:
         """End the worker in order. Safe to repeat; later requests hear `shutting_down`."""
         self.backend.close(timeout)
+        self.mending.close()
         self._writer.shutdown(wait=True)
 
     # Inside
 
     def _begin(self, call: Call, prompt_estimate: int = 0, wake: asyncio.Event | None = None) -> Stream:
-        stream = Stream(secrets.token_hex(8), self.backend.cancel, prompt_estimate, wake)
+        stream = Stream(secrets.token_hex(8), self.mending.cancel, prompt_estimate, wake)
         deliver = weakref.WeakMethod(stream.deliver)
 
         def sink(event: Event) -> bool:
@@ -220,6 +223,9 @@ class ModelManager:
 
     def _on_verdict(self, event: dict[str, Any]) -> None:
         """On the engine's I/O thread: hand the database work to a thread of its own."""
+        if event["type"] in {"damage", "change"}:
+            self.mending.heard(event)
+            return
         self._writer.submit(write_verdict, event)
 
     def _on_load_time(self, kind: str, key: str, seconds: float) -> None:

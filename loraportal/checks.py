@@ -76,6 +76,22 @@ def check_adapter_roots(app_configs: Any, **kwargs: Any) -> Iterator[CheckMessag
 
 
 @register("loraportal")
+def check_store_intervals(app_configs: Any, **kwargs: Any) -> Iterator[CheckMessage]:
+    if settings.STORE_HASH_INTERVAL and not settings.STORE_CHECK_INTERVAL:
+        yield checks.Warning(
+            "STORE_CHECK_INTERVAL is 0, so no stored copy is read again after STORE_HASH_INTERVAL either.",
+            hint="Set STORE_CHECK_INTERVAL to 60, or STORE_HASH_INTERVAL to 0 as well.",
+            id="loraportal.W008",
+        )
+    elif 0 < settings.STORE_HASH_INTERVAL < settings.STORE_CHECK_INTERVAL:
+        yield checks.Warning(
+            "STORE_HASH_INTERVAL is shorter than STORE_CHECK_INTERVAL, at whose looks the copies are read.",
+            hint="Raise the one or lower the other.",
+            id="loraportal.W009",
+        )
+
+
+@register("loraportal")
 def check_models_dir(app_configs: Any, **kwargs: Any) -> Iterator[CheckMessage]:
     folder = settings.BASE_MODELS_DIR
     if folder.exists() and (not folder.is_dir() or not os.access(folder, os.R_OK | os.X_OK)):

@@ -98,6 +98,8 @@ PORT = env_int("PORT", 8000, 1, 65535)
 
 SCAN_INTERVAL = env_int("SCAN_INTERVAL", 0, 0, 86_400)  # seconds between automatic scans; 0: only on request
 SCAN_SETTLE_SECONDS = env_float("SCAN_SETTLE_SECONDS", 3.0, 0.0, 3600.0)
+STORE_CHECK_INTERVAL = env_int("STORE_CHECK_INTERVAL", 60, 0, 86_400)  # seconds between looks at the stored copies
+STORE_HASH_INTERVAL = env_int("STORE_HASH_INTERVAL", 604_800, 0, 315_360_000)  # seconds until a copy is read again
 
 CHECK_BASES = env_bool("CHECK_BASES", True)  # whether the engine can serve a new base, asked in a child process
 

@@ -87,7 +87,8 @@ def _folder(path: str, name: str, hub_id: str) -> Folder:
             except OSError:
                 parts.append(f"{entry.name} gone")
                 continue
-            parts.append(f"{entry.name} {info.st_ino} {info.st_size} {info.st_mtime_ns}")
+            # ctime too, since an mtime can be set back. `inference/engine/content.py` has the same formula.
+            parts.append(f"{entry.name} {info.st_ino} {info.st_size} {info.st_mtime_ns} {info.st_ctime_ns}")
     return Folder(path, name, hub_id, text_hash(*parts))
 
 
@@ -111,12 +112,32 @@ def refresh() -> str:
             continue
         if row is None:
             row = BaseModel(path_hash=key, path=folder.path, slug=_free_slug(folder.name))
+        known = row.key
         _inspect(row, folder)
         row.save()
+        if known and row.key != known:
+            _forget_proofs(row)
     gone = [row.pk for key, row in rows.items() if key not in seen and not row.missing]
     if gone:
         BaseModel.objects.filter(pk__in=gone).update(missing=True, updated_at=timezone.now())
     return fingerprint()
+
+
+def recheck(path: str, key: str) -> BaseModel | None:
+    """Look at the base models again, since the files of the one at `path` are not those that gave it its `key`.
+
+    Returns its row where its content is still the same (only times or files beside it have changed), else None.
+    """
+    refresh()
+    support.start()
+    row = BaseModel.objects.filter(path_hash=text_hash(path)).first()
+    return row if row is not None and row.usable and row.key == key else None
+
+
+def _forget_proofs(row: BaseModel) -> None:
+    """What an adapter changes was measured on other weights: it is measured anew at its next load."""
+    rows = LoraAdapter.objects.filter(base=row).exclude(proven_digest="")
+    rows.update(proven_digest="", proven_at=None, effect_kl=None, effect_changed=None, updated_at=timezone.now())
 
 
 def _outdated(row: BaseModel) -> bool:

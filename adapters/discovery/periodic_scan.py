@@ -1,4 +1,5 @@
-"""Scanning by itself every SCAN_INTERVAL seconds: a daemon thread of the web process, started by the ASGI module."""
+"""What the web process does by itself, each on a daemon thread: scanning every SCAN_INTERVAL seconds, begun by the ASGI
+module, and looking at the stored copies every STORE_CHECK_INTERVAL seconds, begun once the server listens."""
 
 from __future__ import annotations
 
@@ -9,6 +10,8 @@ from django.conf import settings
 from django.db import close_old_connections, connections
 
 from adapters.failures import Busy
+from adapters.lifecycle import checking
+from adapters.lifecycle.mending import Outcome
 
 from . import scanning
 
@@ -16,11 +19,13 @@ logger = logging.getLogger(__name__)
 
 
 class PeriodicScan:
+    name = "adapter-watcher"
+
     def __init__(self, interval: float) -> None:
         self.interval = interval
         self.scans = 0
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="adapter-watcher", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=self.name, daemon=True)
 
     def start(self) -> None:
         self._thread.start()
@@ -38,17 +43,36 @@ class PeriodicScan:
         """One scan; another one that runs already does as well, and no error ends the watching."""
         close_old_connections()
         try:
-            scanning.scan(None)
+            self.work()
             self.scans += 1
         except Busy:
-            logger.debug("a scan is running already")
+            logger.debug("%s: somebody else is at it", self.name)
         except Exception:  # the database or a disk may be away for a while
-            logger.exception("the automatic scan failed")
+            logger.exception("%s failed", self.name)
         finally:
             connections.close_all()
 
+    def work(self) -> None:
+        scanning.scan(None)
+
+
+class StoreWatcher(PeriodicScan):
+    """Looks when it is started as well."""
+
+    name = "store-watcher"
+
+    def _run(self) -> None:
+        self.look()
+        super()._run()
+
+    def work(self) -> None:
+        for digest, outcome in checking.look(read=True).items():
+            if outcome is not Outcome.SOUND:
+                logger.warning("the stored copy %s: %s", digest, outcome)
+
 
 _periodic_scan: PeriodicScan | None = None
+_store_watcher: StoreWatcher | None = None
 
 
 def start() -> PeriodicScan | None:
@@ -58,3 +82,12 @@ def start() -> PeriodicScan | None:
         _periodic_scan = PeriodicScan(settings.SCAN_INTERVAL)
         _periodic_scan.start()
     return _periodic_scan
+
+
+def start_store() -> StoreWatcher | None:
+    """Start the one watcher of the store of this process, unless STORE_CHECK_INTERVAL is 0."""
+    global _store_watcher
+    if _store_watcher is None and settings.STORE_CHECK_INTERVAL > 0:
+        _store_watcher = StoreWatcher(settings.STORE_CHECK_INTERVAL)
+        _store_watcher.start()
+    return _store_watcher

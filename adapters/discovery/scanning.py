@@ -21,6 +21,7 @@ from adapters.failures import Busy, Refused
 from adapters.formats.files import inside
 from adapters.identifiers import slugify, text_hash
 from adapters.leases import HeldLease, is_held
+from adapters.lifecycle import checking
 from adapters.lifecycle.activation import activate
 from adapters.models import AdapterEvent, BaseModel, EventKind, LoraAdapter, Scan, ScanState, Status
 from adapters.training.facts import store_facts
@@ -289,19 +290,14 @@ class _Run:
         adapter.update_available = update
 
     def _restore(self) -> None:
-        """Active rows without a stored copy: carried from an older system, or their copy was lost. Activate again."""
-        rows = LoraAdapter.objects.filter(status=Status.ACTIVE)
-        for pk, digest, missing in list(rows.values_list("pk", "digest", "missing")):
-            if digest and store.has(digest):
-                continue
+        """Activate rows that came from an older system as active; make copies again that have changed."""
+        rows = LoraAdapter.objects.filter(status=Status.ACTIVE, digest="", missing=False)
+        for pk in list(rows.values_list("pk", flat=True)):
             try:
-                if not missing:
-                    activate(pk, self.actor)
+                activate(pk, self.actor)
             except (Refused, Busy):
                 logger.warning("adapter %s is active but could not be stored again", pk)
-            lost = LoraAdapter.objects.filter(pk=pk, status=Status.ACTIVE).exclude(digest="").first()
-            if lost is not None and not store.has(lost.digest):
-                lost.mark_failed(self.actor, "store_lost")
+        checking.look(self.actor)
 
     def _mark_missing(self, roots: tuple[str, ...]) -> None:
         """Rows of the scanned roots, and of roots that are configured no more, whose folder was not seen."""

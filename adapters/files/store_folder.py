@@ -64,24 +64,50 @@ def publish(place: Place, name: str) -> bool:
 
 
 def remove(name: str) -> None:
-    """Remove an entry with all that is in it, or the link that lies in its place; nothing is no error.
+    """Remove an entry with all that is in it, or the link or file that lies in its place; nothing is no error.
 
     It goes out of the way by one rename first, so that no half of an entry is ever seen. Raises OSError.
     """
-    with opened() as shelf:
-        try:
-            place = shelf.below(name)
-        except FileNotFoundError:
-            return
-        except (Elsewhere, NotADirectoryError):
-            shelf.unlink(name)
-            return
-        with place:
-            if name.startswith(PARTIAL):
-                removal.remove(place)
-                return
-            with place.renamed(f"{partials.new_name()}-{name}") as aside:
+    with opened() as shelf, _aside(shelf, name) as aside:
+        if aside is not None:
+            removal.remove(aside)
+
+
+def discard(name: str) -> None:
+    """As `remove`, but for the place alone: what cannot be removed is out of the way, and cleaning comes by later.
+
+    Raises OSError where it stays in the way.
+    """
+    with opened() as shelf, _aside(shelf, name) as aside:
+        if aside is not None:
+            with suppress(OSError):
                 removal.remove(aside)
+
+
+@contextmanager
+def _aside(shelf: Place, name: str) -> Iterator[Place | None]:
+    """The folder `name` under another name; None where there was none, or a link or file, which is removed."""
+    try:
+        place = shelf.below(name)
+    except FileNotFoundError:
+        yield None
+        return
+    except (Elsewhere, NotADirectoryError):
+        with suppress(FileNotFoundError):
+            shelf.unlink(name)
+        yield None
+        return
+    with place:
+        if name.startswith(PARTIAL):
+            yield place
+            return
+        try:
+            aside = place.renamed(f"{partials.new_name()}-{name}")
+        except FileNotFoundError:  # somebody else has removed it meanwhile
+            yield None
+            return
+        with aside:
+            yield aside
 
 
 def size(name: str) -> int:

@@ -2,37 +2,34 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from django.conf import settings
 from django.utils import timezone
 
-from adapters import hooks, store
+from adapters import store
 from adapters.bases.registry import Matcher, refresh
 from adapters.failures import ActivationFailed, Busy, Refused
 from adapters.formats import config as adapter_config
-from adapters.formats.files import inside, open_below, read_small
-from adapters.formats.safetensors import Header, read_header
+from adapters.formats.files import read_small
+from adapters.formats.safetensors import Header
 from adapters.identifiers import text_hash
 from adapters.leases import HeldLease, adapter_lock, is_held
 from adapters.models import EventKind, LoraAdapter, Status
-from adapters.training.layout import CONFIG, PICKLE, WEIGHTS, AdapterFolder, look
+from adapters.training.layout import CONFIG, AdapterFolder
 from adapters.validation.outcome import describe
 from adapters.validation.validate import ValidationResult, assert_fit, validate
 
-from .conversion import converted
+from . import notes
+from .mending import Outcome, mend
+from .served import CLEANING, record_mended, released
+from .sources import files_signature, look_again, open_weights, real_roots
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import AbstractBaseUser
 
-CLEANING = "store"  # the lease of cleaning.py
 Progress = Callable[[float], None]
-
-
-def real_roots() -> tuple[str, ...]:
-    return tuple(os.path.realpath(root) for root in settings.LORA_ROOTS)
 
 
 def activate(adapter_id: int, actor: AbstractBaseUser | None, progress: Progress | None = None) -> LoraAdapter:
@@ -63,11 +60,13 @@ def activate(adapter_id: int, actor: AbstractBaseUser | None, progress: Progress
 def _activate(adapter: LoraAdapter, actor: AbstractBaseUser | None, tell: Progress) -> None:
     roots = real_roots()
     candidate = look_again(adapter, roots)
+    active = adapter.status == Status.ACTIVE and adapter.digest != ""
+    fault = store.fault(adapter.digest) if active else None
+    served = active and fault is None
     if candidate is None:
-        if adapter.status == Status.ACTIVE and store.has(adapter.digest):
+        if served or (active and _mended(adapter, actor)):
             return  # its training folder is gone, what is served is not
         raise Refused("files_missing")
-    served = adapter.status == Status.ACTIVE and store.has(adapter.digest)
     if served and not adapter.update_available and adapter.signature == text_hash(candidate.signature, ""):
         return
     refresh()
@@ -87,6 +86,9 @@ def _activate(adapter: LoraAdapter, actor: AbstractBaseUser | None, tell: Progre
     describe(adapter, candidate, verdict)
     if not adapter.mark_active(actor, digest):
         raise Busy
+    notes.write(digest, store.state(digest))
+    if fault is not None and before == digest:
+        record_mended(adapter, actor, fault)
     if before and before != digest:
         released(before, "replaced")
 
@@ -95,45 +97,36 @@ def _copy(
     candidate: AdapterFolder, verdict: ValidationResult, roots: tuple[str, ...], tell: Progress
 ) -> tuple[str, Header]:
     config = read_small(roots, candidate.path, CONFIG, adapter_config.LIMIT)
-    if candidate.weights == PICKLE:
-        with converted(roots, candidate.path) as (file, header):
-            verdict.header = header
-            assert_fit(verdict)
-            return store.put(config, file, header, tell), header
-    with open_below(roots, candidate.path, WEIGHTS) as file:
+    with open_weights(candidate, roots) as (file, header):
         # The header is read again from the very file that is copied: it may not be the one that was validated.
-        header = read_header(file, os.fstat(file.fileno()).st_size)
         verdict.header = header
         assert_fit(verdict)
         return store.put(config, file, header, tell), header
 
 
-def look_again(adapter: LoraAdapter, roots: tuple[str, ...]) -> AdapterFolder | None:
-    """The adapter's folder as it is now, only if it still lies below a configured root."""
-    if not adapter.path or not inside(adapter.path, roots):
-        return None
-    root = next(r for r in roots if inside(adapter.path, (r,)))
-    return look(root, adapter.path, roots)
-
-
 def _refuse(adapter: LoraAdapter, actor: AbstractBaseUser | None, refused: Refused) -> None:
     """Write a refusal down: as a failure, or beside the copy that is still served, or as "wait"."""
+    if adapter.status == Status.ACTIVE and adapter.digest and not _mended(adapter, actor):
+        return  # failed for its copy, which is the graver reason
     if refused.code == "incomplete":
         LoraAdapter.objects.filter(pk=adapter.pk).update(incomplete=True, updated_at=timezone.now())
         return
     if refused.code in {"files_missing", "changed_meanwhile", "store_full", "store_unwritable"}:
         adapter.record(EventKind.REFUSED, actor, refused.code, refused.details, adapter.status, adapter.status)
         return
-    if adapter.status == Status.ACTIVE and store.has(adapter.digest):
+    if adapter.status == Status.ACTIVE and adapter.digest:
         adapter.record(EventKind.REFUSED, actor, refused.code, refused.details, adapter.status, adapter.status)
         return
     adapter.mark_failed(actor, refused.code, {**refused.details, "files": files_signature(adapter)})
 
 
-def files_signature(adapter: LoraAdapter) -> str:
-    """Of config and weights as they are now: a refusal by their values stands until this changes."""
-    candidate = look_again(adapter, real_roots())
-    return candidate.core_signature if candidate is not None else ""
+def _mended(adapter: LoraAdapter, actor: AbstractBaseUser | None) -> bool:
+    """See to the copy that an active adapter, whose lock is held, is served from. False where it has failed for it."""
+    outcome = mend(adapter.digest, actor, held=adapter.pk)
+    if outcome is Outcome.BUSY:
+        raise Busy
+    adapter.refresh_from_db()
+    return outcome is not Outcome.FAILED
 
 
 def deactivate(adapter_id: int, actor: AbstractBaseUser | None, reason: str = "") -> LoraAdapter:
@@ -147,9 +140,3 @@ def deactivate(adapter_id: int, actor: AbstractBaseUser | None, reason: str = ""
                 raise Busy
             released(digest, "deactivated")
     return adapter
-
-
-def released(digest: str, reason: str) -> None:
-    """Tell the running side that `digest` is not served any more, unless another adapter has the same content."""
-    if digest and not LoraAdapter.objects.active().filter(digest=digest).exists():
-        hooks.released(digest, reason)

@@ -15,7 +15,7 @@ from adapters.leases import HeldLease
 from adapters.models import Lease, LoraAdapter
 from adapters.processes import is_dead
 
-from .activation import CLEANING
+from .served import CLEANING
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ from adapters.leases import HeldLease, adapter_lock
 from adapters.models import EventKind, LoraAdapter, Status
 from adapters.training.grouping import mark_groups
 
-from .activation import real_roots, released
+from .served import released
+from .sources import real_roots
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import AbstractBaseUser

@@ -18,7 +18,7 @@ from adapters.models import BaseMapping, BaseModel, EventKind, LoraAdapter, Stat
 from adapters.validation.outcome import describe, settle_status
 from adapters.validation.validate import validate
 
-from .activation import look_again, real_roots
+from .sources import look_again, real_roots
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import AbstractBaseUser

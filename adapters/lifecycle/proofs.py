@@ -11,7 +11,7 @@ from adapters import hooks
 from adapters.failures import FAILURES
 from adapters.models import EventKind, LoraAdapter
 
-from .activation import files_signature
+from .sources import files_signature
 
 
 def record_proof(

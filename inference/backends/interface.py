@@ -54,6 +54,18 @@ def failure(request_id: str, code: str, detail: Mapping[str, Any] | None = None)
     }  # fmt: skip
 
 
+def cancelled(request_id: str, digest: str) -> Done:
+    """The end of an answer that was cancelled before it began. `digest`: as in `Done`."""
+    return {
+        "type": "done",
+        "id": request_id,
+        "finish_reason": "cancelled",
+        "usage": {"prompt_tokens": 0, "completion_tokens": 0, "cached_tokens": 0},
+        "timings": {"queue": 0.0, "load": 0.0, "ttft": 0.0, "total": 0.0, "tokens_per_second": 0.0},
+        "digest": digest,
+    }
+
+
 @dataclass(frozen=True)
 class Request:
     """One of `messages` and `prompt` for one model; `user` is the key of fairness."""

@@ -18,7 +18,7 @@ from typing import Any
 
 from inference.engine.protocol import AdapterSpec, BaseSpec
 
-from .interface import Event, Request, Sink, Snapshot, failure, is_final
+from .interface import Event, Request, Sink, Snapshot, cancelled, failure, is_final
 from .process import WorkerGoneError, WorkerOptions, WorkerProcess, encode
 from .residents import Residents
 from .suspects import Suspects
@@ -315,7 +315,7 @@ class LocalBackend:
         if entry.sent and self._worker is not None:
             self._worker.send(encode({"type": "cancel", "id": request_id}))
         elif entry.command["type"] == "generate":
-            self._finish(cancelled(entry))
+            self._finish(cancelled(request_id, entry.digest or entry.base))
         else:
             self._finish(failure(request_id, "cancelled"))
 
@@ -452,7 +452,7 @@ class LocalBackend:
             self._residents.seen(self.last_status)
         elif kind == "base_load":
             self._suspects.heard(event)
-        elif kind in {"proof", "refusal"}:
+        elif kind in {"proof", "refusal", "damage", "change"}:
             if self.on_verdict is not None:
                 self.on_verdict(event)
         elif event.get("id") in self._entries:
@@ -486,15 +486,3 @@ def deaf(event: Event) -> bool:
 def asked(request: Request) -> dict[str, Any]:
     prompt = {"messages": request.messages} if request.messages is not None else {"prompt": request.prompt}
     return {"base": request.base, "adapter": request.adapter, **prompt}
-
-
-def cancelled(entry: Entry) -> Event:
-    """The end of a request that no worker has seen."""
-    return {
-        "type": "done",
-        "id": entry.command["id"],
-        "finish_reason": "cancelled",
-        "usage": {"prompt_tokens": 0, "completion_tokens": 0, "cached_tokens": 0},
-        "timings": {"queue": 0.0, "load": 0.0, "ttft": 0.0, "total": 0.0, "tokens_per_second": 0.0},
-        "digest": entry.digest or entry.command["base"]["key"],
-    }

@@ -219,6 +219,9 @@ class Engine:
 
     def adapter_failed(self, failure: LoadFailure) -> None:
         logger.warning("adapter %s failed: %s", failure.digest[:12], failure.error.message)
+        if failure.error.code == "store_damaged":
+            reason = str(failure.error.detail.get("reason", ""))
+            self.send({"type": "damage", "digest": failure.digest, "reason": reason})
         for arrival in [a for a in self.arrivals.values() if a.sequence.adapter == failure.digest]:
             self.fail(arrival.sequence, failure.error)
         for job in [j for j in self.jobs if any(a["digest"] == failure.digest for a in j.adapters)]:
@@ -314,17 +317,19 @@ class Engine:
             if self.failed_loads.get(spec["key"]) == reason:
                 error = EngineError("base_unsupported", error.message, reason=f"loading it fails ({reason})")
             self.failed_loads[spec["key"]] = reason
-        self.tell_refusal(spec, error)
+        self.tell_registry(spec, error)
         for sequence in [s for s in self.queue if s.base_key == spec["key"]]:
             self.fail(sequence, error)
         for job in [j for j in self.jobs if j.base["key"] == spec["key"]]:
             self.jobs.remove(job)
             self.send_error(job.id, error)
 
-    def tell_refusal(self, spec: BaseSpec, error: EngineError) -> None:
-        """The registry remembers a base that cannot be served until its files change."""
+    def tell_registry(self, spec: BaseSpec, error: EngineError) -> None:
+        """The registry remembers a base that cannot be served until its files change, and looks at one that did."""
         if error.code == "base_unsupported":
             self.send({"type": "refusal", "key": spec["key"], "reason": str(error.detail.get("reason", ""))})
+        elif error.code == "base_changed":
+            self.send({"type": "change", "key": spec["key"], "path": spec["path"]})
 
     def drop_base(self) -> int:
         self.loader.reset()

@@ -46,7 +46,7 @@ class Intake:
         if not isinstance(command, dict) or command.get("id") is None:
             return
         if command.get("base"):
-            self.engine.tell_refusal(command["base"], failure)
+            self.engine.tell_registry(command["base"], failure)
         self.engine.send_error(command["id"], failure)
 
     def tokens(self, command: Any) -> list[int]:

@@ -18,6 +18,7 @@ class BaseSpec(TypedDict):
     key: str
     path: str
     name: str
+    signature: NotRequired[str]  # of the folder when `key` was made (`content.folder_signature`); missing: unchecked
     precision: NotRequired[str]  # auto, fp32, bf16 or nf4; missing: the engine's setting
 
 
@@ -240,7 +241,26 @@ class BaseLoad(TypedDict):
     state: Literal["begun", "loaded", "failed"]
 
 
-Event = Ready | Queued | Loading | Token | Done | Failed | Reply | AdapterProof | BaseRefusal | BaseLoad | Heartbeat
+class CopyDamage(TypedDict):
+    """A stored copy that is not what its digest names. Those who waited for it hear `error store_damaged`."""
+
+    type: Literal["damage"]
+    digest: str
+    reason: str
+
+
+class BaseChange(TypedDict):
+    """A base whose folder is not as the registry saw it. Those who waited for it hear `error base_changed`."""
+
+    type: Literal["change"]
+    key: str
+    path: str
+
+
+Event = (
+    Ready | Queued | Loading | Token | Done | Failed | Reply | AdapterProof | BaseRefusal | BaseLoad | CopyDamage
+    | BaseChange | Heartbeat
+)  # fmt: skip
 
 # `status` data: {"state": "empty|loading|ready|unloading", "base": name or None, "base_key", "precision", "device",
 #  "pinned", "adapters": [{"digest", "name", "rank", "bytes", "in_use"}], "running": n, "waiting": n,

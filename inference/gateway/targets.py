@@ -32,7 +32,7 @@ class Target:
 
 
 def base_spec(base: BaseModel) -> BaseSpec:
-    return {"key": base.key, "path": base.path, "name": base.name}
+    return {"key": base.key, "path": base.path, "name": base.name, "signature": base.signature}
 
 
 def check_base(base: BaseModel) -> None:

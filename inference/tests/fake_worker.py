@@ -3,9 +3,10 @@
 The words of a prompt direct it: `crash`, `mute` (no more heartbeats), `garbage` (a line that is no JSON), `hang`
 (runs until cancelled), `flood` (pieces as fast as they go), `firehose` (the same without end), `long` (one piece of
 600,000 characters), `fail` (an engine error). Otherwise it answers `<adapter or base> says <prompt>` word by word,
-`max_tokens` words at most. An adapter named `dud` fails its proof. A base named `killer` ends the process while it
-loads; the loads of `killer`, `fragile` and `good` are told as the engine tells them. The configuration
-(LORAPORTAL_ENGINE) may say `die`: end before being ready, as long as the file named there exists.
+`max_tokens` words at most. An adapter named `dud` fails its proof; the files of one named `real`, and of a base whose
+folder exists, are checked as the engine checks them. A base named `killer` ends the process while it loads; the loads
+of `killer`, `fragile` and `good` are told as the engine tells them. The configuration (LORAPORTAL_ENGINE) may say
+`die`: end before being ready, as long as the file named there exists.
 """
 
 from __future__ import annotations
@@ -20,6 +21,10 @@ import threading
 import time
 from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, os.getcwd())
+from inference.engine import content  # noqa: E402
+from inference.engine.errors import EngineError  # noqa: E402
 
 ZERO = {"queue": 0.0, "load": 0.0, "ttft": 0.01, "total": 0.02, "tokens_per_second": 100.0}
 
@@ -103,6 +108,8 @@ class Worker:
         self.send(type="base_load", key=base["key"], state="loaded")
 
     def load(self, command: dict[str, Any]) -> None:
+        if not self.reads(command):
+            return
         self.hold(command)
         if command.get("pin") is not None:
             self.pinned = command["pin"]
@@ -121,6 +128,8 @@ class Worker:
         self.reply(command, {"freed_bytes": 10 if self.adapters.pop(command["digest"], None) else 0})
 
     def count(self, command: dict[str, Any]) -> None:
+        if not self.reads(command):
+            return
         self.reply(command, {"tokens": len(text_of(command).split()), "context_length": 2048})
 
     def reply(self, command: dict[str, Any], data: dict[str, Any]) -> None:
@@ -133,6 +142,8 @@ class Worker:
     def generate(self, command: dict[str, Any]) -> None:
         request_id, words = command["id"], text_of(command).split()
         self.send(type="queued", id=request_id, position=0, reason="batch_full", detail={})
+        if not self.reads(command):
+            return
         self.hold(command)
         if (command["adapter"] or {}).get("name") == "dud":
             return self.error(request_id, "no_effect")
@@ -158,6 +169,21 @@ class Worker:
             name = (command["adapter"] or command["base"])["name"]
             pieces = iter([word + " " for word in [name, "says", *words]][: command["params"].get("max_tokens", 256)])
         self.stream(command, pieces, pause=0.02 if "hang" in words else 0)
+
+    def reads(self, command: dict[str, Any]) -> bool:
+        """Whether what the command names is what it says; the error has been sent where not."""
+        adapter = command.get("adapter") or {}
+        try:
+            if Path(command["base"]["path"]).is_dir():
+                content.check_base(command["base"])
+            if adapter.get("name") == "real" and adapter["digest"] not in self.adapters:
+                content.read_copy(Path(adapter["path"]), adapter["digest"], "real", 2**30)
+        except EngineError as error:
+            if error.code == "store_damaged":
+                self.send(type="damage", digest=error.detail["digest"], reason=error.detail["reason"])
+            self.error(command["id"], error.code, **error.detail)
+            return False
+        return True
 
     def stream(self, command: dict[str, Any], pieces: Any, pause: float) -> None:
         request_id, index, reason = command["id"], 0, "stop"

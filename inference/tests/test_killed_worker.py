@@ -12,6 +12,7 @@ import pytest
 
 from inference.backends.process import WorkerOptions
 from inference.engine.config import EngineConfig
+from inference.engine.content import digest_of
 from inference.engine.params import SamplingParams
 from inference.errors import InferenceError
 from inference.manager import ModelManager, Request
@@ -40,14 +41,17 @@ def killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModelMan
 
 
 async def test_killed_at_every_stage(killed: ModelManager, tiny_base_model: Path, tmp_path: Path) -> None:
-    folder = write_tiny_adapter(tmp_path / "adapter", TinyAdapter(seed=3))
+    def spec(seed: int) -> Any:
+        folder = write_tiny_adapter(tmp_path / f"adapter{seed}", TinyAdapter(seed=seed))
+        return {"digest": digest_of(folder), "path": str(folder), "name": "adapter"}
+
+    known = spec(3)
     base: Any = {"key": "b" * 64, "path": str(tiny_base_model), "name": "tiny"}
     other: Any = {"key": "c" * 64, "path": str(tiny_base_model), "name": "other"}
     order = tmp_path / "run" / "die-at"
 
-    def ask(base: Any = base, digest: str = "d") -> Request:
-        spec: Any = {"digest": digest * 64, "path": str(folder), "name": "adapter"}
-        return Request(user="u", base=base, adapter=spec, prompt="hello there", params=SamplingParams(
+    def ask(base: Any = base, adapter: Any = known) -> Request:
+        return Request(user="u", base=base, adapter=adapter, prompt="hello there", params=SamplingParams(
             temperature=0.0, max_tokens=12, ignore_eos=True))  # fmt: skip
 
     async def run(request: Request) -> str:
@@ -58,7 +62,7 @@ async def test_killed_at_every_stage(killed: ModelManager, tiny_base_model: Path
     for number, stage in enumerate(("read", "add", "proof", "prefill", "decode")):
         order.write_text(stage)
         with pytest.raises(InferenceError) as caught:
-            await run(ask(digest=str(number)))  # a digest that the bank does not hold, so that it is read and proven
+            await run(ask(adapter=spec(10 + number)))  # one that the bank does not hold, so that it is read and proven
         assert caught.value.code == "engine_crashed", stage
         assert not order.exists(), f"it died at {stage}"
         assert await run(ask()) == expected, stage

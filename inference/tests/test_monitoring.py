@@ -27,6 +27,18 @@ def test_ready(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     assert response.json()["error"]["checks"] == {"database": False, "store": True}
 
 
+@pytest.mark.parametrize("what", ["missing", "a file", "locked"])
+def test_ready_with_its_store(client: Client, settings: Any, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    settings.STORE_DIR.rmdir()
+    if what == "a file":
+        settings.STORE_DIR.touch()
+    elif what == "locked":  # also for root, to whom the file system refuses nothing
+        settings.STORE_DIR.mkdir()
+        real = health.os.access
+        monkeypatch.setattr(health.os, "access", lambda path, mode: path != settings.STORE_DIR and real(path, mode))
+    assert client.get("/readyz").status_code == (200 if what == "missing" else 503)
+
+
 def figures(text: str) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
     """Every sample of a page of metrics, read as Prometheus reads it."""
     samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]

@@ -1,23 +1,22 @@
 """Reading one stored adapter into the bank's form.
 
-The registry has compared names, shapes and values with the base's files before; here the same file meets the
-model's own modules, and whatever is not matched exactly is refused by name.
+The registry has compared names, shapes and values with the base's files before; here the same bytes, by their digest,
+meet the model's own modules, and whatever is not matched exactly is refused by name.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import mmap
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 
 import patterns
+from inference.engine.content import read_copy
 from inference.engine.errors import EngineError
 
 from .bank import AdapterFile, AdapterPairs, Kind, Pair
@@ -55,17 +54,18 @@ def alphas(config: dict[str, Any], paths: Sequence[str], name: str) -> list[Any]
 
 
 def read(
-    folder: Path, digest: str, name: str, kinds: dict[str, Kind], places: dict[str, tuple[str, int, int]]
+    folder: Path, digest: str, name: str, kinds: dict[str, Kind], places: dict[str, tuple[str, int, int]], limit: int
 ) -> AdapterFile:
-    """Read `adapter_config.json` and `adapter_model.safetensors`.
+    """Read `adapter_config.json` and `adapter_model.safetensors`, of at most `limit` bytes, as `digest` names them.
 
-    Raises EngineError `adapter_load_failed` or `adapter_incompatible`. Touches no shared state, so that it can run
-    beside the engine's steps.
+    Raises EngineError `store_damaged`, `out_of_memory`, `adapter_load_failed` or `adapter_incompatible`. Touches no
+    shared state, so that it can run beside the engine's steps.
     """
+    said, weights = read_copy(folder, digest, name, limit)
     try:
-        config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
-        pairs = collect(folder / "adapter_model.safetensors", places)
-    except (OSError, ValueError, TypeError, LookupError, RuntimeError, SafetensorError) as error:
+        config = json.loads(said)
+        pairs = collect(weights, places)
+    except (ValueError, TypeError, LookupError, RuntimeError) as error:
         raise EngineError("adapter_load_failed", f"The stored adapter cannot be read: {error}", name=name) from error
     return assemble(pairs, config, digest, name, kinds, places)
 
@@ -73,11 +73,11 @@ def read(
 Pairs = dict[str, dict[str, torch.Tensor]]  # module path -> {"A": (r, in), "B": (out, r)}
 
 
-def collect(file: Path, places: dict[str, tuple[str, int, int]]) -> Pairs:
-    """The file's matrices where they lie: views of the mapped file, read when they are copied."""
+def collect(weights: memoryview, places: dict[str, tuple[str, int, int]]) -> Pairs:
+    """The file's matrices where they lie in `weights`."""
     pairs: Pairs = {}
     unknown = []
-    for key, tensor in views(file).items():
+    for key, tensor in views(weights).items():
         match = NAME.match(key.removeprefix(PREFIX))
         if match is None or match["path"] not in places:
             unknown.append(key)
@@ -94,19 +94,17 @@ def collect(file: Path, places: dict[str, tuple[str, int, int]]) -> Pairs:
     return pairs
 
 
-def views(file: Path) -> dict[str, torch.Tensor]:
-    """All tensors of a safetensors file without reading one (https://huggingface.co/docs/safetensors/index#format).
+def views(memory: memoryview) -> dict[str, torch.Tensor]:
+    """All tensors of a safetensors file that lies in writable `memory`, none copied
+    (https://huggingface.co/docs/safetensors/index#format).
 
-    The library checks the header; its own tensors cost some 25 microseconds each, which hundreds of small matrices make
-    the larger part of a load. Raises OSError, ValueError, SafetensorError.
+    The library's own tensors cost some 25 microseconds each, which hundreds of small matrices make the larger part of a
+    load. The registry has checked the header before the bytes got their digest; what points outside of `memory` is
+    refused here too. Raises ValueError, LookupError, TypeError, RuntimeError.
     """
-    with safe_open(str(file), framework="pt"):
-        pass
-    with file.open("rb") as opened:
-        memory = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_COPY)  # torch wants what it could write to
     start = 8 + int.from_bytes(memory[:8], "little")
     found = {}
-    for key, entry in json.loads(memory[8:start]).items():
+    for key, entry in json.loads(bytes(memory[8:start])).items():
         if key == "__metadata__":
             continue
         dtype, shape, (first, stop) = DTYPES.get(entry["dtype"]), entry["shape"], entry["data_offsets"]

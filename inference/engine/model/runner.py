@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from inference.engine import content
 from inference.engine.config import EngineConfig
 from inference.engine.errors import EngineError
 from inference.engine.faults import ENDS_PROCESS, unforeseen
@@ -29,7 +30,7 @@ from inference.engine.scheduling.scheduler import Chunk
 from inference.engine.scheduling.sequence import Sequence
 from inference.engine.text import prompts
 
-from . import base_loader, linear, memory, norms
+from . import base_loader, linear, mapped, memory, norms
 from .attention import DecodeRows, KVCache, PromptRows, StepAttention
 from .base_support import check_interface, refused, trace_layers
 from .cuda_graphs import DecodeGraphs, SlotAttention
@@ -37,6 +38,7 @@ from .grammar import Constraints
 from .sampler import Ask, Sampled, generator, sample
 
 RESERVE = 512 * 2**20  # bytes kept free for activations and the tokenizer
+WIDEST = 2  # bytes of a file for one byte in the bank at most: fp32 on disk, bf16 in the bank
 PROBE = 12  # tokens of the run that traces the linear layers
 # How far our logits may lie from the model's own, relative to the largest: rounding, not mathematics.
 TOLERANCE = {"fp32": 1e-4, "bf16": 3e-2, "nf4": 5e-2}
@@ -101,19 +103,23 @@ class Runner:
 
     def _load(self, spec: BaseSpec, progress: Progress) -> BaseInfo:
         folder = Path(spec["path"])
+        content.check_base(spec)
         precision = self.precision(spec)
         needed = base_loader.needed_bytes(folder, self.torch_device.type)
         self.lock = self._take_device()
         self._cap_device()
         memory.check_base(spec["name"], needed, precision, self.free_bytes(), RESERVE)
-        tokenizer = self.decoder = base_loader.load_tokenizer(folder)
-        progress("weights", 0.0)
-        model = base_loader.load_model(folder, precision, self.torch_device, lambda done: progress("weights", done))
-        self.model = model
-        return self._take_in(spec, model, tokenizer, precision, progress)
+        with content.unchanged(spec):
+            tokenizer = self.decoder = base_loader.load_tokenizer(folder)
+            progress("weights", 0.0)
+            model = base_loader.load_model(folder, precision, self.torch_device, lambda done: progress("weights", done))
+            self.model = model
+            mapped.detach(model)
+            context = self.context_length(spec)
+        return self._take_in(spec, model, tokenizer, precision, context, progress)
 
     def _take_in(
-        self, spec: BaseSpec, model: PreTrainedModel, tokenizer: Any, precision: str, progress: Progress
+        self, spec: BaseSpec, model: PreTrainedModel, tokenizer: Any, precision: str, context: int, progress: Progress
     ) -> BaseInfo:
         check_interface(model, spec["name"])
         embeddings: Any = model.get_input_embeddings()
@@ -137,7 +143,6 @@ class Runner:
             self.bank = SegmentBank(installed.kinds, native)
         else:
             self.bank = stacked = StackedBank(installed.kinds, self.torch_device, dtype)
-        context = min(self.config.max_context, base_loader.positions(Path(spec["path"])))
         per_token = KVCache.bytes_per_token(shapes, dtype)
         free = max(0, self.free_bytes() - self.config.adapter_bytes)
         if self.torch_device.type == "cpu":
@@ -223,11 +228,15 @@ class Runner:
     # Text ------------------------------------------------------------------------------------------------------
 
     def tokenizer(self, spec: BaseSpec) -> Any:
-        if spec["key"] not in self.tokenizers:
+        # By the folder's state as well: a chat template may change where nothing that makes up the key does.
+        wanted = f"{spec['key']} {spec.get('signature', '')}"
+        if wanted not in self.tokenizers:
+            with content.unchanged(spec):
+                made = base_loader.load_tokenizer(Path(spec["path"]))
             if len(self.tokenizers) >= 8:
                 self.tokenizers.pop(next(iter(self.tokenizers)))
-            self.tokenizers[spec["key"]] = base_loader.load_tokenizer(Path(spec["path"]))
-        return self.tokenizers[spec["key"]]
+            self.tokenizers[wanted] = made
+        return self.tokenizers[wanted]
 
     def encode(
         self, spec: BaseSpec, messages: list[dict[str, str]] | None, prompt: str | None, continue_last: bool
@@ -237,7 +246,8 @@ class Runner:
     def context_length(self, spec: BaseSpec) -> int:
         if self.info is not None and self.info.key == spec["key"]:
             return self.info.context
-        return min(self.config.max_context, base_loader.positions(Path(spec["path"])))
+        with content.unchanged(spec):
+            return min(self.config.max_context, base_loader.positions(Path(spec["path"])))
 
     def decode(self, tokens: list[int]) -> str:
         return str(self.decoder.decode(tokens, skip_special_tokens=True))
@@ -253,8 +263,11 @@ class Runner:
             raise EngineError("adapter_load_failed", "The base was unloaded meanwhile.")
         with torch.inference_mode():
             return bank.pack(
-                adapter_file.read(Path(spec["path"]), spec["digest"], spec["name"], bank.kinds, self.places)
-            )
+                adapter_file.read(
+                    Path(spec["path"]), spec["digest"], spec["name"], bank.kinds, self.places,
+                    WIDEST * self.config.adapter_bytes,
+                )
+            )  # fmt: skip
 
     def add_adapter(self, loaded: Any) -> None:
         if self.bank is not None:

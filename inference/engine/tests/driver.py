@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from inference.engine.config import EngineConfig
+from inference.engine.content import CONFIG, WEIGHTS, digest_of
 from inference.engine.engine import Engine
 from inference.engine.intake import Intake
 
@@ -79,4 +80,7 @@ def base(name: str = "base", path: Path | str = "", **extra: Any) -> dict[str, A
 
 
 def adapter(name: str, path: Path | str = "/nowhere", **extra: Any) -> dict[str, Any]:
-    return {"digest": f"digest-{name}", "name": name, "path": str(path), **extra}
+    """The digest is that of the folder's files; of a folder without any, one made up from the name."""
+    whole = all((Path(path) / file).is_file() for file in (CONFIG, WEIGHTS))
+    digest = digest_of(Path(path)) if whole else f"digest-{name}"
+    return {"digest": digest, "name": name, "path": str(path), **extra}

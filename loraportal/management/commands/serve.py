@@ -70,10 +70,17 @@ def serve() -> None:
     from loraportal.server.daphne_server import PortalServer
 
     logging.getLogger("daphne").setLevel(logging.WARNING)
-    server = PortalServer(application, settings.HOST, settings.PORT, announce)
+    server = PortalServer(application, settings.HOST, settings.PORT, listening)
     server.run()
     if server.abort_start:
         sys.exit(1)
+
+
+def listening() -> None:
+    from adapters.discovery import periodic_scan
+
+    announce()
+    periodic_scan.start_store()
 
 
 def announce() -> None:
