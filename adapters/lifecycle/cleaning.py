@@ -67,4 +67,5 @@ def _is_removable(path: Path) -> bool:
     """Only what this program made: digests, and unfinished ones that nobody fills any more."""
     if store.DIGEST.match(path.name):
         return True
-    return path.name.startswith(partials.PREFIX) and partials.is_abandoned(path)
+    # A link is not ours: we make folders, and nobody fills what a link leads to.
+    return path.name.startswith(partials.PREFIX) and (path.is_symlink() or partials.is_abandoned(path))
