@@ -92,13 +92,14 @@ class TrainingFolder:
                 removal.remove(aside, step)
 
     def _kept(self, folder: Place) -> set[str]:
-        """Names of the folders in it that hold other adapters, or a folder that is configured."""
+        """Names of the folders in it that hold other adapters, or a folder that is configured, or are being deleted."""
         below = [candidate.path for candidate in Walk(self.roots).below(folder, self.path)]
         for path in (*self.roots, str(settings.STORE_DIR), str(settings.BASE_MODELS_DIR)):
             real = os.path.realpath(path)
             if real != self.path and inside(real, (self.path,)):
                 below.append(real)
-        return {names_below(path, self.path)[0] for path in below}
+        busy = {name for name in leftovers.remaining(folder) if leftovers.owner_of(name) != self.owner}
+        return busy | {names_below(path, self.path)[0] for path in below}
 
     @contextmanager
     def _refusing(self) -> Iterator[None]:

@@ -296,6 +296,8 @@ def test_cleaning_removes_links_and_not_what_they_lead_to(registry: Path, tmp_pa
     for name in names:
         (settings.STORE_DIR / name).symlink_to(outside)
         os.utime(settings.STORE_DIR / name, (0, 0), follow_symlinks=False)
+    names.append("2" * 64)
+    (settings.STORE_DIR / names[-1]).symlink_to(tmp_path / "nothing")
     (settings.STORE_DIR / ("1" * 64)).mkdir()
     (settings.STORE_DIR / ("1" * 64) / "link").symlink_to(outside)
     (settings.STORE_DIR / "stranger").symlink_to(outside)
