@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
 from inference.backends.process import WorkerOptions
+from inference.engine.params import SamplingParams
 from inference.engine.tests import tiny
 from inference.errors import InferenceError, api_error
 from inference.manager import ModelManager, Request
@@ -60,7 +61,7 @@ def spec(folder: Path, name: str = "") -> Any:
 def ask(folder: Path, prompt: str = "hello there", tokens: int = 8, chat: bool = False) -> Request:
     given: dict[str, Any] = {"messages": [{"role": "user", "content": prompt}]} if chat else {"prompt": prompt}
     params: Any = {"temperature": 0.0, "max_tokens": tokens, "ignore_eos": True}
-    return Request(user="u", base=spec(folder), params=params, **given)
+    return Request(user="u", base=spec(folder), params=SamplingParams(**params), **given)
 
 
 async def beside(manager: ModelManager, neighbour: Request, *bad: Request) -> tuple[str, list[InferenceError]]:
