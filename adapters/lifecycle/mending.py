@@ -10,8 +10,9 @@ from contextlib import AbstractContextManager, nullcontext
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from adapters import store, store_folder
+from adapters import store
 from adapters.failures import Busy, Refused
+from adapters.files import store_folder
 from adapters.formats import config as adapter_config
 from adapters.formats.files import read_small
 from adapters.leases import HeldLease, adapter_lock, is_held

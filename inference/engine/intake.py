@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from pydantic import ValidationError
+
 from inference.engine.params import SamplingParams
 from inference.engine.scheduling.sequence import Sequence
 from inference.engine.text.detokenizer import Detokenizer
@@ -64,7 +66,7 @@ class Intake:
             error = context_exceeded(len(tokens), context)
             error.param = param_of(command)
             raise error
-        params = SamplingParams.model_validate(command["params"])
+        params = sampling_params(command["params"])
         adapter = command["adapter"]
         sequence = Sequence(
             id=command["id"],
@@ -87,3 +89,13 @@ class Intake:
 
 def param_of(command: GenerateCommand) -> str:
     return "prompt" if command.get("messages") is None else "messages"
+
+
+def sampling_params(given: dict[str, Any]) -> SamplingParams:
+    """Raises EngineError `invalid_parameter`; the web side has refused such before, in the reader's words."""
+    try:
+        return SamplingParams.model_validate(given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(map(str, first["loc"]))
+        raise EngineError("invalid_parameter", f"{name}: {first['msg']}", name, reason=first["msg"]) from None

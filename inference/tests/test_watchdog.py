@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from inference.backends import local, process
+from inference.backends.interface import Event, Request
 from inference.backends.local import TICK, LocalBackend
 from inference.backends.process import WorkerOptions
 
@@ -80,11 +81,11 @@ class World:
         self.backend = LocalBackend(options)
         self.backend.clock = lambda: self.now
         self.events: list[dict[str, Any]] = []
-        self.backend.submit({"type": "generate", "id": "1", "base": BASE, "adapter": None}, self.hear)
+        self.backend.submit("1", Request("u", BASE, prompt="hello"), self.hear)
         self.turn()
 
-    def hear(self, event: dict[str, Any]) -> bool:
-        self.events.append(event)
+    def hear(self, event: Event) -> bool:
+        self.events.append(dict(event))
         return True
 
     def turn(self, times: int = 1) -> None:

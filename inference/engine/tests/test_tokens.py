@@ -6,10 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from transformers import AutoTokenizer
 
 from inference.engine.config import EngineConfig
 from inference.engine.model.runner import Runner
+from inference.engine.model.sampler import with_logprobs
+from inference.engine.params import MAX_LOGPROBS
 from inference.engine.text.token_ids import first_unknown
 
 from . import tiny
@@ -162,9 +165,12 @@ def test_a_token_that_no_step_could_take_ends_its_request(folder: Path, monkeypa
 def test_more_logprobs_than_there_are_tokens(tmp_path: Path) -> None:
     folder = tiny.write_base(tmp_path / "base", "llama", vocab_size=262)
     d = driver()
-    d.generate("r", base("t", folder), max_tokens=2, logprobs=5000, ignore_eos=True)
-    d.finish("r")
-    assert code(d, "r") == "done"
+    d.generate("r", base("t", folder), max_tokens=2, logprobs=MAX_LOGPROBS, ignore_eos=True)
+    d.generate("s", base("t", folder), max_tokens=2, logprobs=5000)
+    d.finish("r", "s")
+    assert (code(d, "r"), code(d, "s")) == ("done", "invalid_parameter")
+    few = with_logprobs(torch.zeros(5), 0, MAX_LOGPROBS).top
+    assert few is not None and len(few) == 5
 
 
 @pytest.mark.parametrize(
