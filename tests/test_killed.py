@@ -23,7 +23,7 @@ from adapters.tests import layouts
 from tests.fixtures.machine import slowness
 from tests.fixtures.portal import Portal, free_port, make_old, running_portal, wait_for
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.database]
 
 HIDDEN, LAYERS, RANK = 1024, 4, 512  # the adapter has 140 MB
 FOLDERS = 1500
@@ -31,8 +31,8 @@ READ = 600  # characters
 LOST_SECONDS = 1.0  # of text at most
 
 
-@pytest.fixture(scope="module")
-def portal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Portal]:
+@pytest.fixture(scope="module", name="mortal")
+def mortal_portal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Portal]:
     """One answer at a time for everybody; the engine is a fake that says a character every few milliseconds."""
     var_dir = tmp_path_factory.mktemp("killed") / "var"
     layouts.base_model(var_dir / "models" / layouts.BASE_NAME, HIDDEN, LAYERS)
@@ -70,37 +70,37 @@ def kill(portal: Portal) -> subprocess.Popen[bytes]:
     return process
 
 
-def test_a_killed_scan_is_over_at_the_start(portal: Portal) -> None:
-    thread = in_background(portal, "/api/lora/scan")
+def test_a_killed_scan_is_over_at_the_start(mortal: Portal) -> None:
+    thread = in_background(mortal, "/api/lora/scan")
 
     def under_way() -> bool:
-        answer = portal.api("GET", "/api/lora/scan")
+        answer = mortal.api("GET", "/api/lora/scan")
         return answer.status == 200 and answer.json()["state"] == "running" and answer.json()["done"] > 0
 
     wait_for(under_way, what="the scan")
-    process = kill(portal)
+    process = kill(mortal)
     thread.join()
-    portal.start()
-    assert portal.api("GET", "/api/lora/scan").json()["state"] == "failed"
-    answer = portal.api("POST", "/api/lora/scan", {}, timeout=300)
+    mortal.start()
+    assert mortal.api("GET", "/api/lora/scan").json()["state"] == "failed"
+    answer = mortal.api("POST", "/api/lora/scan", {}, timeout=300)
     assert (answer.status, answer.json()["found"]) == (200, FOLDERS + 1)
     process.wait()
 
 
-def test_a_killed_activation_leaves_nothing_and_nobody_waits(portal: Portal) -> None:
-    portal.api("POST", "/api/lora/scan", {}, timeout=300)
-    found = portal.api("GET", "/api/lora/models?search=large").json()["results"][0]
-    store = portal.var_dir / "store"
+def test_a_killed_activation_leaves_nothing_and_nobody_waits(mortal: Portal) -> None:
+    mortal.api("POST", "/api/lora/scan", {}, timeout=300)
+    found = mortal.api("GET", "/api/lora/models?search=large").json()["results"][0]
+    store = mortal.var_dir / "store"
     for _time in range(3):
-        thread = in_background(portal, f"/api/lora/models/{found['id']}/activate")
+        thread = in_background(mortal, f"/api/lora/models/{found['id']}/activate")
         wait_for(lambda: any(store.glob(".partial-*/*.safetensors")), what="the copy")
-        process = kill(portal)
+        process = kill(mortal)
         thread.join()
         assert any(store.iterdir()), "it was killed before it was done"
-        portal.start()
+        mortal.start()
         assert list(store.iterdir()) == []
         process.wait()
-    answer = portal.api("POST", f"/api/lora/models/{found['id']}/activate", {})
+    answer = mortal.api("POST", f"/api/lora/models/{found['id']}/activate", {})
     assert (answer.status, answer.json()["status"]) == (200, "active")
     assert [path.name for path in store.iterdir()] == [answer.json()["digest"]]
 
@@ -116,31 +116,32 @@ def until(socket: Any, kind: str) -> dict[str, Any]:
     return dict(frame)
 
 
-def test_a_killed_answer_has_ended_and_keeps_what_was_read(portal: Portal) -> None:
-    base = portal.api("GET", "/api/lora/bases").json()["results"][0]["slug"]
-    conversation = portal.api("POST", "/api/chat/conversations", {}).json()["id"]
+@pytest.mark.alone
+def test_a_killed_answer_has_ended_and_keeps_what_was_read(mortal: Portal) -> None:
+    base = mortal.api("GET", "/api/lora/bases").json()["results"][0]["slug"]
+    conversation = mortal.api("POST", "/api/chat/conversations", {}).json()["id"]
     ask = {"type": "ask", "conversation": conversation, "content": "go", "target": base, "params": {"max_tokens": 4000}}
     seen: list[tuple[float, int]] = []
     text = ""
-    with connect(portal) as socket:
+    with connect(mortal) as socket:
         socket.send(json.dumps(ask))
         answer = until(socket, "started")["answer"]["id"]
         while len(text) < READ:
             text += until(socket, "text")["text"]
             seen.append((time.monotonic(), len(text)))
         killed = time.monotonic()
-        process = kill(portal)
+        process = kill(mortal)
         with contextlib.suppress(ConnectionClosed):
             while True:
                 text += json.loads(socket.recv(30)).get("text", "")
-    portal.start()
-    end = portal.api("GET", f"/api/chat/conversations/{conversation}").json()["messages"][-1]
+    mortal.start()
+    end = mortal.api("GET", f"/api/chat/conversations/{conversation}").json()["messages"][-1]
     assert (end["id"], end["state"], end["info"]["finish_reason"]) == (answer, "stopped", "interrupted")
     last = killed - LOST_SECONDS * slowness()
     owed = max((length for when, length in seen if when < last), default=0)
     assert owed > 0 and len(end["content"]) >= owed
     assert text.startswith(end["content"]) or end["content"].startswith(text)
-    with connect(portal) as socket:  # the only place that this account has is free
+    with connect(mortal) as socket:  # the only place that this account has is free
         socket.send(json.dumps({"type": "continue", "conversation": conversation, "message": answer}))
         assert until(socket, "started")["answer"]["state"] == "running"
         until(socket, "text")
@@ -150,22 +151,22 @@ def test_a_killed_answer_has_ended_and_keeps_what_was_read(portal: Portal) -> No
     process.wait()
 
 
-def test_another_portal_sees_at_once_that_the_writer_is_gone(portal: Portal, tmp_path: Path) -> None:
+def test_another_portal_sees_at_once_that_the_writer_is_gone(mortal: Portal, tmp_path: Path) -> None:
     """Two portals over one database: the killed one need not come back."""
-    base = portal.api("GET", "/api/lora/bases").json()["results"][0]["slug"]
-    conversation = portal.api("POST", "/api/chat/conversations", {}).json()["id"]
+    base = mortal.api("GET", "/api/lora/bases").json()["results"][0]["slug"]
+    conversation = mortal.api("POST", "/api/chat/conversations", {}).json()["id"]
     ask = {"type": "ask", "conversation": conversation, "content": "go", "target": base, "params": {"max_tokens": 4000}}
-    other, process = second(portal, tmp_path), portal.process
+    other, process = second(mortal, tmp_path), mortal.process
     assert process is not None
     other.start()
     try:
-        with connect(portal) as socket, connect(other) as reader:
+        with connect(mortal) as socket, connect(other) as reader:
             socket.send(json.dumps(ask))
             answer = until(socket, "started")["answer"]["id"]
             until(socket, "text")
             reader.send(json.dumps({"type": "follow", "message": answer}))
             until(reader, "sync")
-            kill(portal)
+            kill(mortal)
             assert until(reader, "done")["message"]["state"] == "stopped"
             reader.send(
                 json.dumps({"type": "again", "conversation": conversation, "message": answer - 1, "target": base})
@@ -174,7 +175,7 @@ def test_another_portal_sees_at_once_that_the_writer_is_gone(portal: Portal, tmp
     finally:
         other.stop()
         process.wait()
-        portal.start()
+        mortal.start()
 
 
 def second(portal: Portal, folder: Path) -> Portal:

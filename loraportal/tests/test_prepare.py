@@ -92,8 +92,17 @@ def test_static_files_are_collected_when_they_changed(settings: Any, tmp_path: P
         prepare.collect_static()
         assert calls == ["collectstatic"]
         (source / "b.css").write_text("")
+        times = (source / "b.css").stat()
         prepare.collect_static()
         assert calls == ["collectstatic"] * 2
+        (source / "b.css").write_text("changed")
+        with patch.object(prepare, "call_command", side_effect=KeyboardInterrupt), pytest.raises(KeyboardInterrupt):
+            prepare.collect_static()
+        (source / "b.css").write_text("")
+        os.utime(source / "b.css", ns=(times.st_atime_ns, times.st_mtime_ns))
+        # As it was; but half of the other collection lies there.
+        prepare.collect_static()
+        assert calls == ["collectstatic"] * 3
 
 
 def test_static_files_that_name_a_missing_one(settings: Any, tmp_path: Path) -> None:
