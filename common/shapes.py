@@ -11,7 +11,6 @@ from collections.abc import Hashable, Mapping
 from typing import Annotated, Any, TypeVar, cast
 
 from django.utils.functional import Promise
-from django.utils.translation import gettext as translate
 from django.utils.translation import gettext_lazy as _
 from pydantic import (
     AfterValidator,
@@ -41,6 +40,7 @@ SENTENCES: dict[str, tuple[str, str | Promise]] = {
     "invalid_text": ("invalid_text", _("%(param)s holds half of a surrogate pair, which is no character.")),
     "model_type": ("invalid_type", _("%(param)s must be an object.")),
     "dict_type": ("invalid_type", _("%(param)s must be an object.")),
+    "body_type": ("invalid_type", _("The body must be a JSON object.")),
     "list_type": ("invalid_type", _("%(param)s must be a list.")),
     "extra_forbidden": ("unknown_parameter", _("There is no parameter named %(param)s.")),
     "missing": ("required", _("%(param)s is missing.")),
@@ -174,7 +174,7 @@ def refusal(
         values["limit"] = values.get("max_length")
     code, sentence = SENTENCES.get(kind, ("invalid", _("%(param)s is not valid.")))
     if kind == "model_type" and not param:
-        code, sentence = "invalid_type", translate("The body must be a JSON object.")
+        code, sentence = "invalid_type", SENTENCES["body_type"][1]
     return ApiError(code, str(sentence) % {"param": param, **values}, 400, param or None)
 
 

@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from types import TracebackType
 
 from django.conf import settings
-from django.utils.translation import gettext_noop as _n
+from django.utils.translation import gettext_noop
 
 from adapters.failures import Refused
 from adapters.formats.files import inside
@@ -111,7 +111,7 @@ class TrainingFolder:
         except FileNotFoundError as error:  # somebody else was faster
             raise Refused("files_missing", file=self.name) from error
         except OtherMount as error:
-            raise Refused("undeletable", reason=_n("another file system is mounted there")) from error
+            raise Refused("undeletable", reason=gettext_noop("another file system is mounted there")) from error
         except OSError as error:
             raise Refused("undeletable", reason=os.strerror(error.errno or 0)) from error
 

@@ -39,9 +39,6 @@ def gettext_noop(text: str) -> str:
     return text
 
 
-_n = gettext_noop
-
-
 @dataclass(frozen=True)
 class Shown:
     """How the page's form shows a parameter. Texts are msgids; a title that is a proper name stays as it is."""
@@ -138,15 +135,20 @@ class SamplingParams(NullIsMissing):
         Field(ge=1, description="New tokens at most."),
         AfterValidator(_within_limit),
         WHOLE,
-        Shown(_n("Max tokens"), _n("The answer ends here at the latest."), step=1, value=DEFAULT_MAX_TOKENS),
+        Shown(
+            gettext_noop("Max tokens"),
+            gettext_noop("The answer ends here at the latest."),
+            step=1,
+            value=DEFAULT_MAX_TOKENS,
+        ),
     ] = DEFAULT_MAX_TOKENS
     temperature: Annotated[
         Number,
         Field(ge=0, le=2, description="0 is greedy."),
         OPENAI,
         Shown(
-            _n("Temperature"),
-            _n("0 always picks the most likely token; higher is freer."),
+            gettext_noop("Temperature"),
+            gettext_noop("0 always picks the most likely token; higher is freer."),
             step=0.05,
             value=0.7,
             slider=True,
@@ -158,7 +160,7 @@ class SamplingParams(NullIsMissing):
         OPENAI,
         Shown(
             "Top-p",
-            _n("Only the likeliest tokens that reach this share together."),
+            gettext_noop("Only the likeliest tokens that reach this share together."),
             step=0.01,
             low=0.01,
             value=0.95,
@@ -170,7 +172,13 @@ class SamplingParams(NullIsMissing):
         Field(ge=0, le=1000, description="Only the k likeliest tokens; 0 is off."),
         WHOLE,
         OPENAI,
-        Shown("Top-k", _n("Only the k likeliest tokens; 0 is off."), "more", step=1, placeholder=_n("off")),
+        Shown(
+            "Top-k",
+            gettext_noop("Only the k likeliest tokens; 0 is off."),
+            "more",
+            step=1,
+            placeholder=gettext_noop("off"),
+        ),
     ] = 0
     min_p: Annotated[
         Number, Field(ge=0, le=1, description="Only tokens with this share of the likeliest one's."), OPENAI
@@ -187,8 +195,8 @@ class SamplingParams(NullIsMissing):
         Field(gt=0, le=10, description="Over prompt and answer; above 1 discourages words that were already used."),
         OPENAI,
         Shown(
-            _n("Repetition penalty"),
-            _n("Above 1 discourages words that were already used."),
+            gettext_noop("Repetition penalty"),
+            gettext_noop("Above 1 discourages words that were already used."),
             "more",
             step=0.05,
             low=0.1,
@@ -202,12 +210,12 @@ class SamplingParams(NullIsMissing):
         Field(description="The same seed gives the same answer again."),
         OPENAI,
         Shown(
-            _n("Seed"),
-            _n("The same seed gives the same answer again."),
+            gettext_noop("Seed"),
+            gettext_noop("The same seed gives the same answer again."),
             "more",
             step=1,
             high=JAVASCRIPT_INTEGER,
-            placeholder=_n("random"),
+            placeholder=gettext_noop("random"),
         ),
     ] = None
     stop: Annotated[
@@ -215,10 +223,10 @@ class SamplingParams(NullIsMissing):
         Field(description="The answer ends before one of these appears; they are never part of it."),
         OPENAI,
         Shown(
-            _n("Stop strings"),
-            _n("The answer ends before one of these appears."),
+            gettext_noop("Stop strings"),
+            gettext_noop("The answer ends before one of these appears."),
             "more",
-            placeholder=_n("One per line"),
+            placeholder=gettext_noop("One per line"),
         ),
     ] = ()
     ignore_eos: Annotated[bool, Field(description="Go on after the model's end of text."), OPENAI] = False
