@@ -133,7 +133,7 @@ def unchanged(spec: BaseSpec) -> Iterator[None]:
     """Around whatever reads a base's folder: before and afterwards its state must be what the registry saw when it made
     out the base's identity, so that what was read is what has that identity.
 
-    Raises EngineError `base_changed`, also instead of whatever the change has led to.
+    Raises EngineError `base_changed`, also instead of whatever error the change has led to.
     """
     check_base(spec)
     try:

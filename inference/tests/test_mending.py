@@ -23,6 +23,7 @@ from inference.errors import InferenceError, api_error
 from inference.gateway.targets import of_adapter, of_base
 from inference.manager import ModelManager, Request
 from tests.fixtures.damage import WEIGHTS, flip
+from tests.fixtures.portal import wait_for
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -72,11 +73,18 @@ async def test_the_copy_is_made_again_and_the_request_answered(kept: SimpleNames
     assert await history("store_mended") == 1
 
 
-async def test_many_that_wait_are_served_by_one_mending(
-    kept: SimpleNamespace, manager: ModelManager, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_many_that_wait_are_served_by_one_mending(kept: SimpleNamespace, manager: ModelManager) -> None:
     shutil.rmtree(kept.copy)
+    settle, calls = manager.mending.settle, []
+
+    def counted(subject: Any, closing: threading.Event) -> dict[str, Any]:
+        calls.append(subject)
+        wait_for(lambda: len(manager.mending._held) == 12)
+        return settle(subject, closing)
+
+    manager.mending.settle = counted
     answers = await asyncio.gather(*(manager.run(ask(kept, f"q{number}")) for number in range(12)))
+    assert len(calls) == 1
     assert [answer.text for answer in answers] == [f"real says q{number} " for number in range(12)]
     assert await history("store_mended") == 1
 

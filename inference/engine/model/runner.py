@@ -115,7 +115,7 @@ class Runner:
             model = base_loader.load_model(folder, precision, self.torch_device, lambda done: progress("weights", done))
             self.model = model
             mapped.detach(model)
-            context = self.context_length(spec)
+            context = min(self.config.max_context, base_loader.positions(folder))
         return self._take_in(spec, model, tokenizer, precision, context, progress)
 
     def _take_in(

@@ -168,6 +168,36 @@ def test_a_base_that_changes_while_it_is_loaded_is_not_served(
     assert d.ended("r")["code"] == "base_changed" and d.runner.model is None  # type: ignore[index]
 
 
+@pytest.mark.parametrize("change", ["deleted", "truncated", "folder"])
+def test_a_change_explains_a_load_that_it_made_fail(folder: Path, change: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    d, spec = driver(), spec_of(folder)
+    load = base_loader.load_model
+
+    def failing(*args: Any) -> Any:
+        base_changes(folder)[change]()
+        return load(*args)
+
+    monkeypatch.setattr(base_loader, "load_model", failing)
+    d.send("load", id="r", base=spec)
+    d.finish("r")
+    assert d.ended("r")["code"] == "base_changed"  # type: ignore[index]
+
+
+def test_a_tokenizer_that_changes_while_it_is_read_is_not_used(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    d, spec = driver(), spec_of(folder)
+    load = base_loader.load_tokenizer
+
+    def late(*args: Any) -> Any:
+        made = load(*args)
+        base_changes(folder)["template"]()
+        return made
+
+    monkeypatch.setattr(base_loader, "load_tokenizer", late)
+    with pytest.raises(EngineError) as caught:
+        d.runner.tokenizer(spec)
+    assert caught.value.code == "base_changed" and not d.runner.tokenizers
+
+
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_tokenizer_that_changed_is_not_used(folder: Path, change: str) -> None:
     d, spec = driver(), spec_of(folder)
@@ -196,7 +226,7 @@ def test_a_file_that_is_written_to_after_the_load_changes_no_answer(folder: Path
     d.generate("before", spec, max_tokens=20, ignore_eos=True)
     d.finish("before")
     weights = folder / "model.safetensors"
-    for at in range(100, weights.stat().st_size // 2, 997):
+    for at in range(10, weights.stat().st_size - 8192, 997):  # all of it but the header
         flip(weights, -at)
     d.generate("after", spec, max_tokens=20, ignore_eos=True)
     d.finish("after")
