@@ -52,6 +52,7 @@ class Shown:
     value: float | None = None  # what the form begins with, where that is not empty
     placeholder: str = ""
     slider: bool = False
+    testid: str = ""  # where it is not the name
 
 
 @dataclass(frozen=True)
@@ -227,6 +228,7 @@ class SamplingParams(NullIsMissing):
             gettext_noop("The answer ends before one of these appears."),
             "more",
             placeholder=gettext_noop("One per line"),
+            testid="stop-strings",
         ),
     ] = ()
     ignore_eos: Annotated[bool, Field(description="Go on after the model's end of text."), OPENAI] = False
@@ -262,12 +264,12 @@ class SamplingParams(NullIsMissing):
         return self if self.seed is None or not number else self.replaced(seed=(self.seed + number) % 2**63)
 
 
-def shown() -> Iterator[tuple[str, Shown, Any]]:
-    """(name, how it is shown, pydantic's field) of each parameter of the page's form."""
+def shown() -> Iterator[tuple[str, Shown]]:
+    """(name, how it is shown) of each parameter of the page's form."""
     for name, field in SamplingParams.model_fields.items():
         for item in field.metadata:
             if isinstance(item, Shown):
-                yield name, item, field
+                yield name, item
 
 
 OPENAI_PARAMETERS = tuple(
