@@ -368,7 +368,7 @@ def test_a_template_that_fails_in_any_way_refuses_the_request(tmp_path: Any, lla
         "{{ 'a'|nope }}",
     ):
         tokenizer.chat_template = template
-        d.runner.tokenizers["key-t"] = tokenizer
+        d.runner.tokenizers["key-t "] = tokenizer  # key and signature, which this spec has not
         d.generate(template, base("t", llama.base), messages=[{"role": "user", "content": "hi"}])
         d.finish(template)
         ended = d.ended(template)
