@@ -26,7 +26,8 @@ def parameter_fields() -> dict[str, list[dict[str, Any]]]:
 
 def field(name: str, item: Shown, schema: dict[str, Any]) -> dict[str, Any]:
     """Numbers as texts: a page's numbers have a point in every language."""
-    bounds = next((one for one in (schema, *schema.get("anyOf", ())) if "minimum" in one or "maximum" in one), {})
+    options = (schema, *schema.get("anyOf", ()))
+    bounds: dict[str, Any] = next((one for one in options if "minimum" in one or "maximum" in one), {})
     low = bounds.get("minimum", "") if item.low is None else item.low
     high = bounds.get("maximum", getattr(settings, LIMITS.get(name, ""), "")) if item.high is None else item.high
     return {

@@ -77,7 +77,7 @@ async def test_many_that_wait_are_served_by_one_mending(kept: SimpleNamespace, m
     shutil.rmtree(kept.copy)
     settle, calls = manager.mending.settle, []
 
-    def counted(subject: Any, closing: threading.Event) -> dict[str, Any]:
+    def counted(subject: Any, closing: threading.Event) -> Any:
         calls.append(subject)
         wait_for(lambda: len(manager.mending._held) == 12)
         return settle(subject, closing)
