@@ -4,13 +4,19 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 export VENV
 
-.PHONY: run test lint types format demo css screenshots tools help
+.PHONY: run test test-fleet test-lm-eval lint types format demo css screenshots tools help
 
 run:  ## Set up what is missing and serve the portal (PORT=8001 VAR_DIR=/elsewhere make run: a second one beside it)
 	@exec $(SETUP) run
 
 test:  ## Set up what is missing and run the tests (ARGS="-k tokens" chooses)
 	@exec $(SETUP) test $(ARGS)
+
+test-fleet: tools demo  ## The gateway against real vLLM replicas and their router, in an environment of their own (3.5 GB, once)
+	@$(BIN)/python -m tests.real_fleet $(ARGS)
+
+test-lm-eval: tools demo  ## lm-evaluation-harness against the portal and against PEFT, in an environment of its own (0.6 GB, once)
+	@$(BIN)/python -m tests.lm_harness $(ARGS)
 
 lint: tools  ## Ruff's checks and formatting, and who may import whom
 	@$(BIN)/ruff check .
@@ -38,4 +44,4 @@ tools:
 	@$(SETUP) tools
 
 help:
-	@grep -hE '^[a-z]+:.*##' Makefile | sed -E 's/:[^#]*## */	/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*## */	/' | expand -t 10

@@ -34,7 +34,7 @@ class TokenAuthentication(BaseAuthentication):
             return None
         token = find_usable(secret)
         if token is None:
-            raise AuthenticationFailed(_("The API token is unknown, expired or revoked."), "invalid_token")
+            raise AuthenticationFailed(_("The API token is invalid, expired or revoked."), "invalid_token")
         return token.user, token
 
     def authenticate_header(self, request: Request) -> str:

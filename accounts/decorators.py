@@ -12,6 +12,10 @@ from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest
 
 
+class AdministratorsOnlyError(PermissionDenied):
+    """The page of an error says which role is missing."""
+
+
 def operator_required(view: Callable[..., Any]) -> Callable[..., Any]:
     """Let operators in, send visitors to sign in, refuse everybody else (403). For sync and async views."""
 
@@ -29,6 +33,18 @@ def operator_required(view: Callable[..., Any]) -> Callable[..., Any]:
     def checked(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
         if not request.user.is_staff:
             raise PermissionDenied
+        return view(request, *args, **kwargs)
+
+    return login_required(checked)
+
+
+def administrator_required(view: Callable[..., Any]) -> Callable[..., Any]:
+    """Let administrators in, send visitors to sign in, refuse everybody else (403)."""
+
+    @wraps(view)
+    def checked(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+        if not request.user.is_superuser:
+            raise AdministratorsOnlyError
         return view(request, *args, **kwargs)
 
     return login_required(checked)

@@ -21,14 +21,14 @@ def may(user: Any, token: ApiToken | Any | None, scope: str) -> bool:
 
 
 class IsOperator(BasePermission):
-    message = _("This needs an operator's account, and for a token the scope “operate”.")
+    message = _("This requires an operator account; a token also needs the scope “operate”.")
 
     def has_permission(self, request: Request, view: Any) -> bool:
         return may(request.user, request.auth, Scope.OPERATE)
 
 
 class CanInfer(BasePermission):
-    message = _("This needs a token with the scope “infer”.")
+    message = _("This requires a token with the scope “infer”.")
 
     def has_permission(self, request: Request, view: Any) -> bool:
         return may(request.user, request.auth, Scope.INFER)

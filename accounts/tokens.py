@@ -48,11 +48,11 @@ def issue_token(
     """
     if days is not None and not 1 <= days <= MAX_DAYS:
         raise ValidationError(
-            _("A token can last from 1 to %(limit)d days.") % {"limit": MAX_DAYS}, "days_out_of_range"
+            _("A token can be valid for 1 to %(limit)d days.") % {"limit": MAX_DAYS}, "days_out_of_range"
         )
     name = name.strip() or _("token")
     if len(name) > 100 or not name.isprintable():
-        raise ValidationError(_("A name has up to 100 printable characters."), "bad_name")
+        raise ValidationError(_("A name can have up to 100 printable characters."), "bad_name")
     secret = new_secret()
     token = ApiToken.objects.create(
         user=user,

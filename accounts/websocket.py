@@ -100,15 +100,20 @@ async def refuse(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 class AuthMiddleware:
-    """Sets `scope["user"]`, `scope["token"]` (ApiToken, or None for a session) and `scope["language"]`."""
+    """Sets `scope["user"]`, `scope["token"]` (ApiToken, or None for a session) and `scope["language"]`.
 
-    def __init__(self, app: App) -> None:
+    `refused` is called with the error's code for each connection that is not let in.
+    """
+
+    def __init__(self, app: App, refused: Callable[[str], None] = lambda code: None) -> None:
         self.app = app
+        self.refused = refused
         self.by_session = CookieMiddleware(SessionMiddleware(self.session_user))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if not from_here(scope):
             logger.warning("websocket refused: foreign origin %s", headers_named(scope, b"origin"))
+            self.refused("permission_denied")
             return await refuse(scope, receive, send)
         given = headers_named(scope, b"authorization")
         secret = bearer_secret(given[0]) if given else None
@@ -117,6 +122,7 @@ class AuthMiddleware:
             return None
         token = await database_sync_to_async(find_usable)(secret) if len(given) == 1 else None
         if token is None:
+            self.refused("invalid_token")
             return await refuse(scope, receive, send)
         user: Any = token.user
         return await self.app(dict(scope, user=user, token=token, language=reader_language(scope)), receive, send)
@@ -124,5 +130,6 @@ class AuthMiddleware:
     async def session_user(self, scope: Scope, receive: Receive, send: Send) -> None:
         user = await get_user(scope)
         if not (user.is_authenticated and user.is_active):
+            self.refused("not_authenticated")
             return await refuse(scope, receive, send)
         return await self.app(dict(scope, user=user, token=None, language=reader_language(scope)), receive, send)

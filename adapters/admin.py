@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from django.contrib import admin, messages
 from django.contrib.auth.models import AbstractBaseUser
 from django.db.models import QuerySet
@@ -13,21 +11,10 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _t
 from django.utils.translation import gettext_lazy as _
 
+from common.read_only import ReadOnly
+
 from . import services
 from .models import AdapterEvent, BaseMapping, BaseModel, LoraAdapter, Scan, Tag
-
-
-class ReadOnly:
-    """No adding, changing or deleting by hand."""
-
-    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
 
 
 class EventInline(ReadOnly, admin.TabularInline):
@@ -37,7 +24,7 @@ class EventInline(ReadOnly, admin.TabularInline):
     extra = 0
     can_delete = False
 
-    @admin.display(description=_("why"))
+    @admin.display(description=_("reason"))
     def reason(self, event: AdapterEvent) -> str:
         return event.message
 
@@ -82,19 +69,19 @@ class LoraAdapterAdmin(admin.ModelAdmin):
 
         return filesizeformat(adapter.size_bytes)
 
-    @admin.display(description=_("why"))
+    @admin.display(description=_("reason"))
     def why(self, adapter: LoraAdapter) -> str:
         return adapter.failure_message
 
-    @admin.action(description=_("Scan all folders now (whatever is selected)"))
+    @admin.action(description=_("Scan all folders now (ignores the selection)"))
     def scan_now(self, request: HttpRequest, queryset: QuerySet[LoraAdapter]) -> None:
         try:
             summary = services.scan(_user(request))
-        except services.Busy:
+        except services.BusyError:
             self.message_user(request, _t("A scan is running already."), messages.ERROR)
             return
         text = _t("Found %(found)d (%(new)d new, %(changed)d changed), %(missing)d missing, %(incomplete)d incomplete.")
-        self.message_user(request, text % summary.as_dict(), messages.SUCCESS)
+        self.message_user(request, text % vars(summary), messages.SUCCESS)
 
     @admin.action(description=_("Activate the selected adapters"))
     def activate(self, request: HttpRequest, queryset: QuerySet[LoraAdapter]) -> None:
@@ -103,7 +90,7 @@ class LoraAdapterAdmin(admin.ModelAdmin):
                 services.activate(adapter.pk, _user(request))
             except services.ActivationFailed as failed:
                 self.message_user(request, f"{adapter.name}: {failed.message}", messages.ERROR)
-            except services.Busy:
+            except services.BusyError:
                 self.message_user(request, _busy(adapter), messages.WARNING)
             else:
                 text = _t("%(name)s is active.") % {"name": adapter.name}
@@ -114,7 +101,7 @@ class LoraAdapterAdmin(admin.ModelAdmin):
         for adapter in queryset:
             try:
                 services.deactivate(adapter.pk, _user(request))
-            except services.Busy:
+            except services.BusyError:
                 self.message_user(request, _busy(adapter), messages.WARNING)
             else:
                 text = _t("%(name)s is not active.") % {"name": adapter.name}

@@ -6,14 +6,19 @@ API: they are never renamed. `manage.py failure_codes` writes `docs/failure-code
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from django.utils.functional import Promise
-from django.utils.translation import gettext
+from django.utils.translation import gettext, gettext_noop
 from django.utils.translation import gettext_lazy as _
 
-Area = Literal["files", "config", "weights", "base", "effect", "store", "remark"]
+from common.numbers import grouped
+
+CHECK_FAILED = "check_failed"  # an error that nobody thought of
+
+Area = Literal["files", "config", "weights", "repair", "base", "effect", "store", "fleet", "remark"]
 Text = str | Promise
 
 
@@ -34,7 +39,7 @@ class Refused(Exception):  # noqa: N818
         super().__init__(code)
         self.code = code
         # Parts of foreign files end up in here: short, and nothing that a terminal or a database chokes on.
-        self.details = {key: _tame(value) for key, value in details.items()}
+        self.details = {key: _tame(value) for key, value in details.items()}  # (of lists, each text)
 
     @property
     def message(self) -> str:
@@ -42,6 +47,8 @@ class Refused(Exception):  # noqa: N818
 
 
 def _tame(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_tame(one) for one in value[:20]]
     if not isinstance(value, str):
         return value
     short = value if len(value) <= 300 else value[:140] + " ... " + value[-140:]
@@ -55,7 +62,11 @@ class ActivationFailed(Refused):
         super().__init__(code, **(details or {}))
 
 
-class Busy(Exception):  # noqa: N818
+class PassingRefusal(Refused):  # noqa: N818
+    """Says nothing of the adapter: it stays as it was, and may be tried again."""
+
+
+class BusyError(Exception):
     """Somebody else is at the same adapter or scan: 409 in the API. `code` is `busy` or `scan_running`."""
 
     def __init__(self, code: str = "busy") -> None:
@@ -68,15 +79,40 @@ class _Blank(dict[str, Any]):
         return "?"
 
 
-def _told(key: str, value: Any) -> Any:
-    """Reasons and advice are marked with gettext_noop where they are raised, and translated here."""
-    return gettext(value) if key in {"reason", "advice"} and isinstance(value, str) and value else value
+# What os.strerror says of the errors that folders and disks meet: reasons as well.
+SYSTEM_REASONS = (
+    gettext_noop("Permission denied"),
+    gettext_noop("Operation not permitted"),
+    gettext_noop("No such file or directory"),
+    gettext_noop("Input/output error"),
+    gettext_noop("No space left on device"),
+    gettext_noop("Disk quota exceeded"),
+    gettext_noop("Read-only file system"),
+    gettext_noop("Stale file handle"),
+    gettext_noop("Is a directory"),
+    gettext_noop("Not a directory"),
+    gettext_noop("File name too long"),
+    gettext_noop("Too many open files"),
+    gettext_noop("Device or resource busy"),
+    gettext_noop("Directory not empty"),
+)
+PLACE = re.compile(r"%\((\w+)\)s")
+
+
+def _shown(key: str, details: dict[str, Any]) -> Any:
+    """Reasons and advice are marked with gettext_noop where they are raised, and translated and filled in here."""
+    value = details[key]
+    if key == "kinds" and isinstance(value, list):
+        return " · ".join(str(FAILURES[kind].sentence).rstrip(".。") for kind in value if kind in FAILURES)
+    if key in {"reason", "advice"} and isinstance(value, str) and value:
+        return PLACE.sub(lambda place: str(details.get(place[1], "?")), gettext(value))
+    return grouped(value)
 
 
 def _fill(text: Text, details: dict[str, Any]) -> str:
     plain = str(text)
     try:
-        return plain % _Blank({key: _told(key, value) for key, value in details.items()})
+        return plain % _Blank({key: _shown(key, details) for key in details})
     except (ValueError, TypeError):  # a stray percent sign in a translation must not break a page
         return plain
 
@@ -98,8 +134,9 @@ def render(code: str, details: dict[str, Any] | None) -> str:
     if not code:
         return ""
     if code not in FAILURES:
-        return gettext("Refused with the code %(code)s, which this version does not know.") % {"code": code}
-    return f"{sentence(code, details or {})} {remedy(code, details or {})}"
+        return gettext("Rejected with the code %(code)s, which this version does not recognise.") % {"code": code}
+    first = sentence(code, details or {})
+    return first + ("" if first.endswith("。") else " ") + remedy(code, details or {})  # Chinese puts no space there
 
 
 _CATALOGUE = [
@@ -108,55 +145,70 @@ _CATALOGUE = [
         "incomplete",
         "files",
         _("The folder is still being written (%(reason)s)."),
-        _("Wait until training or copying has ended, then scan again."),
+        _("Wait until training or copying has finished, then scan again."),
     ),
     Failure(
         "files_missing",
         "files",
-        _("The adapter's folder is not there any more."),
-        _("Bring the folder back or mount its disk, then scan again."),
+        _("The adapter's folder no longer exists."),
+        _("Restore the folder or mount its disk, then scan again."),
     ),
     Failure(
         "config_missing",
         "files",
-        _("There is no adapter_config.json beside the weights."),
+        _("adapter_config.json is missing next to the weights."),
         _("Copy adapter_config.json from the training output, then scan again."),
     ),
     Failure(
         "weights_missing",
         "files",
-        _("There is an adapter_config.json but no adapter_model.safetensors or adapter_model.bin."),
-        _("If training still runs, wait for it; else copy the weights from the training output. Then scan again."),
+        _("The folder has adapter_config.json but neither adapter_model.safetensors nor adapter_model.bin."),
+        _(
+            "If training is still running, wait for it to finish; otherwise copy the weights from the "
+            "training output. Then scan again."
+        ),
+    ),
+    Failure(
+        "other_format",
+        "files",
+        _("adapter_model.safetensors is missing; %(file)s contains weights in another format."),
+        _("%(advice)s"),
     ),
     Failure(
         "outside_root",
         "files",
-        _("%(file)s is a link that leads out of the configured folders."),
-        _("Put the file itself into the folder, or add its folder to LORA_ROOTS."),
+        _("%(file)s is a link that points outside the configured folders."),
+        _("Replace the link with the file itself, or add the target folder to LORA_ROOTS."),
     ),
     Failure(
         "unreadable",
         "files",
         _("%(file)s cannot be read (%(reason)s)."),
-        _("Give the server's user read access, then scan again."),
+        _("Grant the server's user read access, then scan again."),
     ),
     Failure(
         "not_a_file",
         "files",
-        _("%(file)s is not an ordinary file."),
-        _("Replace it by the file that training wrote."),
+        _("%(file)s is not a regular file."),
+        _("Replace it with the file that training wrote."),
     ),
     Failure(
         "changed_meanwhile",
         "files",
-        _("The files changed while they were read."),
-        _("Wait until nothing writes to the folder, then try again."),
+        _("The files changed while they were being read."),
+        _("Wait until no process is writing to the folder, then try again."),
     ),
     Failure(
         "undeletable",
         "files",
         _("The folder could not be deleted (%(reason)s)."),
-        _("Give the server's user write access to the folder, or delete it by hand."),
+        _("Grant the server's user write access to the folder, or delete it manually."),
+    ),
+    Failure(
+        CHECK_FAILED,
+        "files",
+        _("The folder could not be checked because of an unexpected error."),
+        _("See the server log for the error and report it. Every scan checks the folder again."),
     ),
     # Config
     Failure(
@@ -169,143 +221,182 @@ _CATALOGUE = [
         "config_too_large",
         "config",
         _("%(file)s is larger than %(limit)s bytes."),
-        _("This is not a config that PEFT writes; copy the file from the training output again."),
+        _("This is not a config file written by PEFT. Copy the file from the training output again."),
     ),
     Failure(
         "config_invalid",
         "config",
-        _("adapter_config.json: %(field)s has a value that is not allowed (%(reason)s)."),
-        _("Correct the field, or train again with a sound setting."),
+        _("In adapter_config.json, %(field)s has an invalid value (%(reason)s)."),
+        _("Correct the field, or train again with a valid value."),
     ),
     Failure(
         "config_unknown_key",
         "config",
-        _("adapter_config.json sets %(field)s, which this version does not know and so could not serve exactly."),
-        _("If the key changes nothing, remove it from the file; else merge the adapter into its base model."),
+        _(
+            "adapter_config.json sets %(field)s, which this version does not support, so the adapter cannot "
+            "be applied exactly."
+        ),
+        _("If the key has no effect, remove it from the file; otherwise merge the adapter into its base model."),
     ),
     Failure(
         "pattern_too_slow",
         "config",
-        _("The pattern in %(field)s takes too long to match."),
-        _("Replace the pattern by the list of module names."),
+        _("The regular expression in %(field)s takes too long to match."),
+        _("Replace the regular expression with a list of module names."),
     ),
     Failure(
         "unsupported_peft_type",
         "config",
-        _("The adapter is of type %(peft_type)s; only LORA is served."),
+        _("The adapter is of type %(peft_type)s; only LORA is supported."),
         _("%(advice)s"),
     ),
     Failure(
         "unsupported_task_type",
         "config",
-        _("The adapter was trained for %(task_type)s; only CAUSAL_LM is served."),
-        _("Train an adapter of the causal language model."),
+        _("The adapter was trained for %(task_type)s; only CAUSAL_LM is supported."),
+        _("Train an adapter for a causal language model."),
     ),
     Failure(
         "dora_unsupported",
         "config",
-        _("The adapter uses DoRA (use_dora), which is not served yet."),
+        _("The adapter uses DoRA (use_dora), which the fleet does not support."),
         _("Merge it into its base model with PEFT's merge_and_unload, or train with use_dora=false."),
     ),
     Failure(
         "modules_to_save_unsupported",
         "config",
-        _("The adapter replaces whole layers (modules_to_save: %(modules)s), which would change the base for all."),
+        _("The adapter replaces whole layers (%(modules)s) that cannot be replaced for it alone."),
         _("Merge it into its base model with PEFT's merge_and_unload, or train without modules_to_save."),
     ),
     Failure(
         "bias_unsupported",
         "config",
-        _("The adapter trains biases (%(field)s), which are not served yet."),
+        _("The adapter trains biases (%(field)s) that the base model does not have or the fleet does not support."),
         _("Train with bias='none' and lora_bias=false, or merge the adapter into its base model."),
     ),
     Failure(
         "vocabulary_resized",
         "config",
-        _("The adapter brings its own embeddings (%(reason)s)."),
-        _("Merge it into its base model with PEFT's merge_and_unload and serve the result as a base model."),
+        _("The adapter's embeddings have another size than those of its base model (%(reason)s)."),
+        _("Merge it into its base model with PEFT's merge_and_unload and use the result as a base model."),
     ),
     Failure(
         "layer_replication_unsupported",
         "config",
-        _("The adapter repeats layers of its base model (layer_replication), which is not served."),
-        _("Merge it into its base model with PEFT's merge_and_unload and serve the result as a base model."),
+        _("The adapter repeats layers of its base model (layer_replication), which is not supported."),
+        _("Merge it into its base model with PEFT's merge_and_unload and use the result as a base model."),
     ),
     Failure(
         "init_changes_base",
         "config",
-        _("The adapter was started by %(method)s, which also changed the weights of its base model."),
+        _("The adapter was initialised with %(method)s, which also changes the weights of the base model."),
         _(
-            "Convert it to an ordinary LoRA (save_pretrained with path_initial_model_for_weight_conversion; "
+            "Convert it to a standard LoRA (save_pretrained with path_initial_model_for_weight_conversion; "
             "LLaMA-Factory writes it to pissa_converted) and use that folder."
         ),
     ),
     Failure(
         "variant_unsupported",
         "config",
-        _("The adapter uses %(field)s, a variant of LoRA that is not served."),
-        _("Merge it into its base model with PEFT's merge_and_unload, or train plain LoRA."),
+        _("The adapter uses %(field)s, a LoRA variant that is not supported."),
+        _("Merge it into its base model with PEFT's merge_and_unload, or train a standard LoRA."),
     ),
     Failure(
         "fan_in_fan_out_mismatch",
         "config",
-        _("The config sets fan_in_fan_out, but the base model's layers are not of that kind."),
+        _("The config sets fan_in_fan_out, but the base model's layers do not store their weights that way."),
         _("Set fan_in_fan_out to false in adapter_config.json."),
     ),
     # Weights
     Failure(
         "weights_truncated",
         "weights",
-        _("The weights file is cut off: %(size)s of %(expected)s bytes are there."),
+        _("The weights file is truncated: it has %(size)s of %(expected)s bytes."),
         _("Copy the file from the training output again, or save the adapter again."),
+    ),
+    Failure(
+        "weights_empty",
+        "weights",
+        _(
+            "The adapter was saved without gathering: %(empty)s of %(total)s tensors are empty placeholders left by "
+            "DeepSpeed ZeRO stage 3, such as %(example)s."
+        ),
+        _(
+            "Save with stage3_gather_16bit_weights_on_model_save, or gather the checkpoint with its "
+            "zero_to_fp32.py and save the adapter from the result."
+        ),
+    ),
+    Failure(
+        "weights_flat",
+        "weights",
+        _(
+            "The adapter was saved without gathering: %(flat)s of %(total)s LoRA matrices are flat pieces of one "
+            "process, such as %(example)s."
+        ),
+        _(
+            "Gather the parameters before saving (FSDP: a full state dict; ZeRO-3: "
+            "stage3_gather_16bit_weights_on_model_save), then save the adapter again."
+        ),
     ),
     Failure(
         "weights_malformed",
         "weights",
-        _("The weights file is not a sound safetensors file (%(reason)s)."),
+        _("The weights file is not a valid safetensors file (%(reason)s)."),
         _("Copy the file from the training output again, or save the adapter again."),
     ),
     Failure(
         "header_too_large",
         "weights",
-        _("The weights file claims a header of %(size)s bytes; %(limit)s are allowed."),
-        _("This is not an adapter that PEFT writes; save the adapter again."),
+        _("The weights file declares a header of %(size)s bytes; the limit is %(limit)s."),
+        _("This file was not written by PEFT. Save the adapter again."),
     ),
     Failure(
         "dtype_unsupported",
         "weights",
-        _("%(tensor)s is stored as %(dtype)s; F32, F16 and BF16 are served."),
-        _("Save the adapter in one of these."),
+        _("%(tensor)s is stored as %(dtype)s; F32, F16 and BF16 are supported."),
+        _("Save the adapter in one of these data types."),
     ),
     Failure(
         "tensors_mismatch",
         "weights",
-        _("%(matched)s of %(total)s tensors belong to the base model %(base)s; for example %(example)s does not."),
-        _("Check that the right base model is set and that PEFT's save_pretrained wrote the file."),
+        _(
+            "Only %(matched)s of %(total)s tensors belong to the base model %(base)s; %(example)s, for "
+            "example, does not."
+        ),
+        _("Check that the correct base model is set and that the file was written by PEFT's save_pretrained."),
     ),
     Failure(
         "tensors_missing",
         "weights",
-        _("The config names %(expected)s modules of %(base)s but the file holds %(total)s; %(example)s is missing."),
+        _(
+            "The config targets %(expected)s modules of %(base)s, but the file contains only %(total)s; "
+            "%(example)s is missing."
+        ),
         _("Save the adapter again; every targeted module must be in the file."),
     ),
     Failure(
         "tensors_untargeted",
         "weights",
-        _("The file holds %(total)s modules that the config does not target; for example %(example)s."),
+        _("The file contains %(total)s modules that the config does not target, such as %(example)s."),
         _("Copy adapter_config.json and the weights from the same training run."),
+    ),
+    Failure(
+        "tensors_unserved",
+        "weights",
+        _("The adapter changes %(total)s modules that are not supported as LoRA targets, such as %(example)s."),
+        _("Merge it into its base model with PEFT's merge_and_unload, or train only attention and dense layers."),
     ),
     Failure(
         "rank_mismatch",
         "weights",
-        _("%(module)s has rank %(found)s in the file but %(expected)s by the config."),
+        _("%(module)s has rank %(found)s in the file but %(expected)s in the config."),
         _("Copy adapter_config.json and the weights from the same training run."),
     ),
     Failure(
         "weights_nonfinite",
         "weights",
-        _("%(tensor)s holds values that are not finite (NaN or infinity)."),
-        _("Training diverged. Use an earlier checkpoint, or train with a lower learning rate."),
+        _("%(tensor)s contains non-finite values (NaN or infinity)."),
+        _("Training diverged. Use an earlier checkpoint, or train again with a lower learning rate."),
     ),
     Failure(
         "pickle_refused",
@@ -313,36 +404,112 @@ _CATALOGUE = [
         _("adapter_model.bin could not be converted (%(reason)s)."),
         _("Save the adapter with safe_serialization=True, which writes adapter_model.safetensors."),
     ),
+    Failure(
+        "template_unusable",
+        "config",
+        _("The adapter's own chat template cannot be used (%(reason)s)."),
+        _("Correct chat_template.jinja or tokenizer_config.json in its folder, or remove the template."),
+    ),
+    # Repair: what stands in the way can be put right without loss
+    Failure(
+        "repairable",
+        "repair",
+        _("The files hold a LoRA that fits, in a form that has to be repaired first (%(kinds)s)."),
+        _(
+            "Look at the changes on the adapter's page and choose “Repair and activate”; this writes a new copy and "
+            "leaves the training folder as it is."
+        ),
+    ),
+    Failure(
+        "repair_ambiguous",
+        "repair",
+        _("The files can be read in two ways, and nothing in them tells which is right: %(first)s, or %(second)s."),
+        _("Save the adapter again with PEFT's save_pretrained, or correct its keys and config by hand."),
+    ),
+    Failure(
+        "keys_wrapped",
+        "repair",
+        _("The keys contain the names of training wrappers (_orig_mod of torch.compile, or those of FSDP)."),
+        _("The repair removes them."),
+    ),
+    Failure(
+        "keys_adapter_name",
+        "repair",
+        _("The keys contain the adapter's name, such as lora_A.default.weight."),
+        _("The repair removes it."),
+    ),
+    Failure(
+        "keys_prefix",
+        "repair",
+        _("The keys begin differently from those of the base model (base_model.model., language_model.)."),
+        _("The repair gives them the only beginning with which every tensor fits."),
+    ),
+    Failure(
+        "keys_of_base",
+        "repair",
+        _("The file also contains layers of the base model itself, unchanged."),
+        _("The repair leaves them out."),
+    ),
+    Failure(
+        "format_mlx",
+        "repair",
+        _("The adapter was trained with MLX, which stores both matrices transposed."),
+        _("The repair transposes them and writes PEFT's config, with lora_alpha = scale × rank."),
+    ),
+    Failure(
+        "format_torchtune",
+        "repair",
+        _("The keys are those of torchtune."),
+        _("The repair renames them, and reorders the rows of Q and K where torchtune rotates neighbouring pairs."),
+    ),
+    Failure(
+        "format_mistral",
+        "repair",
+        _("The keys are those of mistral-finetune."),
+        _("The repair renames them, and reorders the rows of Q and K."),
+    ),
+    Failure(
+        "format_megatron",
+        "repair",
+        _("The keys are those of Megatron or NeMo, where one matrix stands for several layers."),
+        _("The repair splits B of linear_qkv and linear_fc1 among their layers, and gives each the same A."),
+    ),
+    Failure(
+        "weights_sharded",
+        "repair",
+        _("The weights lie in several files with an index."),
+        _("The repair writes one file."),
+    ),
     # Base
     Failure(
         "base_not_found",
         "base",
-        _("The base model %(base)s is not among the base models here."),
-        _("Put it into BASE_MODELS_DIR, or choose the base model for this adapter by hand. Then scan again."),
+        _("The base model %(base)s is not available on this server."),
+        _("Place it in BASE_MODELS_DIR, or choose the base model for this adapter manually. Then scan again."),
     ),
     Failure(
         "base_not_recorded",
         "base",
-        _("The adapter does not say which base model it belongs to."),
-        _("Choose the base model for this adapter by hand."),
+        _("The adapter does not record its base model."),
+        _("Choose the base model for this adapter manually."),
     ),
     Failure(
         "base_ambiguous",
         "base",
         _("Several base models match %(base)s: %(candidates)s."),
-        _("Choose the base model for this adapter by hand."),
+        _("Choose the base model for this adapter manually."),
     ),
     Failure(
         "base_mismatch",
         "base",
-        _("The adapter does not fit %(base)s: %(tensor)s has the shape %(found)s, which needs %(expected)s."),
+        _("The adapter does not match %(base)s: %(tensor)s has shape %(found)s instead of %(expected)s."),
         _("Choose the base model that the adapter was trained on."),
     ),
     Failure(
         "base_broken",
         "base",
         _("The base model %(base)s cannot be used: %(problem)s"),
-        _("Repair the base model, then scan again."),
+        _("Fix the base model, then scan again."),
     ),
     Failure(
         "base_config_missing",
@@ -353,7 +520,7 @@ _CATALOGUE = [
     Failure(
         "base_weights_missing",
         "base",
-        _("The base model's weights are not all there (%(file)s)."),
+        _("Some of the base model's weights are missing (%(file)s)."),
         _("Copy the missing files; weights must be in safetensors format."),
     ),
     Failure(
@@ -365,103 +532,197 @@ _CATALOGUE = [
     Failure(
         "base_quantization_unsupported",
         "base",
-        _("The base model is stored in a quantised form (%(method)s) that is not served."),
-        _("Use the unquantised model; it is quantised here when it is loaded."),
+        _("The base model is quantised with %(method)s, which is not supported."),
+        _("Use the unquantised model; the engine can quantise it when loading it."),
     ),
     Failure(
         "base_unsupported",
         "base",
-        _("The engine cannot serve this base model exactly: %(reason)s."),
+        _("The engine cannot run this base model exactly: %(reason)s."),
         _(
-            "Copy the model's files again where they may be incomplete, then scan. Otherwise use a model of a "
-            "supported architecture (see docs/engine.md), or a newer release that knows this one."
+            "If the model's files may be incomplete, copy them again, then scan. Otherwise use a model with "
+            "a supported architecture (see docs/engine.md), or a newer release that supports this one."
         ),
     ),
     # Effect, store
     Failure(
         "no_effect",
         "effect",
-        _("The adapter changes nothing: its answers are those of the base model (%(reason)s)."),
-        _("Train longer or with a higher learning rate, and check that the right folder was saved."),
+        _("The adapter has no effect: its answers are the same as the base model's (%(reason)s)."),
+        _("Train longer or with a higher learning rate, and check that the correct folder was saved."),
     ),
     Failure(
         "adapter_incompatible",
         "effect",
         _("The engine could not load the adapter (%(reason)s)."),
-        _("See the server's log; check that the base model is the one it was trained on."),
+        _("See the server log, and check that the base model is the one the adapter was trained on."),
     ),
     Failure(
         "legacy_failed",
         "effect",
-        _("The older system had marked this adapter as failed (%(reason)s)."),
-        _("Scan, then activate it: it is judged anew."),
+        _("The previous system had marked this adapter as failed (%(reason)s)."),
+        _("Scan, then activate the adapter; it will be checked again."),
     ),
     Failure(
         "store_full",
         "store",
-        _("The adapter store has no room for this adapter (%(reason)s)."),
-        _("Free some space (manage.py clean_store removes copies that are not used), then try again."),
+        _("The adapter store does not have enough space for this adapter (%(reason)s)."),
+        _("Free some space (manage.py clean_store removes unused copies), then try again."),
     ),
     Failure(
         "store_unwritable",
         "store",
-        _("The adapter store cannot be written (%(reason)s)."),
-        _("Give the server's user write access to VAR_DIR, then try again."),
+        _("The adapter store cannot be written to (%(reason)s)."),
+        _("Grant the server's user write access to VAR_DIR, then try again."),
     ),
     Failure(
         "store_lost",
         "store",
-        _("The stored copy is gone and could not be made again from the training folder."),
-        _("Bring the training folder back, then activate the adapter again."),
+        _("The stored copy is missing and could not be recreated from the training folder."),
+        _("Restore the training folder, then activate the adapter again."),
     ),
     Failure(
         "store_damaged",
         "store",
-        _("The stored copy was damaged (%(reason)s) and could not be made again from the training folder."),
-        _("Activate the adapter again once its training folder is there; check the disk of VAR_DIR."),
+        _("The stored copy was damaged (%(reason)s) and could not be recreated from the training folder."),
+        _("Activate the adapter again once its training folder is available, and check the disk of VAR_DIR."),
+    ),
+    # Fleet: INFERENCE_BACKEND=vllm
+    Failure(
+        "fleet_rank",
+        "fleet",
+        _("The adapter's rank %(rank)s exceeds the fleet's maximum (%(limit)s)."),
+        _(
+            "Start the replicas with a higher --max-lora-rank and set FLEET_MAX_RANK to the same, or train with a "
+            "smaller rank."
+        ),
+    ),
+    Failure(
+        "fleet_load_refused",
+        "fleet",
+        _("The fleet found the adapter but could not load it (%(reason)s)."),
+        _("See the replica's log for the reason. Often its model does not support adapters on these layers."),
+    ),
+    Failure(
+        "fleet_not_seen",
+        "fleet",
+        _("The fleet cannot find the adapter that was published for it."),
+        _(
+            "Check that FLEET_DIR is the folder that VLLM_LORA_RESOLVER_CACHE_DIR names on every replica, that the "
+            "plugin lora_filesystem_resolver is on, and that the replicas may read the folder. Then activate again."
+        ),
+    ),
+    Failure(
+        "fleet_base_missing",
+        "fleet",
+        _("No address of the fleet serves the base model %(base)s."),
+        _(
+            "Start a replica with this model and name it in VLLM_URL; where it has another name there, write "
+            "NAME=http://… with the name that is shown here."
+        ),
+    ),
+    Failure(
+        "fleet_unreachable",
+        "fleet",
+        _("The fleet could not be used (%(reason)s)."),
+        _("Check on the Monitoring page which address is unavailable, then activate again."),
+    ),
+    Failure(
+        "fleet_key_refused",
+        "fleet",
+        _("The fleet rejected the portal's API key."),
+        _("Set VLLM_API_KEY to the key that the replicas were started with, then activate again."),
+    ),
+    Failure(
+        "fleet_unwritable",
+        "fleet",
+        _("The adapter could not be published for the fleet (%(reason)s)."),
+        _("Give the server's user write access to FLEET_DIR and free some space there, then activate again."),
     ),
     # Remarks: shown as flags, they stop nothing
     Failure(
+        "repaired",
+        "remark",
+        _("The adapter's files were repaired; the repaired copy is what is served, the training folder is unchanged."),
+        _("No action is needed. If the training folder changes, the repair is checked again."),
+    ),
+    Failure(
+        "task_type_differs",
+        "remark",
+        _("The config does not say CAUSAL_LM (task_type), but every tensor fits the base model."),
+        _("No action is needed if the adapter was trained to continue text."),
+    ),
+    Failure(
+        "targets_repeated",
+        "remark",
+        _("The config names a module more than once (target_modules)."),
+        _("No action is needed: each module is changed once."),
+    ),
+    Failure(
+        "config_keys_unknown",
+        "remark",
+        _("The config has keys that this version does not know; they are kept and have no effect, as in PEFT."),
+        _("Compare the answers with those of the training environment if the config comes from a newer PEFT."),
+    ),
+    Failure(
+        "tokens_added",
+        "remark",
+        _("The folder's tokenizer adds tokens beyond the base model's vocabulary (added_tokens.json)."),
+        _("No action is needed if the adapter was not trained on these tokens."),
+    ),
+    Failure(
+        "weights_unwrapped",
+        "remark",
+        _("adapter_model.bin holds the tensors inside a larger checkpoint (state_dict); only those were taken."),
+        _("No action is needed."),
+    ),
+    Failure(
         "contains_code",
         "remark",
-        _("The folder holds Python code or names some (auto_map); it is never run."),
-        _("Nothing to do, unless the adapter needs that code."),
+        _("The folder contains or references Python code (auto_map); the code is never run."),
+        _("No action is needed unless the adapter requires this code."),
     ),
     Failure(
         "own_tokenizer",
         "remark",
-        _("The folder brings a tokenizer of its own; the base model's is used."),
-        _("Nothing to do where training left the tokenizer as it was."),
+        _("The folder contains its own tokenizer, but the base model's tokenizer is used."),
+        _("No action is needed if training did not change the tokenizer."),
     ),
     Failure(
         "own_chat_template",
         "remark",
-        _("The folder brings a chat template of its own; the base model's is used."),
-        _("Nothing to do where training left the template as it was."),
+        _("The folder contains its own chat template, which is used for this adapter."),
+        _("No action is needed. If the template changes, activate the adapter again."),
+    ),
+    Failure(
+        "diverged",
+        "remark",
+        _("Training diverged: from some step to the end, the loss is NaN or infinite."),
+        _("Use an earlier checkpoint, or train again, for example with a lower learning rate."),
     ),
     Failure(
         "base_name_differs",
         "remark",
-        _("The recorded base model has another name than the one that is used here."),
-        _("Make sure that both are the same model; shapes alone do not tell."),
+        _("The recorded base model has a different name from the one used here."),
+        _("Make sure that both are the same model; matching tensor shapes are not sufficient proof."),
     ),
     Failure(
         "store_mended",
         "remark",
-        _("The stored copy was bad (%(reason)s) and was made again from the training folder."),
-        _("Nothing to do; where it happens again, check the disk of VAR_DIR."),
+        _("The stored copy was damaged (%(reason)s) and has been recreated from the training folder."),
+        _("No action is needed. If it happens again, check the disk of VAR_DIR."),
     ),
     Failure(
         "source_missing",
         "remark",
-        _("The training folder is gone; the stored copy is served."),
-        _("Nothing to do while the adapter is active; keep a backup if you want to activate it again."),
+        _("The training folder no longer exists; the stored copy is used."),
+        _("No action is needed while the adapter is active. To activate it again later, restore the folder."),
     ),
     Failure(
         "source_broken",
         "remark",
-        _("The training folder has changed and could not be activated now; the stored copy is served."),
-        _("Repair the folder before activating again."),
+        _("The training folder has changed and can currently not be activated; the stored copy is used."),
+        _("Fix the folder before activating again."),
     ),
 ]
 

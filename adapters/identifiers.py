@@ -7,6 +7,7 @@ import re
 import unicodedata
 from collections.abc import Callable
 
+UNKNOWN = "-"  # the content key of files that cannot be read
 SLUG = re.compile(r"[\w](?:[\w.-]{0,126}[\w])?\Z")
 
 

@@ -10,7 +10,7 @@ from types import TracebackType
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 
-from .failures import Busy
+from .failures import BusyError
 from .models import Lease
 from .processes import is_dead, own_name
 
@@ -48,20 +48,25 @@ class HeldLease:
         found = Lease.objects.filter(name=self.name).first()
         now = timezone.now()
         if found is not None and found.expires_at > now and not is_dead(found.holder):
-            raise Busy(self.busy_code)
+            raise BusyError(self.busy_code)
         expires = now + timedelta(seconds=SECONDS)
         fields = {"token": self.token, "holder": own_name(), "expires_at": expires, "progress": None}
         old = found.token if found is not None else ""
         if Lease.objects.filter(name=self.name, token=old).update(**fields) != 1:
-            raise Busy(self.busy_code)  # somebody else took it over, or let it go, in between
+            raise BusyError(self.busy_code)  # somebody else took it over, or let it go, in between
+
+    @property
+    def touched(self) -> float:
+        """When it was last renewed, by `time.monotonic`."""
+        return self._touched
 
     def touch(self) -> None:
-        """Stay alive. Raises Busy where the lock was taken away after it had expired."""
+        """Stay alive. Raises BusyError where the lock was taken away after it had expired."""
         if time.monotonic() - self._touched < TOUCH_EVERY:
             return
         expires = timezone.now() + timedelta(seconds=SECONDS)
         if Lease.objects.filter(name=self.name, token=self.token).update(expires_at=expires) != 1:
-            raise Busy(self.busy_code)
+            raise BusyError(self.busy_code)
         self._touched = time.monotonic()
 
     def report(self, fraction: float) -> None:

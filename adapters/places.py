@@ -26,6 +26,7 @@ from types import TracebackType
 from typing import BinaryIO
 
 FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+OLD_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # (a pipe must not hold the server up)
 NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -111,7 +112,7 @@ class Place:
         return self.names[-1]
 
     @cached_property
-    def identity(self) -> tuple[int, int]:
+    def _identity(self) -> tuple[int, int]:
         return identity(os.fstat(self.descriptor))
 
     @property
@@ -139,7 +140,7 @@ class Place:
                 here = os.stat(name, dir_fd=found.descriptor, follow_symlinks=False)
             except FileNotFoundError:
                 raise self._lost() from None
-            if identity(here) != self.identity:
+            if identity(here) != self._identity:
                 raise Elsewhere(errno.ESTALE, os.strerror(errno.ESTALE), name)
             yield found
 
@@ -163,7 +164,7 @@ class Place:
         with self.parent() as parent:
             os.rename(self.name, new, src_dir_fd=parent.descriptor, dst_dir_fd=parent.descriptor)
             moved = parent.stat(new)
-            if moved is None or identity(moved) != self.identity:
+            if moved is None or identity(moved) != self._identity:
                 if moved is not None and parent.stat(self.name) is None:
                     os.rename(new, self.name, src_dir_fd=parent.descriptor, dst_dir_fd=parent.descriptor)
                 raise Elsewhere(errno.ESTALE, os.strerror(errno.ESTALE), self.name)
@@ -181,6 +182,10 @@ class Place:
         except FileNotFoundError:
             return None
 
+    def open(self, name: str) -> int:
+        """A descriptor of what lies here under `name`, for reading. Raises OSError, with ELOOP for a link."""
+        return os.open(name, OLD_FILE, dir_fd=self.descriptor)
+
     def make(self, name: str, mode: int = 0o777) -> Place:
         """A new folder here. Raises FileExistsError, also for a link of that name, OSError, Elsewhere."""
         self.check()
@@ -191,14 +196,6 @@ class Place:
         """A new file here, unbuffered. Raises FileExistsError, also for a link of that name, OSError, Elsewhere."""
         self.check()
         return os.fdopen(os.open(name, NEW_FILE, mode, dir_fd=self.descriptor), "wb", buffering=0)  # type: ignore[return-value]
-
-    def chmod(self, name: str, mode: int) -> None:
-        """Of a file here, never of what a link leads to. Raises OSError."""
-        descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=self.descriptor)
-        try:
-            os.fchmod(descriptor, mode)
-        finally:
-            os.close(descriptor)
 
     def unlink(self, name: str) -> None:
         """Remove a file or link here. Raises OSError, Elsewhere."""
@@ -216,6 +213,15 @@ class Place:
         if to is not self:
             to.check()
         os.rename(name, new, src_dir_fd=self.descriptor, dst_dir_fd=to.descriptor)
+
+
+def set_mode(place: Place, name: str, mode: int) -> None:
+    """Of a file there, never of what a link leads to. Raises OSError."""
+    descriptor = place.open(name)
+    try:
+        os.fchmod(descriptor, mode)
+    finally:
+        os.close(descriptor)
 
 
 def open_root(path: str) -> Place:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from pathlib import Path
-
-from django.conf import settings
+from contextlib import suppress
 
 from adapters.discovery.scanning import end_killed_scans
-from adapters.files import partials
+from adapters.files import partials, store_folder
+from adapters.lifecycle.cleaning import sweep_published
 
 from . import leases
+from .uploads import arriving
 
 logger = logging.getLogger(__name__)
 
@@ -24,11 +24,16 @@ def recover() -> None:
     if scans or locks:
         logger.warning("left by processes that were killed: %d scans ended, %d locks freed", scans, locks)
     sweep_store()
+    with suppress(OSError):
+        for name in arriving.sweep_all():
+            logger.warning("removed, nobody has continued this upload for a day: %s", name)
 
 
-def sweep_store() -> list[Path]:
-    """Remove from the store what interrupted activations and conversions left; returns it."""
-    removed = partials.sweep(Path(settings.STORE_DIR))
-    for path in removed:
-        logger.warning("removed from the store, its writer is gone: %s", path.name)
-    return removed
+def sweep_store() -> None:
+    """Remove from the store, and from what is published, what interrupted activations and conversions left."""
+    with suppress(OSError), store_folder.opened() as shelf:
+        for name in partials.sweep(shelf):
+            logger.warning("removed from the store, its writer is gone: %s", name)
+    with suppress(OSError):
+        for copy in sweep_published():
+            logger.warning("removed from what is published, nobody wants it: %s", copy.name)

@@ -1,7 +1,8 @@
-"""The content-addressed store of what is served: `STORE_DIR/<digest>/` with config and weights, never changed.
+"""The content-addressed store of what is served: `STORE_DIR/<digest>/` with config and weights, never changed; where
+training left a chat template, end tokens or defaults of generation beside them, `prompting.json` holds those.
 
-The digest is the sha256 of the two lines that `sha256sum adapter_config.json adapter_model.safetensors` prints, so
-an entry can be checked by hand. An entry appears by one rename, when it is whole and on disk.
+The digest is the sha256 of the lines that `sha256sum adapter_config.json adapter_model.safetensors [prompting.json]`
+prints, so an entry can be checked by hand. An entry appears by one rename, when it is whole and on disk.
 """
 
 from __future__ import annotations
@@ -11,33 +12,34 @@ import hashlib
 import os
 import re
 import stat
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple
 
-import numpy as np
 from django.conf import settings
 from django.utils.translation import gettext_noop
 
 from adapters.files import partials, store_folder
 from adapters.formats.config import LIMIT
-from adapters.formats.files import open_below, read_exactly
-from adapters.formats.safetensors import Header, Tensor, read_header
+from adapters.formats.files import open_below
+from adapters.formats.safetensors import CHUNK, A, B, Header, Tensor, lora_part, read_header
+from adapters.training import prompting
 from adapters.training.layout import CONFIG, WEIGHTS
 
 from .failures import Refused
 from .files.store_folder import PARTIAL as PARTIAL
-from .places import Place
+from .places import Place, set_mode
 
 Progress = Callable[[float], None]
-CHUNK = 4 * 2**20
+PROMPTING = prompting.FILE
+PROMPTING_LIMIT = prompting.STORED_LIMIT
 DIGEST = re.compile(r"[0-9a-f]{64}\Z")
-# (numpy type of the raw bits, mask of the exponent, mask without the sign)
-BITS: dict[str, tuple[np.dtype[Any], int, int]] = {
-    "F32": (np.dtype("<u4"), 0x7F800000, 0x7FFFFFFF),
-    "F16": (np.dtype("<u2"), 0x7C00, 0x7FFF),
-    "BF16": (np.dtype("<u2"), 0x7F80, 0x7FFF),
+# (numpy type of the raw bits, their bytes, mask of the exponent, mask without the sign)
+BITS: dict[str, tuple[str, int, int, int]] = {
+    "F32": ("<u4", 4, 0x7F800000, 0x7FFFFFFF),
+    "F16": ("<u2", 2, 0x7C00, 0x7FFF),
+    "BF16": ("<u2", 2, 0x7F80, 0x7FFF),
 }
 
 
@@ -49,18 +51,20 @@ def entry(digest: str) -> Path:
 
 
 def has(digest: str) -> bool:
-    """Whether an entry is there as this code makes it: a folder with two files, none of them a link. Reads nothing."""
+    """Whether an entry is there as this code makes it: a folder with its files, none of them a link. Reads nothing."""
     return state(digest) is not None
 
 
 def state(digest: str) -> str | None:
     """What the file system says of an entry without reading it: changes with anything that is written to it. None where
-    it is not a folder with two ordinary files."""
+    it is not a folder with ordinary files."""
     if not DIGEST.match(digest):
         return None
     folder = entry(digest)
     try:
         states = [os.lstat(folder), *(os.lstat(folder / name) for name in (CONFIG, WEIGHTS))]
+        with suppress(FileNotFoundError):
+            states.append(os.lstat(folder / PROMPTING))
     except OSError:
         return None
     if not stat.S_ISDIR(states[0].st_mode) or not all(stat.S_ISREG(state.st_mode) for state in states[1:]):
@@ -68,8 +72,10 @@ def state(digest: str) -> str | None:
     return " ".join(f"{s.st_ino}:{s.st_size}:{s.st_mtime_ns}:{s.st_ctime_ns}" for s in states[1:])
 
 
-def combine(config_hash: str, weights_hash: str) -> str:
-    return hashlib.sha256(f"{config_hash}  {CONFIG}\n{weights_hash}  {WEIGHTS}\n".encode()).hexdigest()
+def combine(config_hash: str, weights_hash: str, prompting_hash: str = "") -> str:
+    lines = f"{config_hash}  {CONFIG}\n{weights_hash}  {WEIGHTS}\n"
+    lines += f"{prompting_hash}  {PROMPTING}\n" if prompting_hash else ""
+    return hashlib.sha256(lines.encode()).hexdigest()
 
 
 class Fault(NamedTuple):
@@ -79,7 +85,7 @@ class Fault(NamedTuple):
     reason: str
 
 
-GONE = Fault("store_lost", gettext_noop("it is gone"))
+GONE = Fault("store_lost", gettext_noop("the copy is missing"))
 OURS = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}  # this process's own trouble, which says nothing about an entry
 
 
@@ -91,21 +97,19 @@ def fault(digest: str, tell: Callable[[int], None] | None = None) -> Fault | Non
     if not DIGEST.match(digest):
         return GONE
     try:
-        place = os.open(entry(digest), os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        with store_folder.opened() as shelf, shelf.below(digest) as place:
+            try:
+                hashes = [_hash(place, name, tell) for name in (CONFIG, WEIGHTS)]
+                with suppress(FileNotFoundError):
+                    hashes.append(_hash(place, PROMPTING, tell))
+            except FileNotFoundError:
+                return Fault("store_damaged", gettext_noop("a file is missing"))
     except FileNotFoundError:
         return GONE
-    except OSError as error:
-        return _unreadable(error)
-    try:
-        hashes = [_hash(place, name, tell) for name in (CONFIG, WEIGHTS)]
-    except FileNotFoundError:
-        return Fault("store_damaged", gettext_noop("a file is missing"))
     except _BadError as error:
         return Fault("store_damaged", str(error))
     except OSError as error:
         return _unreadable(error)
-    finally:
-        os.close(place)
     return None if combine(*hashes) == digest else Fault("store_damaged", gettext_noop("its content has changed"))
 
 
@@ -113,17 +117,15 @@ def _unreadable(error: OSError) -> Fault:
     if error.errno in OURS:
         raise error
     if error.errno in (errno.ELOOP, errno.ENOTDIR):
-        return Fault("store_damaged", gettext_noop("a link or a file is in its place"))
+        return Fault("store_damaged", gettext_noop("a link or file has taken its place"))
     return Fault("store_damaged", os.strerror(error.errno or 0))
 
 
-def _hash(place: int, name: str, tell: Callable[[int], None] | None) -> str:
-    # O_NONBLOCK: a pipe in the file's place must not hold the server up.
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    with open(name, "rb", buffering=0, opener=lambda path, _: os.open(path, flags, dir_fd=place)) as file:
+def _hash(place: Place, name: str, tell: Callable[[int], None] | None) -> str:
+    with open(name, "rb", buffering=0, opener=lambda path, _: place.open(path)) as file:
         found = os.fstat(file.fileno())
         if not stat.S_ISREG(found.st_mode):
-            raise _BadError(gettext_noop("a file is not an ordinary one"))
+            raise _BadError(gettext_noop("a file is not a regular file"))
         _check_size(file, name, found.st_size)
         hasher = hashlib.sha256()
         left = found.st_size
@@ -141,15 +143,24 @@ def _check_size(file: BinaryIO, name: str, size: int) -> None:
         if name == WEIGHTS:
             read_header(file, size)
             file.seek(0)
-        elif size > LIMIT:
+        elif size > (LIMIT if name == CONFIG else PROMPTING_LIMIT):
             raise _BadError(gettext_noop("its content has changed"))
     except Refused as refused:
         short = refused.code == "weights_truncated"
-        raise _BadError(gettext_noop("it is cut short") if short else gettext_noop("its content has changed")) from None
+        raise _BadError(
+            gettext_noop("a file is truncated") if short else gettext_noop("its content has changed")
+        ) from None
 
 
 class _BadError(Exception):
     """Why an entry need not be read to its end."""
+
+
+def names(digest: str) -> frozenset[str]:
+    """The names of the tensors in an entry. Raises Refused, OSError."""
+    root = os.path.realpath(settings.STORE_DIR)
+    with open_below((root,), os.path.join(root, entry(digest).name), WEIGHTS) as file:
+        return frozenset(read_header(file, os.fstat(file.fileno()).st_size).tensors)
 
 
 def verify(digest: str) -> bool:
@@ -157,13 +168,16 @@ def verify(digest: str) -> bool:
     return fault(digest) is None
 
 
-def digest_of(roots: tuple[str, ...], folder: str) -> str:
-    """The digest that the files in `folder` would have in the store."""
-    hashes = []
-    for name in (CONFIG, WEIGHTS):
-        with open_below(roots, folder, name) as file:
-            hashes.append(hashlib.file_digest(file, "sha256").hexdigest())  # type: ignore[arg-type]
-    return combine(*hashes)
+def digest_of(roots: tuple[str, ...], folder: str, kept: Collection[str] = ()) -> str:
+    """The digest that the files in `folder` would have in the store; `kept` as for `put`. Raises Refused."""
+    with open_below(roots, folder, CONFIG) as file:
+        config = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
+    with open_below(roots, folder, WEIGHTS) as file:
+        hasher = hashlib.sha256()
+        for piece in lora_part(file, read_header(file, os.fstat(file.fileno()).st_size), kept)[1]:
+            hasher.update(piece)
+    said = prompting.read_prompting(roots, folder, os.listdir(folder))
+    return combine(config, hasher.hexdigest(), prompting.digest_of(said))
 
 
 class Inspection:
@@ -183,9 +197,9 @@ class Inspection:
         offset = 0
         while self.index < len(self.tensors):
             name, tensor = self.tensors[self.index]
-            bits, _, _ = BITS[tensor.dtype]
+            itemsize = BITS[tensor.dtype][1]
             available = min(len(view) - offset, tensor.end - self.position)
-            usable = available - available % bits.itemsize
+            usable = available - available % itemsize
             if usable:
                 self._look(name, tensor, view[offset : offset + usable])
                 offset += usable
@@ -196,8 +210,10 @@ class Inspection:
             self.index += 1
 
     def _look(self, name: str, tensor: Tensor, data: memoryview) -> None:
-        bits, exponent, magnitude = BITS[tensor.dtype]
-        values = np.frombuffer(data, dtype=bits) & bits.type(magnitude)
+        import numpy as np  # takes a while and much memory, and only who copies an adapter needs it
+
+        bits, _, exponent, magnitude = BITS[tensor.dtype]
+        values = np.frombuffer(data, dtype=bits) & np.dtype(bits).type(magnitude)
         largest = int(values.max())
         if largest >= exponent:  # an exponent of all ones: NaN or infinity, and only those are this large
             raise Refused("weights_nonfinite", tensor=name)
@@ -205,41 +221,46 @@ class Inspection:
             self.nonzero.add(name)
 
     def check_effect(self) -> None:
-        """Raises Refused no_effect where every pair has a zero A or a zero B."""
-        b_zero = all(not name.endswith(".lora_B.weight") or name not in self.nonzero for name, _ in self.tensors)
+        """Raises Refused no_effect where every pair has a zero A or a zero B, and there is nothing but pairs."""
+        if any(not name.endswith((A, B)) for name, _ in self.tensors):
+            return  # what a magnitude, a bias or a saved layer changes shows when it is first run
+        b_zero = all(not name.endswith(B) or name not in self.nonzero for name, _ in self.tensors)
         for name, _ in self.tensors:
-            module, mark, _ = name.rpartition(".lora_A.weight")
-            if mark and name in self.nonzero and f"{module}.lora_B.weight" in self.nonzero:
+            module, mark, _ = name.rpartition(A)
+            if mark and name in self.nonzero and f"{module}{B}" in self.nonzero:
                 return
         raise Refused("no_effect", reason="lora_B = 0" if b_zero else "lora_A = 0")
 
 
-def put(config: bytes, weights: BinaryIO, header: Header, progress: Progress | None = None, expected: str = "") -> str:
+def put(
+    config: bytes, weights: BinaryIO, header: Header, progress: Progress | None = None, expected: str = "",
+    said: bytes = b"", kept: Collection[str] = (),
+) -> str:  # fmt: skip
     """Copy an adapter into the store and return its digest; a sound copy that is there already is kept, a bad one is
     replaced.
 
-    One pass over `weights` (positioned anywhere) copies, hashes and inspects. `expected`: keep nothing that has another
-    digest. Raises Refused: weights_nonfinite, no_effect, weights_truncated, changed_meanwhile, store_full,
-    store_unwritable.
+    One pass over `weights` (positioned anywhere) copies, hashes and inspects; tensors that the base has too stay behind
+    unless they are `kept` (`validation/copies.py` has seen that they change nothing). `expected`: keep nothing that has
+    another digest. `said`: what `prompting.read_prompting` found. Raises Refused: weights_nonfinite, no_effect,
+    weights_truncated, changed_meanwhile, store_full, store_unwritable.
     """
     if len(config) > LIMIT:
         raise Refused("config_too_large", file=CONFIG, limit=LIMIT)
-    with refusing_where_full(), store_folder.opened() as shelf:
-        partials.sweep(Path(settings.STORE_DIR))  # what killed ones left may be the very space that this one needs
-        with store_folder.partial(shelf, WEIGHTS) as (partial, copy):
-            digest = _fill(partial, copy, config, weights, header, progress)
-            if expected and digest != expected:
-                raise Refused("changed_meanwhile")
-            _publish(partial, digest)
+    with refusing_where_full(), workspace(WEIGHTS) as (partial, copy):
+        digest = _fill(partial, copy, config, weights, header, progress, said, kept)
+        if expected and digest != expected:
+            raise Refused("changed_meanwhile")
+        _publish(partial, digest)
     return digest
 
 
-def workspace(locked: str) -> AbstractContextManager[tuple[Path, BinaryIO]]:
+@contextmanager
+def workspace(locked: str) -> Iterator[tuple[Place, BinaryIO]]:
     """A folder in the store for unfinished work, see `partials.partial`. Raises OSError."""
-    root = Path(settings.STORE_DIR)
-    root.mkdir(parents=True, exist_ok=True)
-    partials.sweep(root)
-    return partials.partial(root, locked)
+    with store_folder.made() as shelf:
+        partials.sweep(shelf)  # what killed ones left may be the very space that this one needs
+        with partials.partial(shelf, locked) as begun:
+            yield begun
 
 
 @contextmanager
@@ -254,35 +275,34 @@ def refusing_where_full() -> Iterator[None]:
 
 
 def _fill(
-    partial: Place, copy: BinaryIO, config: bytes, weights: BinaryIO, header: Header, progress: Progress | None
-) -> str:
+    partial: Place, copy: BinaryIO, config: bytes, weights: BinaryIO, header: Header, progress: Progress | None,
+    said: bytes, chosen: Collection[str],
+) -> str:  # fmt: skip
     """`copy` becomes the weights; it stays open, as its lock says that somebody fills the folder."""
-    inspection = Inspection(header)
+    kept, pieces = lora_part(weights, header, chosen)
+    inspection = Inspection(kept)
     hasher = hashlib.sha256()
     done = 0
-    weights.seek(0)
-    if header.file_size:
-        os.posix_fallocate(copy.fileno(), 0, header.file_size)
-    while done < header.file_size:
-        wanted = header.data_start if done < header.data_start else CHUNK
-        data = read_exactly(weights, min(wanted, header.file_size - done))
-        if not data:
-            raise Refused("weights_truncated", size=done, expected=header.file_size)
+    if kept.file_size:
+        os.posix_fallocate(copy.fileno(), 0, kept.file_size)
+    for data in pieces:
         hasher.update(data)
         _write(copy, data)
-        if done >= header.data_start:
+        if done >= kept.data_start:
             inspection.feed(data)
         done += len(data)
         if progress is not None:
-            progress(done / header.file_size)
+            progress(done / kept.file_size)
     os.fsync(copy.fileno())
-    if weights.read(1):
+    if weights.seek(0, os.SEEK_END) != header.file_size:
         raise Refused("changed_meanwhile")
     inspection.check_effect()
-    with partial.create(CONFIG) as file:
-        _write(file, config)
-        os.fsync(file.fileno())
-    return combine(hashlib.sha256(config).hexdigest(), hasher.hexdigest())
+    for name, data in ((CONFIG, config), (PROMPTING, said)):
+        if data:
+            with partial.create(name) as file:
+                _write(file, data)
+                os.fsync(file.fileno())
+    return combine(hashlib.sha256(config).hexdigest(), hasher.hexdigest(), prompting.digest_of(said))
 
 
 def _write(file: BinaryIO, data: bytes) -> None:
@@ -293,8 +313,9 @@ def _write(file: BinaryIO, data: bytes) -> None:
 
 def _publish(partial: Place, digest: str) -> None:
     """Make the finished folder visible under its digest; what is there already stays only where it is sound."""
-    for name in (CONFIG, WEIGHTS):
-        partial.chmod(name, 0o444)
+    for name in (CONFIG, WEIGHTS, PROMPTING):
+        if name != PROMPTING or partial.stat(name) is not None:
+            set_mode(partial, name, 0o444)
     os.fchmod(partial.descriptor, 0o755)  # (the engine may run as another user)
     _sync_folder(partial)
     for last in (False, False, True):  # another process may put the same content there in between

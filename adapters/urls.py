@@ -6,7 +6,7 @@ from django.views.generic import RedirectView
 from common.routes import optional_slash
 
 from . import pages
-from .api import views
+from .api import uploads, views
 
 urlpatterns = [
     *optional_slash("models", pages.models, "models"),
@@ -16,9 +16,15 @@ urlpatterns = [
     *optional_slash("api/lora/models/<int:pk>", views.AdapterView.as_view(), "api-adapter"),
     *optional_slash("api/lora/models/<int:pk>/activate", views.ActivateView.as_view(), "api-adapter-activate"),
     *optional_slash("api/lora/models/<int:pk>/deactivate", views.DeactivateView.as_view(), "api-adapter-deactivate"),
+    *optional_slash("api/lora/models/<int:pk>/repair", views.RepairView.as_view(), "api-adapter-repair"),
     *optional_slash("api/lora/models/<int:pk>/events", views.EventsView.as_view(), "api-adapter-events"),
     *optional_slash("api/lora/models/<int:pk>/metrics", views.AdapterMetricsView.as_view(), "api-adapter-metrics"),
+    *optional_slash("api/lora/models/<int:pk>/curve", views.RunCurveView.as_view(), "api-adapter-curve"),
     *optional_slash("api/lora/models/bulk", views.BulkView.as_view(), "api-adapters-bulk"),
     *optional_slash("api/lora/scan", views.ScanView.as_view(), "api-scan"),
+    *optional_slash("api/lora/uploads", uploads.UploadsView.as_view(), "api-uploads"),
+    *optional_slash("api/lora/uploads/<slug:key>", uploads.UploadView.as_view(), "api-upload"),
+    *optional_slash("api/lora/uploads/<slug:key>/files/<int:index>", uploads.PieceView.as_view(), "api-upload-file"),
+    *optional_slash("api/lora/uploads/<slug:key>/finish", uploads.FinishView.as_view(), "api-upload-finish"),
     *optional_slash("api/lora/bases", views.BasesView.as_view(), "api-bases"),
 ]

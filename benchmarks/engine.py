@@ -61,7 +61,7 @@ class EngineSide:
         self.events: list[dict[str, Any]] = []
         self.runner = Runner(self.config)
         self.engine = Engine(self.config, self.runner, self.events.append)  # type: ignore[arg-type]
-        self.intake = Intake(self.engine, self.runner, self.events.append)  # type: ignore[arg-type]
+        self.intake = Intake(self.engine)
         self.base = {"key": "base", "name": base.name, "path": str(base)}
         self.number = 0
         self.run([(None, "hello")], 2)
@@ -115,8 +115,8 @@ class EngineSide:
     def switch(self, to: Path) -> float:
         """Seconds that the next token of a running stream takes longer when a request on another adapter arrives,
         beyond that request's own prefill: the working set's change for a resident adapter."""
-        bank = self.runner.bank
-        assert bank is not None
+        assert self.runner.base is not None
+        bank = self.runner.base.model.bank
         rows: list[str | None] = [digest(to)]
         started = time.perf_counter()
         with torch.inference_mode():
@@ -168,9 +168,9 @@ class EngineSide:
         return taken
 
     def cancel_all(self) -> None:
-        for request in list(self.engine.arrivals):
+        for request in list(self.engine.requests.arrivals):
             self.intake.take({"type": "cancel", "id": request})
-        self.until(lambda: not self.engine.arrivals)
+        self.until(lambda: not self.engine.requests.arrivals)
         self.events.clear()
 
 
@@ -239,10 +239,10 @@ def step_table(
 ) -> list[dict[str, Any]]:
     """Time of a step by number of sequences, and its share of the limit: the larger of reading the packed weights once
     and multiplying with them."""
-    runner = engine.runner
-    assert runner.info is not None and runner.bank is not None and runner.model is not None
-    packed = runner.info.bytes - sum(parameter.nbytes for parameter in runner.model.parameters())
-    weights = sum(kind.inputs * kind.outputs * kind.layers for kind in runner.bank.kinds.values())
+    loaded = engine.runner.base
+    assert loaded is not None
+    packed = loaded.info.bytes - sum(parameter.nbytes for parameter in loaded.model.module.parameters())
+    weights = sum(kind.inputs * kind.outputs * kind.layers for kind in loaded.model.bank.kinds.values())
     table = []
     for sequences in (1, 2, 4, 8, 16, 32):
         floor = max(packed / bandwidth / 1e9, 2 * weights * sequences / gflops / 1e9)

@@ -55,7 +55,7 @@ def run(requests: int, folder: Path) -> int:
             spec = specs[number] if number < ADAPTERS else None
             driver.generate(request, base("tiny", model), spec, user=f"u{index}", max_tokens=6, ignore_eos=True)
         driver.tick()
-        driver.until(lambda: not driver.engine.arrivals)
+        driver.until(lambda: not driver.engine.requests.arrivals)
         errors = driver.of("error")
         if errors:
             print("an error:", errors[0])

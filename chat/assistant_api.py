@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Self, cast
 
-from adrf.views import APIView as AsyncAPIView
 from channels.db import database_sync_to_async
 from django.contrib.auth.models import User
+from django.db import transaction
 from django.http import Http404
 from django.utils.translation import get_language
 from django.utils.translation import gettext as _
@@ -19,36 +19,28 @@ from accounts.grants import Grant
 from accounts.permissions import CanInfer
 from common.api import ApiError, Pagination
 from common.shapes import CHARACTERS, Id, Lenient, Shape, Str, refuse
+from inference.api.doors import Door
 from inference.api.rest import answer_json
 from inference.engine.params import SamplingParams
 from inference.errors import InferenceError
 from inference.gateway.targets import Target, find, find_adapter
 from inference.params import Prompt, body
 
-from . import flows
+from . import answers, flows
 from .assistants import answer_of, problem_of, visible
 from .forms import MAX_SAMPLE, NUMBERS, AssistantForm
 from .models import Assistant, Conversation, State
 from .runs import Run
 
 TEXTS = ("name", "description", "icon", "system", "target")
-CHANGEABLE = (*TEXTS, "shared", "params", "samples")
-CARRIED = ("finish_reason", "usage", "timings", "trimmed")
 FIELDS = {"sample_lines": "samples", **{name: f"params.{name}" for name in NUMBERS}}  # of the form: of the API
 CODES = {"max_length": "too_long", "required": "required", "invalid_choice": "invalid_choice"}
 
 
 def assistant_json(assistant: Assistant, user_id: int, problem: str) -> dict[str, Any]:
     """`problem`: why its model cannot answer now, as a code; "" where it can."""
-    return {
-        "id": assistant.pk,
-        **{name: getattr(assistant, name) for name in CHANGEABLE},
-        "owner": assistant.owner.get_username(),
-        "mine": assistant.owner_id == user_id,
-        "problem": problem or None,
-        "created_at": assistant.created_at,
-        "updated_at": assistant.updated_at,
-    }
+    mine = assistant.owner_id == user_id
+    return answers.Assistant.of(assistant, owner=assistant.owner.get_username(), mine=mine, problem=problem or None)
 
 
 def _one_line(value: str) -> str:
@@ -148,7 +140,7 @@ class AssistantView(APIView):
         return found
 
 
-class AssistantChatView(AsyncAPIView):
+class AssistantChatView(Door):
     """Ask an assistant and wait for the whole answer; in a conversation both are kept, without one nothing is."""
 
     permission_classes = [CanInfer]
@@ -182,22 +174,22 @@ def target_of(model: str | int | None, assistant: Assistant) -> Target:
         raise InferenceError("unknown_target", param="model", detail={"name": str(model)}) from None
 
 
+@transaction.atomic
 def begin(
     conversation_id: int, assistant: Assistant, target: Target, message: str, grant: Grant
 ) -> tuple[Conversation, Run]:
     """The question and its answer-to-be at the end of one's own conversation with this assistant. Raises ApiError."""
     own = Conversation.objects.filter(user_id=grant.user_id, assistant=assistant)
-    conversation = own.select_related("leaf").filter(pk=conversation_id).first()
+    # Locked: of two that ask at once the second sees what the first did.
+    conversation = own.select_for_update().filter(pk=conversation_id).first()
     if conversation is None:
-        raise ApiError("not_found", _("There is no such thing."), 404, "conversation")
+        raise ApiError("not_found", _("The requested object was not found."), 404, "conversation")
     if conversation.leaf is not None and conversation.leaf.live_state == State.RUNNING:
-        raise ApiError("busy", _("This answer is being written already."), 409, "conversation")
+        raise ApiError("busy", _("This answer is already being generated."), 409, "conversation")
     question, answer = flows.ask(conversation, conversation.leaf_id, message, target.slug, target.name)
     prompt = flows.prompt_of(conversation, question.pk)
     language = get_language() or ""
-    return conversation, Run(
-        answer.pk, target.slug, prompt, SamplingParams.model_validate(conversation.params), grant, language
-    )
+    return conversation, Run(answer, prompt, SamplingParams.model_validate(conversation.params), grant, language)
 
 
 async def to_the_end(run: Run, target: Target, conversation_id: int) -> dict[str, Any]:
@@ -213,6 +205,7 @@ async def to_the_end(run: Run, target: Target, conversation_id: int) -> dict[str
             run.stop()
     if run.error is not None:
         raise run.error
-    carried: dict[str, Any] = {name: run.info[name] for name in CARRIED if name in run.info}
-    body = {"model": target.slug, "response": run.text, "response_length": len(run.text), "digest": run.digest}
-    return {**body, **carried, "conversation": conversation_id, "message": run.message_id}
+    if "finish_reason" not in run.info:  # its task was cancelled: the process ends
+        raise InferenceError("shutting_down")
+    said = {"model": target.slug, "response": run.text, "response_length": len(run.text), "digest": run.digest}
+    return answers.AssistantAnswer.of(**run.info, **said, conversation=conversation_id, message=run.message_id)

@@ -1,11 +1,4 @@
-"""`/ws/chat`: ask in a conversation, follow answers, stop them.
-
-Client: `ask {id, conversation, parent, content, target, params}`, `again {id, conversation, message, target, params}`,
-`continue {id, conversation, message, params}`, `follow {message}`, `stop {message}`.
-Server: `started {id, conversation, question, answer}`, `sync {message, text}` (all so far), `text {message, text}`
-(more), `trimmed {message, count}` (earlier messages left out), `progress {message, kind, ...}`, `done {message}` (the
-row), `error {id, target: null, code, message, param, status, retry_after}`.
-"""
+"""`/ws/chat`: ask in a conversation, follow answers, stop them. The frames are declared in `frames.py`."""
 
 from __future__ import annotations
 
@@ -15,11 +8,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from channels.db import database_sync_to_async
+from django.db import transaction
 from django.utils import translation
 
 from accounts.access import watched
 from accounts.models import Scope
 from accounts.permissions import may
+from common.answers import Frame
 from common.api import ApiError
 from inference.api.ws.base import FrameConsumer
 from inference.engine.params import SamplingParams
@@ -28,10 +23,23 @@ from inference.gateway.targets import find
 from inference.params import body
 
 from . import flows
-from .frames import CLIENT_FRAMES, Again, Ask, Beginning, Continue, Follow
+from .frames import (
+    CLIENT_FRAMES,
+    Again,
+    Ask,
+    Beginning,
+    ClientFrame,
+    Continue,
+    Done,
+    Follow,
+    More,
+    Progress,
+    Started,
+    Sync,
+    Trimmed,
+)  # fmt: skip
 from .keeping import settled
 from .models import Conversation, Message, State
-from .present import conversation_json, message_json
 from .runs import Run, running
 
 logger = logging.getLogger(__name__)
@@ -41,7 +49,12 @@ LOOK_EVERY = 1.0  # seconds between looks at an answer that another process writ
 
 
 def not_found(param: str) -> ApiError:
-    return ApiError("not_found", translation.gettext("There is no such thing."), 404, param)
+    return ApiError("not_found", translation.gettext("The requested object was not found."), 404, param)
+
+
+def shape_of(frame: Mapping[str, Any]) -> ClientFrame | None:
+    kind = frame.get("type")
+    return CLIENT_FRAMES.get(kind) if isinstance(kind, str) else None
 
 
 class ChatConsumer(FrameConsumer):
@@ -52,18 +65,21 @@ class ChatConsumer(FrameConsumer):
     def may_open(self, user: Any) -> bool:
         return may(user, self.scope.get("token"), Scope.INFER)
 
+    def asks(self, frame: Mapping[str, Any]) -> bool:
+        shape = shape_of(frame)
+        return shape is None or shape.begins
+
     async def handle(self, frame: Mapping[str, Any], frame_id: str | None) -> None:
-        kind = frame.get("type")
-        shape = CLIENT_FRAMES.get(kind) if isinstance(kind, str) else None
+        shape = shape_of(frame)
         if shape is None:
             raise InferenceError("malformed_frame")
         if shape.begins and not await self.may_ask():
             return
         asked = body(shape, frame)
         if isinstance(asked, Beginning):
-            run, started = await database_sync_to_async(self.begin)(asked)
+            run, started = await database_sync_to_async(self.begin)(asked, frame_id)
             run.start()
-            await self.tell("started", id=frame_id, **started)
+            await self.send_frame(started)
             self.follow(run.message_id)
             return
         message_id = await self.own(asked.message)
@@ -74,11 +90,17 @@ class ChatConsumer(FrameConsumer):
         else:
             await database_sync_to_async(flows.ask_to_stop)(message_id)
 
-    def begin(self, asked: Beginning) -> tuple[Run, dict[str, Any]]:
-        """Rows for what a frame asks, and the run that is to fill them. Raises ApiError."""
-        conversation = Conversation.objects.of(self.scope["user"]).filter(pk=asked.conversation).first()
+    @transaction.atomic
+    def begin(self, asked: Beginning, frame_id: str | None) -> tuple[Run, dict[str, Any]]:
+        """Rows for what a frame asks: the run that is to fill them, and the frame that says so. Raises ApiError."""
+        own = Conversation.objects.of(self.scope["user"])
+        # Locked: of two that ask at once the second sees what the first did.
+        conversation = own.select_for_update().filter(pk=asked.conversation).first()
         if conversation is None:
             raise not_found("conversation")
+        if asked.seen is not None and asked.seen != (conversation.leaf_id or 0):
+            message = translation.gettext("This conversation was continued in another window.")
+            raise ApiError("conversation_changed", message, 409, "seen")
         params = asked.params or SamplingParams()
         question: Message | None = None
         if isinstance(asked, Continue):
@@ -95,12 +117,8 @@ class ChatConsumer(FrameConsumer):
             answer = flows.again(conversation, leaf, target.slug, target.name)
         Conversation.objects.filter(pk=conversation.pk).update(params=params.given())
         prompt = flows.prompt_of(conversation, leaf)
-        run = Run(answer.pk, answer.target, prompt, params, self.grant, self.language)
-        return run, {
-            "conversation": json_safe(conversation_json(conversation)),
-            "question": message_json(question) if question else None,
-            "answer": message_json(answer),
-        }
+        run = Run(answer, prompt, params, self.grant, self.language)
+        return run, Started.of(id=frame_id, conversation=conversation, question=question, answer=answer)
 
     def continued(self, conversation: Conversation, message_id: int) -> Message:
         answer = conversation.messages.filter(pk=message_id, role="assistant").exclude(content="").first()
@@ -108,7 +126,7 @@ class ChatConsumer(FrameConsumer):
             raise not_found("message")
         find(answer.target)
         if not flows.reopen(answer):
-            raise ApiError("busy", translation.gettext("This answer is being written already."), 409, "message")
+            raise ApiError("busy", translation.gettext("This answer is already being generated."), 409, "message")
         answer.refresh_from_db()
         return answer
 
@@ -129,46 +147,45 @@ class ChatConsumer(FrameConsumer):
                 run = running.get(message_id)
                 if run is not None:
                     await self.relay_run(run)
-                await self.relay_row(message_id)
+                if run is not None and run.unsaved:
+                    await self.tell(Done, message=run.message)
+                else:
+                    await self.relay_row(message_id, {"logprobs": run.logprobs} if run and run.logprobs else {})
         except Exception:  # noqa: BLE001  (nobody awaits this task: the log must know)
             logger.exception("an answer could not be followed")
 
     async def relay_run(self, run: Run) -> None:
         with run.reader() as news:
             sent, progress, trimmed = len(run.text), None, 0
-            await self.tell("sync", message=run.message_id, text=run.text)
+            await self.tell(Sync, message=run.message_id, text=run.text)
             while True:
                 news.clear()
                 if run.info.get("trimmed", 0) != trimmed:
                     trimmed = run.info["trimmed"]
-                    await self.tell("trimmed", message=run.message_id, count=trimmed)
+                    await self.tell(Trimmed, message=run.message_id, count=trimmed)
                 if run.progress is not None and run.progress != progress:
                     progress = run.progress
-                    await self.tell("progress", message=run.message_id, **run.progress_now())
+                    await self.tell(Progress, message=run.message_id, **run.progress_now())
                 if len(run.text) > sent:
                     text, sent = run.text[sent:], len(run.text)
-                    await self.tell("text", message=run.message_id, text=text)
+                    await self.tell(More, message=run.message_id, text=text)
                 if run.ended:
                     return
                 await news.wait()
 
-    async def relay_row(self, message_id: int) -> None:
-        """The end, from the database; until then what another process writes."""
+    async def relay_row(self, message_id: int, more: Mapping[str, Any]) -> None:
+        """The end, from the database, with `more`; until then what another process writes."""
         shown: str | None = None
         while (message := await Message.objects.filter(pk=message_id).afirst()) is not None:
             if message.state != message.live_state:
                 message = await database_sync_to_async(settled)(message)
             if message.state != State.RUNNING:
-                await self.tell("done", message=message_json(message))
+                await self.tell(Done, message=message, **more)
                 return
             if message.content != shown:
                 shown = message.content
-                await self.tell("sync", message=message_id, text=shown)
+                await self.tell(Sync, message=message_id, text=shown)
             await asyncio.sleep(LOOK_EVERY)
 
-    async def tell(self, kind: str, /, **frame: Any) -> None:
-        await self.send_frame({"type": kind, **frame})
-
-
-def json_safe(data: dict[str, Any]) -> dict[str, Any]:
-    return {key: value.isoformat() if hasattr(value, "isoformat") else value for key, value in data.items()}
+    async def tell(self, shape: type[Frame], **fields: Any) -> None:
+        await self.send_frame(shape.of(**fields))

@@ -51,8 +51,7 @@ def ask(
     """A user's message under `parent_id` and the answer that is to be written. Raises ApiError."""
     with transaction.atomic():
         parent = _member(conversation, parent_id)
-        if conversation.messages.count() >= MOST_MESSAGES:
-            raise ApiError("too_many", _("The conversation has too many messages."), 400, "conversation")
+        _check_room(conversation)
         question = Message.objects.create(conversation=conversation, parent=parent, role="user", content=content)
         answer = _answer(conversation, question, target, name)
     return question, answer
@@ -63,8 +62,40 @@ def again(conversation: Conversation, question_id: int, target: str, name: str) 
     with transaction.atomic():
         question = _member(conversation, question_id)
         if question is None or question.role != "user":
-            raise ApiError("invalid", _("Only one's own message can be answered again."), 400, "message")
+            raise ApiError("invalid", _("Only your own messages can be answered again."), 400, "message")
+        _check_room(conversation)
         return _answer(conversation, question, target, name)
+
+
+def edit_answer(conversation: Conversation, message_id: int, content: str) -> Message:
+    """A version of an answer as its reader wants it, beside the original; it ends the branch that is shown.
+
+    It is no model's answer: it has no digest and says that it was edited. Raises ApiError.
+    """
+    with transaction.atomic():
+        conversation = Conversation.objects.select_for_update().get(pk=conversation.pk)
+        original = _member(conversation, message_id)
+        if original is None or original.role != "assistant":
+            raise ApiError("invalid", _("Only answers can be edited."), 400, "message")
+        if original.live_state == State.RUNNING:
+            raise ApiError("busy", _("This answer is already being generated."), 409, "message")
+        _check_room(conversation)
+        version = Message.objects.create(
+            conversation=conversation,
+            parent_id=original.parent_id,
+            role="assistant",
+            content=content,
+            target=original.target,
+            target_name=original.target_name,
+            info={"edited": True},
+        )
+        Conversation.objects.filter(pk=conversation.pk).update(leaf=version, updated_at=timezone.now())
+    return version
+
+
+def _check_room(conversation: Conversation) -> None:
+    if conversation.messages.count() >= MOST_MESSAGES:
+        raise ApiError("too_many", _("The conversation has too many messages."), 400, "conversation")
 
 
 def _member(conversation: Conversation, pk: int | None) -> Message | None:
@@ -72,7 +103,7 @@ def _member(conversation: Conversation, pk: int | None) -> Message | None:
         return None
     found = conversation.messages.filter(pk=pk).first()
     if found is None:
-        raise ApiError("not_found", _("There is no such message."), 404, "message")
+        raise ApiError("not_found", _("Message not found."), 404, "message")
     return found
 
 

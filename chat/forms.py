@@ -54,7 +54,7 @@ class AssistantForm(forms.ModelForm):  # type: ignore[type-arg]
     def clean_sample_lines(self) -> list[str]:
         lines = [line.strip() for line in self.cleaned_data["sample_lines"].splitlines() if line.strip()]
         if len(lines) > MAX_SAMPLES or any(len(line) > MAX_SAMPLE for line in lines):
-            text = _("At most %(lines)d lines of %(chars)d characters.")
+            text = _("At most %(lines)d lines of up to %(chars)d characters each.")
             raise forms.ValidationError(text % {"lines": MAX_SAMPLES, "chars": MAX_SAMPLE})
         return lines
 

@@ -16,6 +16,8 @@ from typing import Protocol
 from django.db import Error, connection, transaction
 from django.utils import timezone
 
+from common.database import dispensable
+
 from .models import Message, State
 
 logger = logging.getLogger(__name__)
@@ -143,7 +145,10 @@ def settled(message: Message) -> Message:
         pk=message.pk, state=State.RUNNING, writer=message.writer, updated_at=message.updated_at
     )
     info = {**message.info, "finish_reason": INTERRUPTED}
-    if seen.update(state=State.STOPPED, writer="", info=info):
+    ended = True  # also for this reader alone, where the row must wait for the next one
+    with dispensable():
+        ended = bool(seen.update(state=State.STOPPED, writer="", info=info))
+    if ended:
         message.state, message.writer, message.info = State.STOPPED, "", info
         return message
     return Message.objects.filter(pk=message.pk).first() or message  # its writer lives, or somebody else ended it

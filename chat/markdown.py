@@ -52,7 +52,7 @@ def parse(text: str) -> dict[str, Any]:
         else:
             messages.append(_message(head, body, len(messages)))
     if not messages:
-        raise ApiError("invalid", _("This is not an exported conversation."), 400, "markdown")
+        raise ApiError("invalid", _("This file is not an exported conversation."), 400, "markdown")
     target = next((item["target"] for item in reversed(messages) if item["target"]), "")
     return {"title": title, "system": system, "target": target, "messages": messages}
 

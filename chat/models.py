@@ -7,6 +7,7 @@ from typing import Any
 
 from django.conf import settings
 from django.db import models
+from django.urls import reverse
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
@@ -40,7 +41,7 @@ class Assistant(models.Model):
     params = models.JSONField(_("parameters"), default=dict, blank=True)
     samples = models.JSONField(_("sample questions"), default=list, blank=True)
     shared = models.BooleanField(_("shared"), default=False)
-    created_at = models.DateTimeField(_("made at"), auto_now_add=True)
+    created_at = models.DateTimeField(_("created at"), auto_now_add=True)
     updated_at = models.DateTimeField(_("updated at"), auto_now=True)
 
     objects = AssistantQuerySet.as_manager()
@@ -59,6 +60,15 @@ class ConversationQuerySet(models.QuerySet["Conversation"]):
         """Nobody sees another one's conversations, operators neither."""
         return self.filter(user=user)
 
+    def folders(self) -> list[dict[str, Any]]:
+        """{name, count} of each folder, by name. A folder is there as long as something is in it."""
+        named = self.exclude(folder="").order_by("folder").values(name=models.F("folder"))
+        return list(named.annotate(count=models.Count("pk")))
+
+    def shared(self) -> ConversationQuerySet:
+        """Those whose owners have made a link, as long as their accounts are open."""
+        return self.filter(share__isnull=False, user__is_active=True)
+
 
 class Conversation(models.Model):
     """`leaf` is the end of the branch that is shown; `target` is the slug that the next message goes to."""
@@ -71,20 +81,28 @@ class Conversation(models.Model):
     system = models.TextField(_("system prompt"), blank=True, default="")
     target = models.CharField(_("model"), max_length=128, blank=True, default="")
     params = models.JSONField(_("parameters"), default=dict, blank=True)
+    pinned = models.BooleanField(_("pinned"), default=False)
+    folder = models.CharField(_("folder"), max_length=80, blank=True, default="")
+    # Whoever is signed in and knows this may read the conversation
+    share = models.UUIDField(_("share link"), null=True, blank=True, unique=True, editable=False)
     leaf = models.ForeignKey("Message", models.SET_NULL, null=True, blank=True, related_name="+")
-    created_at = models.DateTimeField(_("made at"), auto_now_add=True)
+    created_at = models.DateTimeField(_("created at"), auto_now_add=True)
     updated_at = models.DateTimeField(_("updated at"), default=timezone.now)
 
     objects = ConversationQuerySet.as_manager()
 
     class Meta:
-        ordering = ["-updated_at", "-id"]
+        ordering = ["-pinned", "-updated_at", "-id"]
         verbose_name = _("conversation")
         verbose_name_plural = _("conversations")
-        indexes = [models.Index(fields=["user", "-updated_at"], name="conversation_recent")]
+        indexes = [models.Index(fields=["user", "-pinned", "-updated_at", "-id"], name="conversation_listed")]
 
     def __str__(self) -> str:
         return self.title or f"conversation {self.pk}"
+
+    @property
+    def share_path(self) -> str | None:
+        return reverse("shared-conversation", args=[self.share]) if self.share else None
 
 
 class Message(models.Model):
@@ -96,7 +114,7 @@ class Message(models.Model):
     content = models.TextField(_("content"), blank=True, default="")
     state = models.CharField(_("state"), max_length=16, choices=State.choices, default=State.DONE)
     target = models.CharField(_("model"), max_length=128, blank=True, default="")
-    target_name = models.CharField(_("model's name"), max_length=255, blank=True, default="")
+    target_name = models.CharField(_("model name"), max_length=255, blank=True, default="")
     digest = models.CharField(_("digest"), max_length=64, blank=True, default="")
     stop_asked = models.BooleanField(default=False)  # for the process that writes the answer
     # That process while it does, see adapters/processes.py
@@ -104,7 +122,7 @@ class Message(models.Model):
     # finish_reason (also "interrupted": its process was killed), usage, timings, trimmed (earlier messages left out),
     # error {code, message}
     info = models.JSONField(default=dict, blank=True)
-    created_at = models.DateTimeField(_("made at"), default=timezone.now)
+    created_at = models.DateTimeField(_("created at"), default=timezone.now)
     updated_at = models.DateTimeField(_("updated at"), default=timezone.now)
 
     class Meta:

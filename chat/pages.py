@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from typing import cast
+from uuid import UUID
 
 from django.conf import settings
 from django.contrib import messages
@@ -15,11 +16,11 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 from inference.errors import sentence
 from inference.pages import targets
 
-from .assistants import problem_of, talk
+from .assistants import problem_of, talk_again
 from .flows import branch
 from .forms import ICONS, AssistantForm
 from .models import Assistant, Conversation
-from .present import whole_json
+from .transfer import whole_json
 
 LISTED = 100  # at first; as static/js/lib/sidebar.js fetches more
 
@@ -30,10 +31,10 @@ LISTED = 100  # at first; as static/js/lib/sidebar.js fetches more
 def chat(request: HttpRequest, pk: int | None = None) -> HttpResponse:
     """One's conversations, and one of them; without an id a new one begins with the first message."""
     own = Conversation.objects.of(request.user).select_related("assistant")
-    conversation = get_object_or_404(own, pk=pk) if pk is not None else None
+    conversation = get_object_or_404(own.prefetch_related("messages"), pk=pk) if pk is not None else None
     wanted = conversation.target if conversation else request.GET.get("model", "")[:200]
-    choice = targets(wanted)
-    known = {target.slug for kind in ("adapters", "bases") for target in choice[kind]}
+    choice = targets(request, [wanted])
+    known = {one.slug for one in choice["choices"].all}
     return render(
         request,
         "chat/chat.html",
@@ -42,6 +43,7 @@ def chat(request: HttpRequest, pk: int | None = None) -> HttpResponse:
             "wanted": wanted,
             "unknown": wanted if wanted not in known else "",
             "conversations": own[:LISTED],
+            "folders": own.folders(),
             "more_conversations": own.count() > LISTED,
             "assistant": conversation.assistant if conversation else None,
             "conversation": conversation,
@@ -51,6 +53,16 @@ def chat(request: HttpRequest, pk: int | None = None) -> HttpResponse:
             "max_prompt_chars": settings.MAX_PROMPT_CHARS,
         },
     )
+
+
+@login_required
+@require_safe
+@never_cache
+def shared(request: HttpRequest, share: UUID) -> HttpResponse:
+    """What somebody shares by a link: the branch that its owner sees, to read. Nothing of its settings."""
+    conversation = get_object_or_404(Conversation.objects.shared().select_related("user"), share=share)
+    said = [message for message in branch(conversation, conversation.leaf_id) if message.content]
+    return render(request, "chat/shared.html", {"conversation": conversation, "said": said})
 
 
 @login_required
@@ -78,13 +90,16 @@ def edit_assistant(request: HttpRequest, pk: int | None = None) -> HttpResponse:
     form = AssistantForm(request.POST or None, instance=assistant)
     if request.method == "POST" and form.is_valid():
         form.save()
-        messages.success(request, _("The assistant “%(name)s” is saved.") % {"name": assistant.name})
+        messages.success(request, _("Assistant “%(name)s” saved.") % {"name": assistant.name})
         return redirect("assistants")
+    wanted = str(form["target"].value() or "")[:200]
+    choice = targets(request, [wanted])
     context = {
-        **targets(assistant.target),
+        **choice,
         "form": form,
         "assistant": assistant,
-        "wanted": form["target"].value() or "",
+        "wanted": wanted,
+        "absent": wanted if wanted not in {one.slug for one in choice["choices"].all} else "",
         "icons": ICONS,
         "max_tokens_limit": settings.MAX_TOKENS_LIMIT,
         "max_prompt_chars": settings.MAX_PROMPT_CHARS,
@@ -97,7 +112,7 @@ def edit_assistant(request: HttpRequest, pk: int | None = None) -> HttpResponse:
 def delete_assistant(request: HttpRequest, pk: int) -> HttpResponse:
     assistant = get_object_or_404(Assistant, pk=pk, owner=request.user)
     assistant.delete()
-    messages.success(request, _("The assistant “%(name)s” is deleted.") % {"name": assistant.name})
+    messages.success(request, _("Assistant “%(name)s” deleted.") % {"name": assistant.name})
     return redirect("assistants")
 
 
@@ -105,6 +120,4 @@ def delete_assistant(request: HttpRequest, pk: int) -> HttpResponse:
 @require_POST
 def talk_to_assistant(request: HttpRequest, pk: int) -> HttpResponse:
     assistant = get_object_or_404(Assistant.objects.visible_to(request.user.pk or 0), pk=pk)
-    conversation = talk(assistant, request.user)
-    conversation.save()
-    return redirect("conversation", conversation.pk)
+    return redirect("conversation", talk_again(assistant, request.user).pk)

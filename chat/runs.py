@@ -15,21 +15,22 @@ from django.db import DatabaseError
 from django.utils import translation
 
 from accounts.grants import Grant
-from common.api import ApiError
+from common.api import ApiError, unforeseen
 from inference.engine.params import SamplingParams
-from inference.errors import InferenceError
 from inference.gateway.asking import Asking, Event, Question, ask
 from inference.gateway.operating import count
 from inference.gateway.targets import Target, resolve
+from inference.measuring import refusals
 
 from .flows import save_end
 from .keeping import keeper
-from .models import State
+from .models import Message, State
 
 logger = logging.getLogger(__name__)
 
 GRACE = 30.0  # seconds that an answer goes on without a reader
 SAVE_ATTEMPTS = 20
+SAVE_AGAIN = 1.0  # seconds between them
 
 running: dict[int, Run] = {}  # by the message's id; of this process's event loop
 
@@ -39,28 +40,32 @@ class Run:
 
     def __init__(
         self,
-        message_id: int,
-        target: str,
+        message: Message,
         prompt: list[dict[str, str]],
         params: SamplingParams,
         grant: Grant,
         language: str,
     ) -> None:
-        self.message_id = message_id
-        self.target = target
+        self.message = message  # as it began; once `unsaved`, as it ended
+        self.message_id: int = message.pk
+        self.target = message.target
         self.prompt = prompt
         self.params = params
         self.grant = grant
         self.language = language
         self.continues = bool(prompt) and prompt[-1]["role"] == "assistant"
         self.text = prompt[-1]["content"] if self.continues else ""
+        # Of the whole answer, so none where its beginning is older. For those who hear its end; they are not kept.
+        self.logprobs: list[dict[str, Any]] = []
         self.progress: dict[str, Any] | None = None
         self.progress_at = 0.0
         self.state: str = State.RUNNING
         self.digest = ""
-        self.info: dict[str, Any] = {}
+        # What a reader has edited stays marked when a model goes on with it
+        self.info: dict[str, Any] = {"edited": True} if message.info.get("edited") else {}
         self.error: ApiError | None = None
         self.ended = False
+        self.unsaved = False  # the database stayed away: nobody but `message` knows the end
         self._asking: Asking | None = None
         self._stopped = False
         self._readers: set[asyncio.Event] = set()
@@ -119,14 +124,14 @@ class Run:
         except asyncio.CancelledError:
             self.state = State.STOPPED
             raise
-        except Exception:  # noqa: BLE001  (nobody awaits this task: the log must know)
-            logger.exception("an answer of a conversation failed")
+        except Exception as error:  # noqa: BLE001  (nobody awaits this task: the log must know)
             with translation.override(self.language):
-                self._fail(InferenceError("server_error"))
+                self._fail(unforeseen(error, "an answer of a conversation"))
         finally:
             await asyncio.shield(self._end())
 
     def _fail(self, error: ApiError) -> None:
+        refusals.count(error, self.grant.user_id)
         self.state = State.FAILED
         self.error = error
         self.info["error"] = {"code": error.code, "message": error.message, "param": error.param}
@@ -142,6 +147,8 @@ class Run:
 
     def _take(self, event: Event) -> None:
         told: Mapping[str, Any] = event
+        if not self.continues:
+            self.logprobs += told.get("logprobs") or []
         if event["type"] == "token":
             self.text += event["text"]
             self.progress = None
@@ -199,5 +206,8 @@ class Run:
                 return
             except DatabaseError as error:
                 logger.warning("an answer cannot be saved yet: %s", error.__class__.__name__)
-                await asyncio.sleep(1)
+                await asyncio.sleep(SAVE_AGAIN)
+        self.unsaved = True
         self.info["unsaved"] = True
+        self.message.content, self.message.state = self.text, self.state
+        self.message.digest, self.message.info = self.digest, self.info

@@ -10,13 +10,18 @@ import math
 from typing import Any
 
 from django.core.exceptions import PermissionDenied
-from django.http import Http404, HttpRequest, JsonResponse
+from django.http import Http404, JsonResponse
 from django.utils.translation import gettext as _
-from rest_framework import exceptions, status
+from rest_framework import exceptions
 from rest_framework.pagination import PageNumberPagination
 from rest_framework.response import Response
 
+from .answers import Error
+from .database import is_busy
+
 logger = logging.getLogger(__name__)
+
+RETRY_AFTER = 2.0  # seconds until a busy database is asked again
 
 
 class ApiError(Exception):
@@ -39,20 +44,25 @@ class ApiError(Exception):
     ) -> None:
         super().__init__(message)
         self.code = code
-        self.message = message
+        self.message = sendable(message)
         self.status = status
-        self.param = param
+        self.param = None if param is None else sendable(param)
         self.retry_after = retry_after
         self.extra = extra or {}
         self.headers = headers or {}
 
 
+def sendable(text: str) -> str:
+    """A refusal repeats what the client sent; half of a surrogate pair, which JSON may name, is no character."""
+    return text.encode("utf-8", "replace").decode()
+
+
 def error_body(code: str, message: str, param: str | None = None, **extra: Any) -> dict[str, Any]:
-    return {"error": {"code": code, "message": message, "param": param, **extra}}
+    return Error.of(error={"code": code, "message": message, "param": param, **extra})
 
 
 def exception_handler(exc: Exception, context: dict[str, Any]) -> Response | None:
-    """Every exception of a DRF view as the one error shape; unknown ones are logged and answered as `server_error`."""
+    """Every exception of a DRF view as the one error shape."""
     headers: dict[str, str] = {}
     if isinstance(exc, ApiError):
         headers.update(exc.headers)
@@ -62,7 +72,7 @@ def exception_handler(exc: Exception, context: dict[str, Any]) -> Response | Non
         body = error_body(exc.code, exc.message, exc.param, **exc.extra)
         return Response(body, status=exc.status, headers=headers)
     if isinstance(exc, Http404):
-        return Response(error_body("not_found", _("There is no such thing.")), status=404)
+        return Response(error_body("not_found", _("The requested object was not found.")), status=404)
     if isinstance(exc, PermissionDenied):
         exc = exceptions.PermissionDenied()
     if isinstance(exc, exceptions.ValidationError):
@@ -77,11 +87,26 @@ def exception_handler(exc: Exception, context: dict[str, Any]) -> Response | Non
         if isinstance(exc, exceptions.ParseError):
             code = "malformed_json"
         return Response(error_body(code, str(exc.detail)), status=exc.status_code, headers=headers)
-    logger.exception("unhandled error in %s", context.get("view").__class__.__name__)
-    return Response(
-        error_body("server_error", _("Something went wrong here; the server's log has the details.")),
-        status=status.HTTP_500_INTERNAL_SERVER_ERROR,
-    )
+    return exception_handler(unforeseen(exc, context.get("view").__class__.__name__), context)
+
+
+def unforeseen(error: BaseException, where: str) -> ApiError:
+    """What the client is told of an error that nobody caught, its cause, which the log has: see `code_of`."""
+    code = code_of(error)
+    if code == "database_busy":
+        logger.warning("the database is busy or away (%s): %s", where, error)
+        message = _("The database is busy or unavailable. Try again in a moment.")
+        told = ApiError(code, message, 503, retry_after=RETRY_AFTER)
+    else:
+        logger.error("unhandled error in %s", where, exc_info=error)
+        told = ApiError(code, _("An internal error occurred. See the server log for details."), 500)
+    told.__cause__ = error
+    return told
+
+
+def code_of(error: BaseException) -> str:
+    """Of an error that nobody caught: `database_busy` or `server_error`."""
+    return "database_busy" if is_busy(error) else "server_error"
 
 
 def first_problem(details: Any, path: str = "") -> tuple[str | None, str, str]:
@@ -107,5 +132,5 @@ class Pagination(PageNumberPagination):
     max_page_size = 200
 
 
-def json_error(request: HttpRequest, exc_status: int, code: str, message: str) -> JsonResponse:
-    return JsonResponse(error_body(code, message), status=exc_status)
+def json_error(error: ApiError) -> JsonResponse:
+    return JsonResponse(error_body(error.code, error.message, error.param), status=error.status)

@@ -5,15 +5,25 @@ from __future__ import annotations
 from typing import Any
 
 from django.db import models
-from django.db.models.lookups import IContains
+from django.db.models.lookups import IContains, IExact
+
+
+def folded(lookup: Any, compiler: Any, connection: Any) -> tuple[str, list[Any]]:
+    """MySQL's `LIKE` follows the collation, so both sides are lowered there."""
+    left, left_params = lookup.process_lhs(compiler, connection)
+    right, right_params = lookup.process_rhs(compiler, connection)
+    return f"LOWER({left}) LIKE LOWER({right})", [*left_params, *right_params]
 
 
 @models.CharField.register_lookup
 @models.TextField.register_lookup
 class FoldedContains(IContains):
-    """`icontains`; MySQL's `LIKE` follows the collation, so both sides are lowered there."""
-
     def as_mysql(self, compiler: Any, connection: Any) -> tuple[str, list[Any]]:
-        left, left_params = self.process_lhs(compiler, connection)
-        right, right_params = self.process_rhs(compiler, connection)
-        return f"LOWER({left}) LIKE LOWER({right})", [*left_params, *right_params]
+        return folded(self, compiler, connection)
+
+
+@models.CharField.register_lookup
+@models.TextField.register_lookup
+class FoldedExact(IExact):
+    def as_mysql(self, compiler: Any, connection: Any) -> tuple[str, list[Any]]:
+        return folded(self, compiler, connection)

@@ -12,6 +12,7 @@ from rest_framework.exceptions import ParseError
 from rest_framework.parsers import BaseParser
 
 from .api import ApiError
+from .numbers import grouped
 
 
 def no_constant(name: str) -> NoReturn:
@@ -35,9 +36,9 @@ class BoundedJSONParser(BaseParser):
         limit = settings.DATA_UPLOAD_MAX_MEMORY_SIZE
         body = stream.read(limit + 1)
         if len(body) > limit:
-            message = _("The body is larger than %(limit)s bytes.") % {"limit": limit}
+            message = _("The request body is larger than %(limit)s bytes.") % {"limit": grouped(limit)}
             raise ApiError("body_too_large", message, 413)
         try:
             return loads(body)
         except ValueError:
-            raise ParseError(_("The body is not valid JSON.")) from None
+            raise ParseError(_("The request body is not valid JSON.")) from None

@@ -25,6 +25,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from .api import ApiError
+from .numbers import grouped_values
 
 MAX_NAME = 64  # characters of a client's field name that a refusal repeats
 MAX_ID = 2**63 - 1  # what a database takes for an id
@@ -36,35 +37,42 @@ SENTENCES: dict[str, tuple[str, str | Promise]] = {
     "finite_number": ("out_of_range", _("%(param)s must be a finite number.")),
     "bool_type": ("invalid_type", _("%(param)s must be true or false.")),
     "string_type": ("invalid_type", _("%(param)s must be a string.")),
-    "string_unicode": ("invalid_text", _("%(param)s holds half of a surrogate pair, which is no character.")),
-    "invalid_text": ("invalid_text", _("%(param)s holds half of a surrogate pair, which is no character.")),
+    "string_unicode": ("invalid_text", _("%(param)s contains an unpaired surrogate, which is not a valid character.")),
+    "invalid_text": ("invalid_text", _("%(param)s contains an unpaired surrogate, which is not a valid character.")),
     "model_type": ("invalid_type", _("%(param)s must be an object.")),
     "dict_type": ("invalid_type", _("%(param)s must be an object.")),
-    "body_type": ("invalid_type", _("The body must be a JSON object.")),
+    "body_type": ("invalid_type", _("The request body must be a JSON object.")),
     "list_type": ("invalid_type", _("%(param)s must be a list.")),
-    "extra_forbidden": ("unknown_parameter", _("There is no parameter named %(param)s.")),
+    "extra_forbidden": ("unknown_parameter", _("Unknown parameter: %(param)s.")),
     "missing": ("required", _("%(param)s is missing.")),
     "literal_error": ("invalid_choice", _("%(param)s must be one of %(choices)s.")),
-    "out_of_range": ("out_of_range", _("%(param)s must lie between %(low)s and %(high)s.")),
-    "out_of_open_range": ("out_of_range", _("%(param)s must be above %(low)s and at most %(high)s.")),
+    "out_of_range": ("out_of_range", _("%(param)s must be between %(low)s and %(high)s.")),
+    "out_of_open_range": ("out_of_range", _("%(param)s must be greater than %(low)s and at most %(high)s.")),
     "string_too_long": ("too_long", _("%(param)s has more than %(limit)s characters.")),
     "too_long": ("too_long", _("%(param)s has more than %(limit)s characters.")),
     "too_many": ("too_many", _("%(param)s has more than %(limit)s entries.")),
     "empty": ("empty", _("%(param)s must not be empty.")),
-    "empty_entry": ("empty", _("%(param)s must not hold an empty string.")),
+    "empty_entry": ("empty", _("%(param)s must not contain an empty string.")),
     "messages_type": ("invalid_type", _("%(param)s must be a list of messages.")),
     "targets_type": ("invalid_type", _("%(param)s must be a list of model names.")),
-    "targets_twice": ("duplicate", _("%(param)s names a model twice.")),
+    "targets_twice": ("duplicate", _("%(param)s contains the same model twice.")),
+    "not_exported": ("invalid", _("This file is not an exported conversation.")),
+    "not_text": ("invalid", _("%(param)s has content other than text, which cannot be imported.")),
+    "late_system": ("invalid", _("%(param)s: a system message can only be imported at the beginning.")),
+    "too_many_messages": ("too_many", _("The conversation has too many messages.")),
     "answers_type": ("invalid_type", _("%(param)s must be a list of answers.")),
     "entries": ("out_of_range", _("%(param)s must have from %(low)s to %(high)s entries.")),
-    "digest": ("invalid_digest", _("%(param)s must be the digest of the answer's done frame: 64 hexadecimal digits.")),
-    "chosen": ("conflict", _("%(param)s: exactly one is chosen where the verdict is best, else none.")),
-    "one_line": ("invalid", _("%(param)s must be one line.")),
-    "both": ("conflict", _("Give messages or prompt, not both.")),
-    "neither": ("required", _("Give messages or a prompt.")),
+    "digest": (
+        "invalid_digest",
+        _("%(param)s must be the digest from the answer's done frame: 64 hexadecimal digits."),
+    ),
+    "chosen": ("conflict", _("%(param)s: choose exactly one answer if the verdict is best, otherwise none.")),
+    "one_line": ("invalid", _("%(param)s must be a single line.")),
+    "both": ("conflict", _("Specify either messages or prompt, not both.")),
+    "neither": ("required", _("Specify either messages or prompt.")),
     "stop_type": ("invalid_type", _("%(param)s must be a string or a list of strings.")),
-    "min_tokens_above": ("out_of_range", _("%(param)s must not be above max_tokens.")),
-    "json_conflict": ("conflict", _("Give json_object or json_schema, not both.")),
+    "min_tokens_above": ("out_of_range", _("%(param)s must not be greater than max_tokens.")),
+    "json_conflict": ("conflict", _("Specify either json_object or json_schema, not both.")),
 }
 RANGE = {"greater_than_equal", "greater_than", "less_than_equal", "less_than"}
 
@@ -122,12 +130,6 @@ Id = Annotated[int, Field(ge=1, le=MAX_ID), BeforeValidator(whole)]
 NotEmpty = AfterValidator(not_empty)
 
 
-@functools.cache
-def text(limit: int) -> Any:
-    """A string of at most `limit` characters."""
-    return Annotated[str, Field(max_length=limit), CHARACTERS]
-
-
 def read(shape: type[T] | TypeAdapter[T], data: Any, prefix: str = "", itself: str = "", **context: Any) -> T:
     """`data` in this shape.
 
@@ -172,10 +174,12 @@ def refusal(
         values["choices"] = str(values.get("expected", "")).replace("'", "").replace(" or ", ", ")
     elif kind == "string_too_long":
         values["limit"] = values.get("max_length")
+    elif kind == "too_long" and "limit" not in values:  # pydantic's own, of a list
+        kind, values["limit"] = "too_many", values.get("max_length")
     code, sentence = SENTENCES.get(kind, ("invalid", _("%(param)s is not valid.")))
     if kind == "model_type" and not param:
         code, sentence = "invalid_type", SENTENCES["body_type"][1]
-    return ApiError(code, str(sentence) % {"param": param, **values}, 400, param or None)
+    return ApiError(code, str(sentence) % grouped_values({"param": param, **values}), 400, param or None)
 
 
 def named(shape: Any, location: tuple[int | str, ...]) -> list[int | str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import uuid
-from dataclasses import asdict
 from typing import Any, cast
 
 from django.contrib.auth.models import User
@@ -15,10 +14,10 @@ from rest_framework.views import APIView
 from accounts.permissions import CanInfer
 from common.api import Pagination
 
-from . import present, reading
+from . import bodies, export
 from .flows import cast_vote, wanted
 from .models import Vote
-from .summary import standings
+from .summary import Standings, standings
 
 
 def own(request: Request, run: uuid.UUID) -> Vote:
@@ -37,7 +36,7 @@ class VotesView(APIView):
         rows = wanted(request.user, request.query_params).prefetch_related("candidates")
         pages = Pagination()
         page = pages.paginate_queryset(rows, request, view=self) or []
-        return pages.get_paginated_response([present.vote_json(vote) for vote in page])
+        return pages.get_paginated_response([export.vote_json(vote) for vote in page])
 
 
 class VoteView(APIView):
@@ -46,11 +45,11 @@ class VoteView(APIView):
     permission_classes = [CanInfer]
 
     def get(self, request: Request, run: uuid.UUID) -> Response:
-        return Response(present.vote_json(own(request, run)))
+        return Response(export.vote_json(own(request, run)))
 
     def put(self, request: Request, run: uuid.UUID) -> Response:
-        vote, made = cast_vote(cast(User, request.user), run, reading.vote(request.data))
-        return Response(present.vote_json(vote), status=201 if made else 200)
+        vote, made = cast_vote(cast(User, request.user), run, bodies.vote(request.data))
+        return Response(export.vote_json(vote), status=201 if made else 200)
 
     def delete(self, request: Request, run: uuid.UUID) -> Response:
         own(request, run).delete()
@@ -64,7 +63,7 @@ class VoteSummaryView(APIView):
 
     def get(self, request: Request) -> Response:
         rows = standings(wanted(request.user, request.query_params))
-        return Response({"results": [asdict(row) for row in rows]})
+        return Response(Standings.of(results=rows))
 
 
 class VoteExportView(APIView):
@@ -75,11 +74,11 @@ class VoteExportView(APIView):
     def get(self, request: Request, kind: str) -> StreamingHttpResponse:
         votes = wanted(request.user, request.query_params)
         if kind == "jsonl":
-            body: Any = present.written(votes, present.jsonl)
+            body: Any = export.written(votes, export.jsonl)
             response = StreamingHttpResponse(body, content_type="application/x-ndjson; charset=utf-8")
             name = "preferences.jsonl"
         else:
-            body = present.written(votes, present.table, present.header())
+            body = export.written(votes, export.table, export.header())
             response = StreamingHttpResponse(body, content_type="text/csv; charset=utf-8")
             name = "votes.csv"
         response["Content-Disposition"] = f'attachment; filename="{name}"'

@@ -13,11 +13,12 @@ from django.utils.translation import gettext as _
 
 from adapters.models import BaseModel, LoraAdapter
 from common.api import ApiError
+from inference.engine.params import SamplingParams
 from inference.gateway.operating import wait_booked
 from inference.models import UsageDay
 
+from .bodies import GivenCandidate, GivenVote
 from .models import Candidate, Vote, VoteQuerySet
-from .reading import GivenCandidate, GivenVote
 
 MOST_VOTES = 10_000  # of one account
 FLUSH_SECONDS = 3.0
@@ -60,8 +61,9 @@ def _same(vote: Vote, given: GivenVote) -> bool:
 
 
 def facts_of(one: GivenCandidate | Candidate) -> dict[str, Any]:
-    name = one.name or one.model
-    return {"model": one.model, "name": name, "digest": one.digest, "text": one.text, "chosen": one.chosen}
+    own = one.params.given() if isinstance(one.params, SamplingParams) else one.params or {}
+    facts = {"model": one.model, "name": one.name or one.model, "params": own}
+    return {**facts, "digest": one.digest, "text": one.text, "chosen": one.chosen}
 
 
 def check_digests(user: User, candidates: Sequence[GivenCandidate]) -> None:
@@ -71,7 +73,9 @@ def check_digests(user: User, candidates: Sequence[GivenCandidate]) -> None:
         wait_booked(FLUSH_SECONDS)  # what was asked a moment ago
         unknown = _unknown(user, candidates)
     if unknown:
-        message = _("%(model)s never answered you with this digest.") % {"model": candidates[unknown[0]].model}
+        message = _("No answer to you from %(model)s with this digest was found.") % {
+            "model": candidates[unknown[0]].model
+        }
         raise ApiError("unknown_digest", message, 400, f"candidates.{unknown[0]}.digest")
 
 

@@ -10,7 +10,7 @@ from django.utils.translation import gettext_lazy as _
 
 
 class Verdict(models.TextChoices):
-    BEST = "best", _("one is best")  # the chosen candidate
+    BEST = "best", _("one answer is best")  # the chosen candidate
     TIE = "tie", _("all equally good")
     NONE = "none", _("none is good")
 
@@ -32,7 +32,7 @@ class Vote(models.Model):
     system = models.TextField(_("system prompt"), blank=True, default="")
     params = models.JSONField(_("parameters"), default=dict, blank=True)
     size = models.PositiveSmallIntegerField(_("candidates"))
-    created_at = models.DateTimeField(_("made at"), auto_now_add=True)
+    created_at = models.DateTimeField(_("created at"), auto_now_add=True)
     updated_at = models.DateTimeField(_("updated at"), auto_now=True)
 
     objects = VoteQuerySet.as_manager()
@@ -54,8 +54,9 @@ class Candidate(models.Model):
     vote = models.ForeignKey(Vote, models.CASCADE, related_name="candidates", verbose_name=_("vote"))
     position = models.PositiveSmallIntegerField(_("position"))  # as shown, from 0
     model = models.CharField(_("model"), max_length=128)
-    name = models.CharField(_("model's name"), max_length=255)
+    name = models.CharField(_("model name"), max_length=255)
     digest = models.CharField(_("digest"), max_length=64)
+    params = models.JSONField(_("model-specific parameters"), default=dict, blank=True)  # beside the vote's
     text = models.TextField(_("answer"), blank=True)
     chosen = models.BooleanField(_("chosen"), default=False)
 

@@ -21,22 +21,32 @@ from .models import Vote
 from .summary import standings
 
 PAGE_SIZE = 25
+MOST_ADDRESS_CHARS = 4000
+MOST_NAMED = 50
 
 
 @login_required
 @require_safe
 def compare(request: HttpRequest) -> HttpResponse:
-    """Ask several models the same, side by side. `?models=` names them by slug, separated by commas."""
-    choice = targets()
-    known = [adapter.slug for adapter in choice["adapters"]] + [base.slug for base in choice["bases"]]
-    wanted = [slug for slug in request.GET.get("models", "").split(",") if slug in known]
-    first = [adapter.slug for adapter in choice["adapters"][:2]] + [base.slug for base in choice["bases"][:1]]
+    """Ask several models the same, side by side.
+
+    `?models=` names them by slug, separated by commas; `;temperature=0.2` behind one is a parameter of its own.
+    """
+    named = [text.partition(";") for text in request.GET.get("models", "")[:MOST_ADDRESS_CHARS].split(",") if text]
+    choice = targets(request, [slug for slug, _, _ in named[:MOST_NAMED]])
+    names = {one.slug: one.name for one in choice["choices"].all}
+    known = [(slug, own) for slug, _, own in named if slug in names]
+    adapters = [one for one in choice["choices"].all if one.kind == "adapter"]
+    bases = [one for one in choice["choices"].all if one.kind == "base"]
+    first = [(one.slug, "") for one in [*adapters[:2], *bases[:1]]]
     return render(
         request,
         "comparison/compare.html",
         {
             **choice,
-            "chosen": list(dict.fromkeys(wanted))[:MAX_TARGETS] or first,
+            "chosen": [{"model": slug, "own": own} for slug, own in known[:MAX_TARGETS] or first],
+            "unknown": ", ".join(slug for slug, _, _ in named if slug not in names),
+            "beyond": ", ".join(names[slug] for slug, _ in known[MAX_TARGETS:]),
             "most": MAX_TARGETS,
             "votes": Vote.objects.of(request.user).count(),
             "max_tokens_limit": settings.MAX_TOKENS_LIMIT,
@@ -62,7 +72,7 @@ def votes(request: HttpRequest) -> HttpResponse:
         "search": clean(request.GET, "search", 200),
         "model": clean(request.GET, "model", 128),
         "kind": kind if kind in ("blind", "open") else "",
-        "kinds": [("", _("All")), ("blind", _("Blind")), ("open", _("Open"))],
+        "kinds": [("", _("All")), ("blind", _("Blind")), ("open", _("Not blind"))],
         "filters": kept.urlencode(),
         "any": page.paginator.count or Vote.objects.of(request.user).exists(),
     }
@@ -73,6 +83,6 @@ def votes(request: HttpRequest) -> HttpResponse:
 @require_POST
 def delete_vote(request: HttpRequest, run: uuid.UUID) -> HttpResponse:
     get_object_or_404(Vote.objects.of(request.user), run=run).delete()
-    messages.success(request, _("The vote is deleted."))
+    messages.success(request, _("Vote deleted."))
     query = request.GET.urlencode()
     return redirect(f"{reverse('votes')}?{query}" if query else "votes")

@@ -2,50 +2,52 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from django.db.models import Avg, Count, F, FloatField, Max, Q, Value
 from django.db.models.functions import Cast
+from pydantic import Field
+
+from common.answers import Answer
+from common.shares import wilson
 
 from .models import Candidate, Verdict, VoteQuerySet
 
-Z = 1.96  # 95 %
 
-
-@dataclass(frozen=True)
-class Standing:
-    """`share`: wins of all votes in which the model took part, `low` to `high` where it lies with 95 % confidence
-    (Wilson's interval, wide while votes are few), `chance`: the share of somebody who chooses blindly."""
-
+class Standing(Answer):
     model: str
     name: str
     digest: str
-    votes: int
-    blind: int
+    params: dict[str, Any] = Field(description="Of its own, beside those of the votes.")
+    votes: int = Field(description="In which it took part.")
+    blind: int = Field(description="Of these, blind ones.")
     wins: int
-    losses: int
+    losses: int = Field(description="Another one was best.")
     ties: int
-    none: int
-    share: float
-    low: float
+    none: int = Field(description="None was good.")
+    share: float = Field(description="Wins of votes.")
+    low: float = Field(description="Lower end of the share's 95 % interval (Wilson).")
     high: float
-    chance: float
+    chance: float = Field(description="The share that blind luck would give.")
 
     @property
     def width(self) -> float:
+        """Wide while votes are few."""
         return self.high - self.low
 
 
+class Standings(Answer):
+    results: list[Standing]
+
+
 def standings(votes: VoteQuerySet) -> list[Standing]:
-    """Those whose share is surely high first; a model whose files changed has a row for each content."""
+    """Those whose share is surely high first; a model has a row for each content, and for parameters of its own."""
     best = Q(vote__verdict=Verdict.BEST)
     rows = (
         Candidate.objects.filter(vote__in=votes.order_by())
         .order_by()
-        .values("model", "digest")
+        .values("model", "digest", "params")
         .annotate(
             label=Max("name"),
             votes=Count("pk"),
@@ -64,12 +66,3 @@ def _standing(row: Mapping[str, Any]) -> Standing:
     low, high = wilson(row["wins"], row["votes"])
     facts = {"name" if key == "label" else key: value for key, value in row.items()}
     return Standing(**facts, share=row["wins"] / row["votes"], low=low, high=high)
-
-
-def wilson(wins: int, votes: int) -> tuple[float, float]:
-    """Wilson's score interval of a share, without continuity correction (Wilson 1927)."""
-    share, square = wins / votes, Z * Z
-    middle = share + square / (2 * votes)
-    reach = Z * math.sqrt(share * (1 - share) / votes + square / (4 * votes * votes))
-    whole = 1 + square / votes
-    return max(0.0, (middle - reach) / whole), min(1.0, (middle + reach) / whole)

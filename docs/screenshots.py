@@ -164,7 +164,7 @@ class Camera:
         self.page.evaluate("scrollTo(0, 0)")
         self.shoot("compare", full=True)
         self.page.get_by_test_id("vote").nth(1).click()
-        self.page.locator("[data-ballot-state][data-state=saved]").wait_for()
+        self.page.locator("[data-vote-status][data-state=saved]").wait_for()
         self.shoot("votes", "/compare/votes", full=True)
 
     def chat(self) -> None:
@@ -178,6 +178,17 @@ class Camera:
             self.page.locator("[data-testid=chat-log] [data-state=running]").wait_for(state="detached")
         self.shoot("chat")
 
+    def another_person(self) -> str:
+        """The address of an account that is not one's own; the first camera makes it."""
+        self.page.goto("/people?show=user")
+        if not (link := self.page.locator("[data-testid=person-row] a")).count():
+            self.page.goto("/people/new")
+            self.page.get_by_test_id("person-username").fill("mei.lin")
+            self.page.get_by_test_id("person-create").click()
+            self.page.get_by_test_id("link").wait_for()
+            self.page.goto("/people?show=user")
+        return str(link.first.get_attribute("href"))
+
     def shoot_all(self) -> None:
         self.shoot("models", "/models", full=True)
         self.shoot("test", "/test")
@@ -188,9 +199,16 @@ class Camera:
         self.chat()
         self.shoot("assistants", "/assistants")
         self.shoot("assistant", "/assistants/new", full=True)
+        self.shoot("prompts", "/prompts")
+        self.shoot("prompt", "/prompts/new", full=True)
         self.shoot("monitoring", "/monitoring", full=True)
         self.shoot("account", "/account")
         self.shoot("tokens", "/tokens")
+        self.shoot("people", "/people", full=True)
+        self.shoot("person-new", "/people/new")
+        self.shoot("person", self.another_person(), full=True)
+        self.shoot("settings", "/settings", full=True)
+        self.shoot("administration", "/admin/")
         self.shoot("not-found", "/nothing-here")
 
 

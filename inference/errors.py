@@ -6,6 +6,7 @@ The engine speaks in codes with details; what a reader is told is made of them h
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from common.api import ApiError
+from common.numbers import grouped_values
 from inference.engine.protocol import Failed
 
 
@@ -31,38 +33,47 @@ KINDS: dict[str, ErrorKind] = {
     # The request itself
     "context_length_exceeded": ErrorKind(
         400,
-        _("The prompt is longer than this model takes."),
-        _("The prompt has %(tokens)s tokens; %(context)s with the answer are the most this model takes."),
+        _("The prompt exceeds the model's context length."),
+        _("The prompt has %(tokens)s tokens; the limit is %(context)s including the answer."),
     ),
     "prompt_too_long": ErrorKind(
         400, _("The prompt is too long."), _("The prompt is longer than %(limit)s characters.")
     ),
     "template_failed": ErrorKind(
         400,
-        _("The base model's chat template refuses these messages."),
-        _("The base model's chat template refuses these messages: %(reason)s"),
+        _("The chat template rejected these messages."),
+        _("The chat template rejected these messages: %(reason)s"),
     ),
     "unknown_token": ErrorKind(
         400,
-        _("The prompt holds a token that this model does not have."),
-        _("The prompt holds the token %(token)s, which this model does not have. Remove it from the text."),
+        _("The prompt contains a token that is not in the model's vocabulary."),
+        _("The prompt contains the token %(token)s, which is not in the model's vocabulary. Remove it from the text."),
     ),
     "template_token": ErrorKind(
         400,
-        _("The base model's chat template or tokenizer adds a token that the model does not have."),
+        _("The base model's chat template or tokenizer adds a token that is not in the model's vocabulary."),
         _(
-            "The base model's chat template or tokenizer adds the token %(token)s, which the model does not have. "
-            "Its files do not belong together; an operator has to replace them."
+            "The base model's chat template or tokenizer adds the token %(token)s, which is not in the "
+            "model's vocabulary. The model's files do not match each other; an operator must replace them."
         ),
     ),
+    "scoring_unsupported": ErrorKind(
+        422,
+        _("Token probabilities of a prompt cannot be computed with this base model."),
+        _("Token probabilities of a prompt cannot be computed with this base model: %(reason)s."),
+    ),
     "invalid_parameter": ErrorKind(
-        400, _("The engine refuses a parameter."), _("The engine refuses the parameter %(param)s: %(reason)s")
+        400, _("The engine rejected a parameter."), _("The engine rejected the parameter %(param)s: %(reason)s")
     ),
     # Limits
     "queue_full": ErrorKind(503, _("Too many requests are waiting. Try again in a moment."), retry_after=5),
-    "user_limit": ErrorKind(429, _("You have too many requests running. Wait for one of them to end."), retry_after=2),
-    "too_many_generations": ErrorKind(429, _("This connection has too many answers running."), retry_after=2),
-    "slow_reader": ErrorKind(503, _("The answer was not read fast enough and was stopped."), retry_after=1),
+    "user_limit": ErrorKind(
+        429, _("You have too many running requests. Wait for one of them to finish."), retry_after=2
+    ),
+    "too_many_generations": ErrorKind(
+        429, _("Too many answers are being generated on this connection."), retry_after=2
+    ),
+    "slow_reader": ErrorKind(503, _("The answer was stopped because the client read it too slowly."), retry_after=1),
     # The adapter and the base
     "adapter_inactive": ErrorKind(
         409,
@@ -77,31 +88,31 @@ KINDS: dict[str, ErrorKind] = {
     ),
     "adapter_incompatible": ErrorKind(
         422,
-        _("The adapter does not fit its base model."),
-        _("The adapter %(name)s does not fit its base model."),
+        _("The adapter does not match its base model."),
+        _("The adapter %(name)s does not match its base model."),
     ),
     "store_damaged": ErrorKind(
         409,
-        _("The stored copy of this adapter was damaged and could not be made again. Ask an operator."),
-        _("The stored copy of the adapter %(name)s was damaged and could not be made again. Ask an operator."),
+        _("The stored copy of this adapter was damaged and could not be recreated. Contact an operator."),
+        _("The stored copy of the adapter %(name)s was damaged and could not be recreated. Contact an operator."),
     ),
     "store_repairing": ErrorKind(
-        503, _("The stored copy of this adapter is being made again. Try again in a moment."), retry_after=5
+        503, _("The stored copy of this adapter is being recreated. Try again in a moment."), retry_after=5
     ),
     "no_effect": ErrorKind(
         422,
-        _("The adapter changes nothing in its base model's answers."),
-        _("The adapter %(name)s changes nothing in its base model's answers."),
+        _("The adapter has no effect on its base model's answers."),
+        _("The adapter %(name)s has no effect on its base model's answers."),
     ),
     "weights_nonfinite": ErrorKind(
         422,
-        _("The adapter holds numbers that are not finite."),
-        _("The adapter %(name)s holds numbers that are not finite."),
+        _("The adapter contains non-finite values (NaN or infinity)."),
+        _("The adapter %(name)s contains non-finite values (NaN or infinity)."),
     ),
     "base_missing": ErrorKind(
         409,
-        _("The base model is not on this machine."),
-        _("The base model of %(name)s is not on this machine, or cannot be used."),
+        _("The base model is not available on this server."),
+        _("The base model of %(name)s is not available on this server or cannot be used."),
     ),
     "base_load_failed": ErrorKind(
         503,
@@ -117,42 +128,75 @@ KINDS: dict[str, ErrorKind] = {
     ),
     "base_unsupported": ErrorKind(
         422,
-        _("This base model cannot be served exactly."),
-        _("This base model cannot be served exactly: %(reason)s."),
+        _("The engine cannot run this base model exactly."),
+        _("The engine cannot run this base model exactly: %(reason)s."),
     ),
     "base_pinned": ErrorKind(
         503,
-        _("Another base model is kept loaded. Ask an operator."),
-        _("The base model %(base)s is kept loaded. Ask an operator."),
+        _("Another base model is set to stay loaded. Contact an operator."),
+        _("The base model %(base)s is set to stay loaded. Contact an operator."),
         retry_after=60,
     ),
     # The engine
     "out_of_memory": ErrorKind(
         503,
-        _("There was not enough memory for this request."),
-        _("%(base)s needs %(needed)s in %(precision)s, %(free)s are free. %(remedy)s"),
+        _("There is not enough memory for this request."),
+        _(
+            "%(base)s needs %(needed)s of memory in %(precision)s; %(free)s is free. "
+            "Free memory or choose a smaller base model."
+        ),
         retry_after=30,
     ),
     "engine_crashed": ErrorKind(
         503,
         _("The engine stopped unexpectedly and is being restarted. Try again."),
-        _("The engine stopped unexpectedly (%(reason)s) while it loaded %(base)s, and is being restarted. Try again."),
+        _("The engine stopped unexpectedly (%(reason)s) while loading %(base)s and is being restarted. Try again."),
         retry_after=2,
     ),
-    "engine_unavailable": ErrorKind(503, _("The engine could not be started; its log has the reason."), retry_after=30),
-    "nonfinite_logits": ErrorKind(503, _("The model's output was not finite; the answer was stopped."), retry_after=1),
-    "engine_timeout": ErrorKind(503, _("The engine did not answer in time."), retry_after=5),
-    "engine_error": ErrorKind(503, _("The engine failed at this request."), retry_after=1),
-    "device_busy": ErrorKind(503, _("Another process is using this graphics card for inference."), retry_after=30),
+    "engine_unavailable": ErrorKind(
+        503, _("The engine could not be started. See its log for the reason."), retry_after=30
+    ),
+    "nonfinite_logits": ErrorKind(
+        503, _("The model produced non-finite values (NaN or infinity), so the answer was stopped."), retry_after=1
+    ),
+    "engine_timeout": ErrorKind(503, _("The engine did not respond in time."), retry_after=5),
+    "engine_error": ErrorKind(503, _("The engine failed to process this request."), retry_after=1),
+    "device_busy": ErrorKind(503, _("Another process is using this GPU for inference."), retry_after=30),
+    # A fleet in the engine's place
+    "fleet_unavailable": ErrorKind(
+        503, _("The inference servers cannot be reached. Try again in a moment."), retry_after=10
+    ),
+    "fleet_denied": ErrorKind(
+        503, _("The inference servers rejected this portal's API key. Contact an operator."), retry_after=60
+    ),
+    "fleet_interrupted": ErrorKind(503, _("The answer was interrupted. Ask again."), retry_after=1),
+    "fleet_answer_invalid": ErrorKind(
+        503,
+        _("The inference servers returned an invalid response."),
+        _("The inference servers returned an invalid response: %(reason)s."),
+        retry_after=1,
+    ),
+    "fleet_cannot": ErrorKind(
+        409,
+        _("The inference servers do not support this operation."),
+        _("The inference servers do not support this operation: %(what)s."),
+    ),
     "shutting_down": ErrorKind(503, _("The server is shutting down."), retry_after=10),
-    "internal_error": ErrorKind(500, _("Something went wrong here; the server's log has the details.")),
+    "internal_error": ErrorKind(500, _("An internal error occurred. See the server log for details.")),
     # The connection (websocket)
-    "malformed_frame": ErrorKind(400, _("This frame is not one that the server knows.")),
-    "duplicate_id": ErrorKind(400, _("An answer with this id is still running on this connection.")),
-    "unknown_target": ErrorKind(404, _("There is no such model."), _("There is no model named %(name)s.")),
-    "revoked": ErrorKind(401, _("Your access was withdrawn.")),
-    "server_error": ErrorKind(500, _("Something went wrong here; the server's log has the details.")),
+    "malformed_frame": ErrorKind(400, _("The server does not recognise this message.")),
+    "duplicate_id": ErrorKind(400, _("An answer with this ID is still being generated on this connection.")),
+    "unknown_target": ErrorKind(404, _("Model not found."), _("There is no model named %(name)s.")),
+    "revoked": ErrorKind(401, _("Your access has been revoked.")),
 }
+
+# `out_of_memory` of a base that would fit in another precision.
+FITS_OTHERWISE = _(
+    "%(base)s needs %(needed)s of memory in %(precision)s; %(free)s is free. It would fit with %(fits)s."
+)
+
+# Details in the words of whoever found them, by `gettext_noop` where they are ours; others stay as they are.
+TRANSLATED = ("reason", "what")
 
 # Where the engine names no parameter, the code does.
 PARAMS = {"context_length_exceeded": "messages", "prompt_too_long": "messages", "template_failed": "messages"}
@@ -161,21 +205,18 @@ PARAMS = {"context_length_exceeded": "messages", "prompt_too_long": "messages", 
 def sentence(code: str, detail: Mapping[str, Any] | None = None, param: str | None = None) -> str:
     """The sentence of `code` in the active language, with the details where all of them are there."""
     kind = KINDS.get(code, KINDS["engine_error"])
-    values = {"param": param, **(detail or {})}
-    if isinstance(values.get("fits"), list):
-        values["remedy"] = memory_remedy(values["fits"])
-    if kind.detailed is not None:
-        try:
-            return str(kind.detailed) % values
-        except KeyError:
-            pass
+    values = grouped_values({"param": param, **(detail or {})})
+    for name in TRANSLATED:
+        if isinstance(said := values.get(name), str) and said:
+            values[name] = gettext(said)
+    detailed = kind.detailed
+    if isinstance(fits := values.get("fits"), list) and fits:
+        values["fits"] = ", ".join(map(str, fits))
+        detailed = FITS_OTHERWISE if code == "out_of_memory" else detailed
+    if detailed is not None:
+        with suppress(KeyError):
+            return str(detailed) % values
     return str(kind.sentence)
-
-
-def memory_remedy(precisions: list[Any]) -> str:
-    if not precisions:
-        return gettext("Free memory or choose a smaller base model.")
-    return gettext("It would fit with %(precisions)s.") % {"precisions": ", ".join(map(str, precisions))}
 
 
 class InferenceError(ApiError):

@@ -15,22 +15,28 @@ import time
 import weakref
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
 
-from inference.backends.interface import Backend, Event, Request, Sink, failure
-from inference.backends.local import LocalBackend
+from common.request_ids import request_id
+from inference.backends.interface import Backend, Event, OnVerdict, Request, Sink, failure
 from inference.backends.process import WorkerOptions
 from inference.backends.stream import Stream
 from inference.engine.config import EngineConfig
-from inference.engine.protocol import AdapterSpec, BaseSpec, Logprob, Timings, Usage
+from inference.engine.protocol import AdapterSpec, BaseSpec, Logprob, PromptLogprob, Timings, Usage
 from inference.estimates.load_times import keep, recall
 from inference.estimates.wait_estimates import WaitEstimates
+from inference.measuring.entries import EngineIncident, EngineSample
+from inference.measuring.recorder import recorder, resident_set
+from inference.measuring.trace import RequestTrace
 
 from .errors import InferenceError
 from .mending import Mending
+
+if TYPE_CHECKING:
+    from inference.backends.fleet.resources import FleetOptions
 
 logger = logging.getLogger(__name__)
 
@@ -40,12 +46,13 @@ RECALL_PATIENCE = 1.0  # seconds that the first request waits for earlier load t
 REPLY_PATIENCE = 5.0  # seconds for a reply that needs no model
 ENGINE_SETTINGS = (
     "RUNNER DEVICE PRECISION THREADS MAX_BATCH MAX_CONTEXT PREFILL_CHUNK KV_BYTES ADAPTER_BYTES "
-    "MAX_GPU_MEMORY CUDA_GRAPHS NATIVE QUEUE_LIMIT USER_LIMIT IDLE_UNLOAD"
+    "MAX_GPU_MEMORY CUDA_GRAPHS NATIVE RAW_CONTROL_TOKENS QUEUE_LIMIT USER_LIMIT "
+    "IDLE_UNLOAD"
 ).split()
 
 
 @dataclass(frozen=True)
-class Answer:
+class WholeAnswer:
     """A whole answer. `digest`: content hash of the adapter that gave it, or the base's key."""
 
     text: str
@@ -55,23 +62,30 @@ class Answer:
     digest: str
     logprobs: list[Logprob]
     stop: str | None = None
+    echo: str = ""  # the prompt, where it was to be told
+    prompt_logprobs: list[PromptLogprob] = field(default_factory=list)
 
 
-class Gathering:
+class PartialAnswer:
     """An answer as far as it has come."""
 
     def __init__(self) -> None:
         self.text: list[str] = []
         self.logprobs: list[Logprob] = []
+        self.echo = ""
+        self.prompt_logprobs: list[PromptLogprob] = []
 
-    def add(self, event: Event) -> Answer | None:
+    def add(self, event: Event) -> WholeAnswer | None:
         """The whole answer, once `event` is its `done`."""
         if event["type"] == "token":
             self.text.append(event["text"])
             self.logprobs += event.get("logprobs") or []
+        elif event["type"] == "prompt":
+            self.echo += event["text"]
+            self.prompt_logprobs += event["logprobs"]
         elif event["type"] == "done":
             self.logprobs += event.get("logprobs") or []
-            return Answer(
+            return WholeAnswer(
                 "".join(self.text),
                 event["finish_reason"],
                 event["usage"],
@@ -79,6 +93,8 @@ class Gathering:
                 event["digest"],
                 self.logprobs,
                 event.get("stop"),
+                self.echo,
+                self.prompt_logprobs,
             )
         return None
 
@@ -86,22 +102,22 @@ class Gathering:
 class ModelManager:
     """Requests in, streams of events out; the engine behind is any `Backend`."""
 
-    backend: Backend
-
-    def __init__(self, options: WorkerOptions, limit: int = 512, history: bool = False) -> None:
+    def __init__(self, make_backend: Callable[[OnVerdict], Backend], history: bool = False) -> None:
         """`history`: keep load times in the database, and expect by those that are there."""
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="engine-writer")
-        self.backend = LocalBackend(options, limit, self._on_verdict)
+        self.backend = make_backend(self._on_verdict)
         self.mending = Mending(self.backend)
         self.expectations = WaitEstimates(EngineConfig.base_patience, self._on_load_time if history else None)
         self._recalled = self._writer.submit(recall, self.expectations) if history else None
 
     # Asking
 
-    async def generate(self, request: Request, wake: asyncio.Event | None = None) -> Stream:
+    async def generate(
+        self, request: Request, wake: asyncio.Event | None = None, trace: RequestTrace | None = None
+    ) -> Stream:
         """Start a request. Refusals come as `error` events; leaving the stream's context cancels it.
 
-        `wake`: as `Stream` takes it.
+        `wake`: as `Stream` takes it. `trace` sees every event at the moment when it comes.
         """
         await self._recall()
 
@@ -110,18 +126,7 @@ class ModelManager:
             self.expectations.asked(request_id, request.base["key"], digest, time.monotonic())
             self.mending.submit(request_id, request, sink)
 
-        return self._begin(submit, request.chars // 4, wake)
-
-    async def run(self, request: Request) -> Answer:
-        """The whole answer. Raises InferenceError; cancelling the task that awaits it cancels the request."""
-        gathering = Gathering()
-        async with await self.generate(request) as stream:
-            async for event in stream:
-                if event["type"] == "error":
-                    raise InferenceError.from_event(event)
-                if answer := gathering.add(event):
-                    return answer
-        raise InferenceError("engine_error")
+        return self._begin(submit, request.chars // 4, wake, trace)
 
     async def _recall(self) -> None:
         if self._recalled is not None:
@@ -129,10 +134,11 @@ class ModelManager:
             self._recalled = None
 
     async def count_tokens(
-        self, base: BaseSpec, messages: list[dict[str, str]] | None = None, prompt: str | None = None
-    ) -> tuple[int, int]:
+        self, base: BaseSpec, messages: list[dict[str, str]] | None = None, prompt: str | None = None,
+        adapter: AdapterSpec | None = None,
+    ) -> tuple[int, int]:  # fmt: skip
         """(tokens of the prompt, the base's context length). Raises InferenceError."""
-        request = Request("", base, messages=messages, prompt=prompt)
+        request = Request("", base, adapter, messages, prompt)
         data = await self._reply(lambda request_id, sink: self.mending.count(request_id, request, sink))
         return data["tokens"], data["context_length"]
 
@@ -154,11 +160,6 @@ class ModelManager:
         """Free the base after what runs has ended. Returns the bytes freed; 0 where nothing was loaded."""
         return (await self._reply(self.backend.unload)).get("freed_bytes", 0) if self.ready else 0
 
-    async def evict(self, digest: str) -> int:
-        """Drop one adapter from the engine once nothing uses it. Returns the bytes freed."""
-        data = await self._reply(lambda request_id, sink: self.backend.evict(request_id, digest, sink))
-        return data.get("freed_bytes", 0)
-
     async def status(self) -> dict[str, Any]:
         """The worker's state and, where it runs, what it holds. Starts nothing.
 
@@ -173,6 +174,10 @@ class ModelManager:
         return {"worker": self.backend.snapshot(), "engine": engine}
 
     # From threads (signals, hooks, process end)
+
+    def look(self) -> None:
+        """Begin to look at a fleet's addresses, every few seconds from now on. Returns at once."""
+        self.backend.status(secrets.token_hex(8), lambda event: True)
 
     def release(self, digest: str) -> None:
         """An adapter is no longer served: the engine drops it after its last request. Returns at once."""
@@ -193,12 +198,21 @@ class ModelManager:
 
     # Inside
 
-    def _begin(self, call: Call, prompt_estimate: int = 0, wake: asyncio.Event | None = None) -> Stream:
-        stream = Stream(secrets.token_hex(8), self.mending.cancel, prompt_estimate, wake)
+    def _begin(
+        self,
+        call: Call,
+        prompt_estimate: int = 0,
+        wake: asyncio.Event | None = None,
+        trace: RequestTrace | None = None,
+    ) -> Stream:
+        stream = Stream(engine_id(), self.mending.cancel, prompt_estimate, wake)
         deliver = weakref.WeakMethod(stream.deliver)
 
         def sink(event: Event) -> bool:
-            expected = self.expectations.seen(event, self.ready, time.monotonic())
+            now, ready = time.monotonic(), self.ready
+            if trace is not None:
+                trace.seen(event, ready, now)
+            expected = self.expectations.seen(event, ready, now)
             if expected is not None and (event["type"] == "queued" or event["type"] == "loading"):
                 event["expected"] = expected
             alive = deliver()
@@ -223,13 +237,25 @@ class ModelManager:
 
     def _on_verdict(self, event: dict[str, Any]) -> None:
         """On the engine's I/O thread: hand the database work to a thread of its own."""
-        if event["type"] in {"damage", "change"}:
+        kind, now = event["type"], time.time()
+        if kind in {"damage", "change"}:
             self.mending.heard(event)
-            return
-        self._writer.submit(write_verdict, event)
+        elif kind == "heartbeat":
+            recorder.post(EngineSample(now, event.get("status") or {}, resident_set()))
+        elif kind == "happened":
+            recorder.post(
+                EngineIncident(now, **{name: event[name] for name in ("kind", "key", "name", "seconds", "reason")})
+            )
+        else:
+            self._writer.submit(write_verdict, event)
 
     def _on_load_time(self, kind: str, key: str, seconds: float) -> None:
         self._writer.submit(keep, kind, key, seconds)
+
+
+def engine_id() -> str:
+    """Of a new request at the engine: the id of what came in, which logs on both sides name, and a part of its own."""
+    return f"{request_id.get() or 'portal'}.{secrets.token_hex(8)}"
 
 
 def reply_of(event: Event) -> dict[str, Any]:
@@ -249,7 +275,8 @@ def write_verdict(event: Mapping[str, Any]) -> None:
         if event["type"] == "refusal":
             record_refusal(event["key"], event["reason"])
         else:
-            record_proof(event["digest"], event["ok"], event["code"], event["message"], event["kl"], event["changed"])
+            found = {key: event[key] for key in ("ok", "code", "message", "kl", "changed")}
+            record_proof(event["digest"], **found, base=event.get("base", ""))
     except Exception:  # noqa: BLE001  (a database that is away must not end the thread that writes verdicts)
         logger.exception("the engine's verdict on %s could not be written", event.get("digest") or event.get("key"))
     finally:
@@ -261,6 +288,7 @@ def engine_config() -> dict[str, Any]:
     config = {name.lower(): getattr(settings, f"ENGINE_{name}") for name in ENGINE_SETTINGS}
     return config | {
         "run_dir": str(settings.RUN_DIR),
+        "log_format": settings.LOG_FORMAT,
         "log_level": logging.getLevelName(logging.getLogger().getEffectiveLevel()),
     }
 
@@ -275,6 +303,39 @@ def worker_options() -> WorkerOptions:
     )
 
 
+def queue_limit() -> int:
+    """Requests in flight."""
+    return settings.ENGINE_QUEUE_LIMIT + settings.ENGINE_MAX_BATCH + 16
+
+
+def fleet_options() -> FleetOptions:
+    """By the VLLM_* settings and FLEET_DIR."""
+    from inference.backends.fleet.catalogue import Address
+    from inference.backends.fleet.resources import FleetOptions
+
+    return FleetOptions(
+        addresses=tuple(Address(url, base) for base, url in settings.VLLM_URL),
+        folder=settings.FLEET_DIR,
+        key=settings.VLLM_API_KEY,
+        silence=settings.VLLM_TIMEOUT,
+        limit=queue_limit(),
+        user_limit=settings.ENGINE_USER_LIMIT,
+        raw_control_tokens=settings.ENGINE_RAW_CONTROL_TOKENS,
+    )
+
+
+def make_backend(on_verdict: OnVerdict) -> Backend:
+    """As INFERENCE_BACKEND says; only what it names is imported."""
+    if settings.INFERENCE_BACKEND == "vllm":
+        from inference.backends.fleet.backend import FleetBackend
+        from inference.uses import SharedUses
+
+        return FleetBackend(fleet_options(), on_verdict, SharedUses())
+    from inference.backends.local import LocalBackend
+
+    return LocalBackend(worker_options(), on_verdict, queue_limit())
+
+
 _lock = threading.Lock()
 _manager: ModelManager | None = None
 _pid = 0
@@ -285,8 +346,7 @@ def get_manager() -> ModelManager:
     global _manager, _pid
     with _lock:
         if _manager is None or _pid != os.getpid():
-            limit = settings.ENGINE_QUEUE_LIMIT + settings.ENGINE_MAX_BATCH + 16
-            _manager, _pid = ModelManager(worker_options(), limit, history=True), os.getpid()
+            _manager, _pid = ModelManager(make_backend, history=True), os.getpid()
             atexit.register(close_manager, _pid)
         return _manager
 

@@ -45,7 +45,7 @@ class Subject:
 
 
 @dataclass(frozen=True)
-class Question:
+class BackendCall:
     """What is asked of the backend. `ask(base, sink)` asks it, also again and with another spec of the same base."""
 
     id: str
@@ -58,7 +58,7 @@ class Question:
 class Held:
     """A request whose error is held back. Who draws the ticket speaks to its sink: the mending or a cancellation."""
 
-    question: Question
+    call: BackendCall
     error: Failed
     sink: Sink
     cancelled: bool = False
@@ -97,19 +97,19 @@ class Mending:
             self.backend.submit(request_id, replace(request, base=base), sink)
 
         digest = request.adapter["digest"] if request.adapter else request.base["key"]
-        self._ask(Question(request_id, request.base, ask, cancelled(request_id, digest)), sink)
+        self._ask(BackendCall(request_id, request.base, ask, cancelled(request_id, digest)), sink)
 
     def count(self, request_id: str, request: Request, sink: Sink) -> None:
         def ask(base: BaseSpec, sink: Sink) -> None:
             self.backend.count(request_id, replace(request, base=base), sink)
 
-        self._ask(Question(request_id, request.base, ask, failure(request_id, "cancelled")), sink)
+        self._ask(BackendCall(request_id, request.base, ask, failure(request_id, "cancelled")), sink)
 
     def load(self, request_id: str, base: BaseSpec, adapters: list[AdapterSpec], pin: bool | None, sink: Sink) -> None:
         def ask(base: BaseSpec, sink: Sink) -> None:
             self.backend.load(request_id, base, adapters, pin, sink)
 
-        self._ask(Question(request_id, base, ask, failure(request_id, "cancelled")), sink)
+        self._ask(BackendCall(request_id, base, ask, failure(request_id, "cancelled")), sink)
 
     def cancel(self, request_id: str) -> None:
         held = self._held.get(request_id)
@@ -117,7 +117,7 @@ class Mending:
             held.cancelled = True
             if held.claim():
                 self._held.pop(request_id, None)
-                held.sink(held.question.cancelled)
+                held.sink(held.call.cancelled)
                 return
         self.backend.cancel(request_id)
 
@@ -137,17 +137,17 @@ class Mending:
 
     # Inside
 
-    def _ask(self, question: Question, sink: Sink) -> None:
+    def _ask(self, call: BackendCall, sink: Sink) -> None:
         def first(event: Event) -> bool:
             if event["type"] == "error" and event["code"] in CODES:
-                self._hold(Held(question, event, sink))
+                self._hold(Held(call, event, sink))
                 return True
             return sink(event)
 
-        question.ask(question.base, first)
+        call.ask(call.base, first)
 
     def _hold(self, held: Held) -> None:
-        self._held[held.question.id] = held
+        self._held[held.call.id] = held
         self._see_to(Subject.of(held.error["detail"]), held)
 
     def _see_to(self, subject: Subject, held: Held | None = None) -> None:
@@ -183,23 +183,23 @@ class Mending:
 
     def _refuse(self, held: Held, refusal: InferenceError) -> None:
         if held.claim():
-            self._held.pop(held.question.id, None)
-            held.sink(failure(held.question.id, refusal.code, {**held.error["detail"], **refusal.detail}))
+            self._held.pop(held.call.id, None)
+            held.sink(failure(held.call.id, refusal.code, {**held.error["detail"], **refusal.detail}))
 
     def _ask_again(self, held: Held, base: BaseSpec | None) -> None:
         if not held.claim():
             return  # cancelled meanwhile
-        question = held.question
+        call = held.call
 
         def second(event: Event) -> bool:
             if event["type"] == "error" and event["code"] == "store_damaged":
                 event["code"] = "adapter_load_failed"  # the registry found nothing wrong with the copy
             return held.sink(event)
 
-        question.ask(base or question.base, second)
-        self._held.pop(question.id, None)
+        call.ask(base or call.base, second)
+        self._held.pop(call.id, None)
         if held.cancelled:  # between the ticket and now: the backend did not know the request then
-            self.backend.cancel(question.id)
+            self.backend.cancel(call.id)
 
 
 def settle_with_registry(subject: Subject, closing: threading.Event) -> BaseSpec | None:

@@ -9,9 +9,10 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from django.conf import settings
-from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from common.shapes import CHARACTERS, NotEmpty, Shape, Str, read, refuse
+from inference import contexts
 from inference.engine.params import SamplingParams
 
 T = TypeVar("T")
@@ -26,12 +27,6 @@ def _at_most_a_prompt(value: str) -> str:
     return value
 
 
-def _says_something(value: str) -> str:
-    if not value.strip():
-        raise refuse("empty")
-    return value
-
-
 def _list(value: Any) -> Any:
     if not isinstance(value, list):
         raise refuse("messages_type")
@@ -42,7 +37,7 @@ def _list(value: Any) -> Any:
     return value
 
 
-def _together(value: list[Message]) -> list[Message]:
+def _together(value: list[ChatMessage]) -> list[ChatMessage]:
     if sum(len(item.content) for item in value) > settings.MAX_PROMPT_CHARS:
         raise refuse("too_long", limit=settings.MAX_PROMPT_CHARS)
     if not any(item.content.strip() for item in value):
@@ -50,19 +45,25 @@ def _together(value: list[Message]) -> list[Message]:
     return value
 
 
+def _says_something(value: str) -> str:
+    if not value.strip():
+        raise refuse("empty")
+    return value
+
+
 Text = Annotated[Str, AfterValidator(_at_most_a_prompt)]
 Prompt = Annotated[Text, AfterValidator(_says_something), Field(description="Raw text.")]
+RawPrompt = Annotated[Text, NotEmpty]  # also a line break alone, which programs ask a model to go on from
 ModelName = Annotated[str, Field(max_length=MAX_MODEL_CHARS, description="Slug of an adapter or a base."), CHARACTERS]
-Name = Annotated[ModelName, NotEmpty]
 
 
-class Message(Shape):
+class ChatMessage(Shape):
     role: Role
     content: Text
 
 
 Messages = Annotated[
-    list[Message],
+    list[ChatMessage],
     BeforeValidator(_list),
     AfterValidator(_together),
     Field(description="The base's chat template is applied.", max_length=MAX_MESSAGES),
@@ -93,12 +94,17 @@ class Asked(Shape):
         return turns(self.messages)
 
 
-def turns(messages: list[Message] | None) -> list[dict[str, str]] | None:
+def turns(messages: list[ChatMessage] | None) -> list[dict[str, str]] | None:
     """As the engine takes them."""
     return None if messages is None else [{"role": item.role, "content": item.content} for item in messages]
 
 
-MESSAGES: TypeAdapter[list[Message]] = TypeAdapter(Messages)
+def served_context(length: int, base: str = "") -> int:
+    """Tokens of prompt and answer together that are served of a model of this context length, as a fleet says it for
+    the base model named `base`; 0 where that is not known."""
+    if settings.INFERENCE_BACKEND == "local":
+        return min(length, settings.ENGINE_MAX_CONTEXT)
+    return contexts.reported(base) or length
 
 
 def bounds() -> dict[str, Any]:
@@ -114,8 +120,3 @@ def body(shape: type[T], data: Any, prefix: str = "") -> T:
 def sampling(data: Any, prefix: str = "") -> SamplingParams:
     """Sampling parameters from a JSON object. Raises ApiError 400."""
     return read(SamplingParams, data, prefix, prefix.rstrip(".") or "params", **bounds())
-
-
-def messages(value: Any) -> list[dict[str, str]]:
-    """A conversation: 1 to 500 objects {role, content}, together within MAX_PROMPT_CHARS. Raises ApiError 400."""
-    return turns(read(MESSAGES, value, "messages.", "messages")) or []

@@ -5,4 +5,13 @@ class LoraPortalConfig(AppConfig):
     name = "loraportal"
 
     def ready(self) -> None:
-        from .schema import assistants, calls, chat, security, votes  # noqa: F401  (registers the API's description)
+        from . import checks  # noqa: F401  (registers what an operator may have set wrong)
+        from .schema import (  # noqa: F401  (registers the API's description)
+            assistants,
+            calls,
+            chat,
+            evaluations,
+            prompts,
+            security,
+            votes,
+        )

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 from django.conf import settings
 from django.core import checks
 from django.core.checks import CheckMessage, register
+from django.utils.translation import gettext as _
 
 LITTLE_SPACE = 2**30
 MEMORY = re.compile(r"\d+(\.\d+)?\s*([KMGT]i?B)", re.IGNORECASE)
@@ -36,41 +37,42 @@ def check_var_dir(app_configs: Any, **kwargs: Any) -> Iterator[CheckMessage]:
     existing = nearest_existing(settings.VAR_DIR)
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
         yield checks.Error(
-            f"VAR_DIR {settings.VAR_DIR} cannot be written.",
-            hint="Set VAR_DIR to a folder that this user may write.",
+            _("VAR_DIR %(folder)s cannot be written to.") % {"folder": settings.VAR_DIR},
+            hint=_("Set VAR_DIR to a folder that this user can write to."),
             id="loraportal.E001",
         )
         return
     free = shutil.disk_usage(existing).free
     if free < LITTLE_SPACE:
         yield checks.Warning(
-            f"The disk of VAR_DIR has {free // 2**20} MiB left.",
-            hint="Free some space or move VAR_DIR: activation copies adapters there.",
+            _("The disk of VAR_DIR has %(mebibytes)s MiB left.") % {"mebibytes": free // 2**20},
+            hint=_("Free some space or move VAR_DIR: activation copies adapters there."),
             id="loraportal.W002",
         )
 
 
 @register("loraportal")
 def check_adapter_roots(app_configs: Any, **kwargs: Any) -> Iterator[CheckMessage]:
-    own = settings.VAR_DIR / "adapters"
+    own = (settings.VAR_DIR / "adapters", settings.UPLOADS_DIR)  # made when the portal starts
     for root in settings.LORA_ROOTS:
         if not root.exists():
-            if root != own:
+            if root not in own:
                 yield checks.Warning(
-                    f"LORA_ROOTS: {root} is not there.",
-                    hint="Mount it or correct LORA_ROOTS; until then its adapters are shown as missing.",
+                    _("LORA_ROOTS: %(folder)s does not exist.") % {"folder": root},
+                    hint=_("Mount it or correct LORA_ROOTS; until then its adapters are shown as missing."),
                     id="loraportal.W003",
                 )
         elif not root.is_dir() or not os.access(root, os.R_OK | os.X_OK):
             yield checks.Error(
-                f"LORA_ROOTS: {root} cannot be read.",
-                hint="Name a folder that this user may read, or take it out of LORA_ROOTS.",
+                _("LORA_ROOTS: %(folder)s cannot be read.") % {"folder": root},
+                hint=_("Specify a folder that this user can read, or remove it from LORA_ROOTS."),
                 id="loraportal.E002",
             )
         if inside(root, settings.STORE_DIR) or inside(settings.STORE_DIR, root):
             yield checks.Error(
-                f"LORA_ROOTS: {root} and the adapter store {settings.STORE_DIR} lie inside one another.",
-                hint="Training output and the store must be separate folders.",
+                _("LORA_ROOTS: %(folder)s and the adapter store %(store)s are inside one another.")
+                % {"folder": root, "store": settings.STORE_DIR},
+                hint=_("Training output and the store must be separate folders."),
                 id="loraportal.E003",
             )
 
@@ -79,14 +81,14 @@ def check_adapter_roots(app_configs: Any, **kwargs: Any) -> Iterator[CheckMessag
 def check_store_intervals(app_configs: Any, **kwargs: Any) -> Iterator[CheckMessage]:
     if settings.STORE_HASH_INTERVAL and not settings.STORE_CHECK_INTERVAL:
         yield checks.Warning(
-            "STORE_CHECK_INTERVAL is 0, so no stored copy is read again after STORE_HASH_INTERVAL either.",
-            hint="Set STORE_CHECK_INTERVAL to 60, or STORE_HASH_INTERVAL to 0 as well.",
+            _("STORE_CHECK_INTERVAL is 0, so no stored copy is read again after STORE_HASH_INTERVAL either."),
+            hint=_("Set STORE_CHECK_INTERVAL to 60, or STORE_HASH_INTERVAL to 0 as well."),
             id="loraportal.W008",
         )
     elif 0 < settings.STORE_HASH_INTERVAL < settings.STORE_CHECK_INTERVAL:
         yield checks.Warning(
-            "STORE_HASH_INTERVAL is shorter than STORE_CHECK_INTERVAL, at whose looks the copies are read.",
-            hint="Raise the one or lower the other.",
+            _("STORE_HASH_INTERVAL is shorter than STORE_CHECK_INTERVAL, but copies are only read at each check."),
+            hint=_("Increase STORE_HASH_INTERVAL or decrease STORE_CHECK_INTERVAL."),
             id="loraportal.W009",
         )
 
@@ -96,8 +98,8 @@ def check_models_dir(app_configs: Any, **kwargs: Any) -> Iterator[CheckMessage]:
     folder = settings.BASE_MODELS_DIR
     if folder.exists() and (not folder.is_dir() or not os.access(folder, os.R_OK | os.X_OK)):
         yield checks.Error(
-            f"BASE_MODELS_DIR {folder} cannot be read.",
-            hint="Name a folder of model folders that this user may read.",
+            _("BASE_MODELS_DIR %(folder)s cannot be read.") % {"folder": folder},
+            hint=_("Specify a folder of model folders that this user can read."),
             id="loraportal.E005",
         )
 
@@ -107,9 +109,19 @@ def check_database(app_configs: Any, **kwargs: Any) -> Iterator[CheckMessage]:
     engine = settings.DATABASES["default"].get("ENGINE", "")
     if engine.endswith("mysql") and find_spec("MySQLdb") is None:
         yield checks.Error(
-            "DATABASE_URL names MySQL but mysqlclient is not installed.",
-            hint="Run: pip install -r requirements-mysql.txt",
+            _("DATABASE_URL specifies MySQL but mysqlclient is not installed."),
+            hint=_("Run: %(command)s") % {"command": "pip install -r requirements-mysql.txt"},
             id="loraportal.E004",
+        )
+
+
+@register("loraportal")
+def check_traces(app_configs: Any, **kwargs: Any) -> Iterator[CheckMessage]:
+    if settings.OTEL_TRACES and find_spec("opentelemetry") is None:
+        yield checks.Error(
+            _("OTEL_TRACES is on but OpenTelemetry is not installed."),
+            hint=_("Run: %(command)s") % {"command": "pip install -r requirements-otel.txt"},
+            id="loraportal.E012",
         )
 
 
@@ -117,8 +129,8 @@ def check_database(app_configs: Any, **kwargs: Any) -> Iterator[CheckMessage]:
 def check_redis(app_configs: Any, **kwargs: Any) -> Iterator[CheckMessage]:
     if settings.REDIS_URL and urlsplit(settings.REDIS_URL).scheme not in {"redis", "rediss", "unix"}:
         yield checks.Error(
-            "REDIS_URL is no Redis address.",
-            hint="Write redis://host:6379/0, or leave it empty to do without Redis.",
+            _("REDIS_URL is not a Redis address."),
+            hint=_("Use redis://host:6379/0, or leave it empty to run without Redis."),
             id="loraportal.E006",
         )
 
@@ -128,34 +140,62 @@ def check_engine(app_configs: Any, **kwargs: Any) -> Iterator[CheckMessage]:
     module, separator, name = settings.ENGINE_RUNNER.partition(":")
     if not (separator and name.isidentifier() and all(part.isidentifier() for part in module.split("."))):
         yield checks.Error(
-            f"ENGINE_RUNNER is no package.module:Class ({settings.ENGINE_RUNNER}).",
-            hint="Leave it out to use the engine's own runner.",
+            _("ENGINE_RUNNER is not of the form package.module:Class (%(value)s).") % {"value": settings.ENGINE_RUNNER},
+            hint=_("Leave it out to use the engine's own runner."),
             id="loraportal.E007",
         )
     if settings.ENGINE_MAX_GPU_MEMORY and not MEMORY.fullmatch(settings.ENGINE_MAX_GPU_MEMORY):
         yield checks.Error(
-            f"ENGINE_MAX_GPU_MEMORY is no amount of memory ({settings.ENGINE_MAX_GPU_MEMORY}).",
-            hint="Write a number and a unit, for example 5.5GiB.",
+            _("ENGINE_MAX_GPU_MEMORY is not an amount of memory (%(value)s).")
+            % {"value": settings.ENGINE_MAX_GPU_MEMORY},
+            hint=_("Use a number and a unit, for example 5.5GiB."),
             id="loraportal.E008",
         )
     if settings.ENGINE_DEVICE == "cuda" and not has_cuda_driver():
         yield checks.Error(
-            "ENGINE_DEVICE is cuda, but this machine shows no NVIDIA driver.",
-            hint="Install the driver, or set ENGINE_DEVICE=auto to use the processor.",
+            _("ENGINE_DEVICE is cuda, but no NVIDIA driver was found on this machine."),
+            hint=_("Install the driver, or set ENGINE_DEVICE=auto to use the CPU."),
             id="loraportal.E009",
         )
     if settings.ENGINE_PREFILL_CHUNK > settings.ENGINE_MAX_CONTEXT:
         yield checks.Warning(
-            "ENGINE_PREFILL_CHUNK is larger than ENGINE_MAX_CONTEXT.",
-            hint="No prompt is that long: lower the one or raise the other.",
+            _("ENGINE_PREFILL_CHUNK is larger than ENGINE_MAX_CONTEXT."),
+            hint=_("No prompt can be that long: decrease ENGINE_PREFILL_CHUNK or increase ENGINE_MAX_CONTEXT."),
             id="loraportal.W004",
         )
     if settings.ENGINE_USER_LIMIT > settings.ENGINE_QUEUE_LIMIT:
         yield checks.Warning(
-            "ENGINE_USER_LIMIT is larger than ENGINE_QUEUE_LIMIT, so one user can fill the queue.",
-            hint="Lower ENGINE_USER_LIMIT.",
+            _("ENGINE_USER_LIMIT is larger than ENGINE_QUEUE_LIMIT, so one user can fill the queue."),
+            hint=_("Decrease ENGINE_USER_LIMIT."),
             id="loraportal.W005",
         )
+
+
+@register("loraportal")
+def check_fleet(app_configs: Any, **kwargs: Any) -> Iterator[CheckMessage]:
+    if settings.INFERENCE_BACKEND != "vllm":
+        return
+    if find_spec("httpx2") is None:
+        yield checks.Error(
+            _("INFERENCE_BACKEND is vllm but httpx2 is not installed."),
+            hint=_("Run: %(command)s") % {"command": "pip install -r requirements-fleet.txt"},
+            id="loraportal.E013",
+        )
+    folder = settings.FLEET_DIR
+    existing = nearest_existing(folder)
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        yield checks.Error(
+            _("FLEET_DIR %(folder)s cannot be written to.") % {"folder": folder},
+            hint=_("Specify a folder that this user can write to and every replica can read."),
+            id="loraportal.E014",
+        )
+    for other in [settings.STORE_DIR, settings.BASE_MODELS_DIR, *settings.LORA_ROOTS]:
+        if inside(folder, other) or inside(other, folder):
+            yield checks.Error(
+                _("FLEET_DIR %(folder)s and %(other)s are inside one another.") % {"folder": folder, "other": other},
+                hint=_("Give the published adapters a folder of their own."),
+                id="loraportal.E015",
+            )
 
 
 def has_cuda_driver() -> bool:
@@ -167,22 +207,23 @@ def has_cuda_driver() -> bool:
 def check_address(app_configs: Any, **kwargs: Any) -> Iterator[CheckMessage]:
     if not is_local(settings.HOST) and all(is_local(host) for host in settings.ALLOWED_HOSTS):
         yield checks.Warning(
-            f"HOST={settings.HOST} listens to the network, but ALLOWED_HOSTS names only this machine.",
-            hint="Add the name or address that people will type to ALLOWED_HOSTS.",
+            _("HOST=%(host)s listens on the network, but ALLOWED_HOSTS contains only this machine.")
+            % {"host": settings.HOST},
+            hint=_("Add the host name or address that users will enter to ALLOWED_HOSTS."),
             id="loraportal.W006",
         )
     if settings.DEBUG and not is_local(settings.HOST):
         yield checks.Error(
-            f"DEBUG shows internals to everybody who can reach HOST={settings.HOST}.",
-            hint="Set DEBUG=false, or HOST=127.0.0.1.",
+            _("DEBUG exposes internal details to everybody who can reach HOST=%(host)s.") % {"host": settings.HOST},
+            hint=_("Set DEBUG=false, or HOST=127.0.0.1."),
             id="loraportal.E010",
         )
     for origin in settings.CSRF_TRUSTED_ORIGINS:
         parts = urlsplit(origin)
         if parts.scheme not in {"http", "https"} or not parts.netloc or parts.path or parts.query:
             yield checks.Error(
-                f"CSRF_TRUSTED_ORIGINS: {origin} is no origin.",
-                hint="Write scheme and host, and a port where it is not the usual one: https://portal.example.org",
+                _("CSRF_TRUSTED_ORIGINS: %(origin)s is not an origin.") % {"origin": origin},
+                hint=_("Specify scheme and host, and the port if it is not the default: https://portal.example.org"),
                 id="loraportal.E011",
             )
 
@@ -200,8 +241,9 @@ def check_static_files(app_configs: Any, **kwargs: Any) -> Iterator[CheckMessage
     backend = settings.STORAGES["staticfiles"]["BACKEND"]
     if "Manifest" in backend and not (Path(settings.STATIC_ROOT) / "staticfiles.json").exists():
         yield checks.Warning(
-            "The static files have not been collected, so pages cannot be shown.",
-            hint="Run: python manage.py collectstatic --noinput (make run does it by itself)",
+            _("The static files have not been collected, so pages cannot be shown."),
+            hint=_("Run: %(command)s (make run does this automatically)")
+            % {"command": "python manage.py collectstatic --noinput"},
             id="loraportal.W007",
         )
 
@@ -210,7 +252,7 @@ def check_static_files(app_configs: Any, **kwargs: Any) -> Iterator[CheckMessage
 def check_exposure(app_configs: Any, **kwargs: Any) -> Iterator[CheckMessage]:
     if "*" in settings.ALLOWED_HOSTS:
         yield checks.Warning(
-            "ALLOWED_HOSTS accepts every host name.",
-            hint="Name the hosts that this portal answers for.",
+            _("ALLOWED_HOSTS accepts every host name."),
+            hint=_("List the host names of this portal."),
             id="loraportal.W001",
         )

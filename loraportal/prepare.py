@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import io
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from django.conf import settings
@@ -18,18 +20,45 @@ from django.db.migrations.executor import MigrationExecutor
 from common.messages import compile_messages
 from loraportal.setup.console import SetupError, report
 
+TURN_SECONDS = 600  # that a portal waits for another one's migrations
+
 
 def prepare() -> None:
     """All steps. Raises SetupError with one sentence where one cannot be done."""
     translate()
     collect_static()
     check()
-    migrate()
-    ensure_admin()
+    with in_turn():
+        migrate()
+        ensure_admin()
+
+
+@contextmanager
+def in_turn() -> Iterator[None]:
+    """Portals that start together on one database server change its tables one after another.
+
+    The lock is the server's own, since there may be no table yet, and ends with the connection. SQLite has one portal.
+    """
+    if connection.vendor != "mysql":
+        yield
+        return
+    name = f"loraportal {connection.settings_dict['NAME']}"[:64]
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT GET_LOCK(%s, %s)", [name, TURN_SECONDS])
+            if cursor.fetchone() != (1,):
+                raise SetupError("Another portal has been changing this database for long: look at its log.")
+    except DatabaseError as error:
+        raise unusable(error) from None
+    try:
+        yield
+    finally:
+        with suppress(DatabaseError), connection.cursor() as cursor:
+            cursor.execute("SELECT RELEASE_LOCK(%s)", [name])
 
 
 def make_folders() -> None:
-    own = [settings.STORE_DIR, settings.LOG_DIR, settings.RUN_DIR]
+    own = [settings.STORE_DIR, settings.LOG_DIR, settings.RUN_DIR, settings.UPLOADS_DIR]
     try:
         for folder in own:
             folder.mkdir(parents=True, exist_ok=True)
@@ -97,10 +126,14 @@ def migrate() -> None:
             report(f"Database: {len(plan)} migrations")
             call_command("migrate", interactive=False, verbosity=0)
     except DatabaseError as error:
-        raise SetupError(
-            f"The database {database_label()} does not work ({str(error).splitlines()[0]}):"
-            " check DATABASE_URL, that its server runs and that its disk has space."
-        ) from None
+        raise unusable(error) from None
+
+
+def unusable(error: DatabaseError) -> SetupError:
+    return SetupError(
+        f"The database {database_label()} does not work ({str(error).splitlines()[0]}):"
+        " check DATABASE_URL, that its server runs and that its disk has space."
+    )
 
 
 def database_label() -> str:

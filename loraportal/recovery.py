@@ -8,6 +8,7 @@ from collections.abc import Callable
 from adapters.recovery import recover as recover_registry
 from chat.keeping import end_abandoned
 from inference.quota.leftovers import free
+from inference.uses import forget_dead
 
 logger = logging.getLogger(__name__)
 
@@ -15,6 +16,7 @@ STEPS: tuple[tuple[str, Callable[[], object]], ...] = (
     ("scans, locks and copies", recover_registry),
     ("answers", end_abandoned),
     ("places and reserved tokens", free),
+    ("adapters in use", forget_dead),
 )
 
 

@@ -10,10 +10,12 @@ from drf_spectacular.views import SpectacularJSONAPIView
 from common.routes import optional_slash
 from loraportal.schema.views import docs
 
-from . import views
+from . import pages, views
 
 urlpatterns = [
     path("", views.home, name="home"),
+    path("favicon.ico", views.favicon, name="favicon"),
+    *optional_slash("settings", pages.settings_page, name="settings"),
     *optional_slash("healthz", views.healthz, name="healthz"),
     path(
         "i18n/catalog.js",
@@ -29,6 +31,8 @@ urlpatterns = [
     path("", include("inference.urls")),
     path("", include("chat.urls")),
     path("", include("comparison.urls")),
+    path("", include("prompts.urls")),
+    path("", include("evaluations.urls")),
 ]
 
 if settings.DEBUG:

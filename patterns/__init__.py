@@ -5,11 +5,14 @@ one pattern that backtracks holds a whole process. So `re` never matches here. A
 parser, which is quick for any text of bounded length; what RE2 (linear time) can say with exactly the same meaning is
 matched by RE2, everything else by `re` in a child process under limits. There is no estimate of what is simple.
 
-Both the registry and the engine use this package; it needs nothing but the standard library and `re2`.
+Registry, engine and evaluations use this package; it needs nothing but the standard library and `re2`.
 """
 
 from .errors import InvalidPatternError, SlowPatternError
 from .rules import endings, layers, whole
+from .search import check_search, search
 from .syntax import check
 
-__all__ = ["InvalidPatternError", "SlowPatternError", "check", "endings", "layers", "whole"]
+__all__ = [
+    "InvalidPatternError", "SlowPatternError", "check", "check_search", "endings", "layers", "search", "whole"
+]  # fmt: skip

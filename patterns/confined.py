@@ -9,12 +9,13 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import subprocess
 import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
+
+import launching
 
 from .child import INVALID
 from .errors import InvalidPatternError, SlowPatternError
@@ -24,6 +25,7 @@ logger = logging.getLogger(__name__)
 PROGRAM = Path(__file__).with_name("child.py")
 SECONDS = 1  # of processor time
 WALL_SECONDS = 60.0  # on a busy machine a second of processor time may take long
+LONGEST = 2**26  # bytes of an answer
 REMEMBERED = 64
 
 _lock = threading.Lock()
@@ -51,22 +53,15 @@ def first_matches(method: str, patterns: Sequence[str], names: Sequence[str]) ->
 
 def _ask(request: bytes) -> bytes | type[Exception]:
     try:
-        done = subprocess.run(  # noqa: S603  (our own interpreter and our own file; patterns and names come as stdin)
-            [sys.executable, "-I", "-S", str(PROGRAM), str(SECONDS)],
-            input=request,
-            capture_output=True,
-            timeout=WALL_SECONDS,
-            check=False,
-            env={},
-            cwd="/",
-        )
-    except subprocess.TimeoutExpired:
+        words = [sys.executable, "-I", "-S", str(PROGRAM), str(SECONDS)]
+        done = launching.run(words, {}, stdin=request, timeout=WALL_SECONDS, longest=LONGEST)
+    except launching.TookTooLongError:
         raise SlowPatternError from None  # not remembered: perhaps the machine was too busy
-    if done.returncode == 0:
-        return done.stdout
-    if done.returncode == INVALID:
+    if done.status == 0:
+        return done.output
+    if done.status == INVALID:
         return InvalidPatternError
-    if done.returncode > 0:  # not killed by its limit of time
-        reason = done.stderr[-300:].decode("utf-8", "replace")
-        logger.warning("matching a pattern ended with status %s: %s", done.returncode, reason)
+    if done.status > 0:  # not killed by its limit of time
+        reason = done.errors[-300:].decode("utf-8", "replace")
+        logger.warning("matching a pattern ended with status %s: %s", done.status, reason)
     return SlowPatternError

@@ -16,8 +16,10 @@ from uuid import uuid4
 import pytest
 from channels.db import database_sync_to_async
 from channels.testing import WebsocketCommunicator
+from django.apps import apps
 from django.contrib import admin as django_admin
 from django.contrib.auth.models import User
+from django.db.models import FileField
 from django.urls import URLPattern, URLResolver, get_resolver, reverse
 from rest_framework.test import APIClient
 
@@ -29,17 +31,22 @@ from chat.consumers import CLIENT_FRAMES as FRAME_TYPES
 from chat.consumers import ChatConsumer
 from chat.models import Assistant, Conversation, State
 from comparison.models import Verdict, Vote
+from evaluations import sets
+from evaluations.items import read_item
+from evaluations.models import Run
 from inference.api.ws import frames
 from inference.api.ws.consumer import GenerateConsumer
 from inference.manager import ModelManager
 from inference.quota.ledger import ledger
 from inference.tests.conftest import make_manager, manager, registry  # noqa: F401  (fixtures)
+from prompts.models import SavedPrompt
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
 # Who may. A page knows sessions alone; a call knows sessions and tokens, and a token may only what its scopes say.
 PUBLIC, PAGE, SIGNED, INFER, OPERATE, OWN, OWN_PAGE = "public", "page", "signed", "infer", "operate", "own", "own page"
-OPERATOR_PAGE = "operator's page"
+OPERATE_OWN = "own things of operators"
+ADMIN_PAGE = "admin page"
 
 ROUTES: dict[str, dict[str, str]] = {
     "": {"GET": PUBLIC},
@@ -58,10 +65,20 @@ ROUTES: dict[str, dict[str, str]] = {
     "account": {"GET": PAGE, "POST": PAGE},
     "tokens": {"GET": PAGE, "POST": PAGE},
     "tokens/<int:pk>/revoke": {"POST": OWN_PAGE},
+    "people": {"GET": ADMIN_PAGE},
+    "people/new": {"GET": ADMIN_PAGE, "POST": ADMIN_PAGE},
+    "people/<int:pk>": {"GET": ADMIN_PAGE},
+    **{
+        f"people/<int:pk>/{change}": {"POST": ADMIN_PAGE}
+        for change in ("role", "deactivate", "reactivate", "password", "link", "sign-out", "revoke", "delete")
+    },
+    "set-password/<str:uidb64>/<str:token>": {"GET": PUBLIC, "POST": PUBLIC},  # whoever has the link
+    "settings": {"GET": ADMIN_PAGE},
+    "favicon.ico": {"GET": PUBLIC},
     "models": {"GET": PAGE},
     "models/<int:pk>": {"GET": PAGE},
     "test": {"GET": PAGE},
-    "monitoring": {"GET": OPERATOR_PAGE},
+    "monitoring": {"GET": PAGE},
     "compare": {"GET": PAGE},
     "compare/votes": {"GET": PAGE},
     "compare/votes/<uuid:run>/delete": {"POST": OWN_PAGE},
@@ -70,23 +87,38 @@ ROUTES: dict[str, dict[str, str]] = {
     "assistants/<int:pk>": {"GET": OWN_PAGE, "POST": OWN_PAGE},
     "assistants/<int:pk>/delete": {"POST": OWN_PAGE},
     "assistants/<int:pk>/talk": {"POST": OWN_PAGE},
+    "prompts": {"GET": PAGE},
+    "prompts/new": {"GET": PAGE},
+    "prompts/<int:pk>": {"GET": OWN_PAGE},  # shared ones: prompts/tests/test_prompts.py
     "chat": {"GET": PAGE},
     "chat/<int:pk>": {"GET": OWN_PAGE},
+    "chat/shared/<uuid:share>": {"GET": PAGE},  # whose owner made the link: chat/tests/test_sharing.py
     "api/lora/models": {"GET": SIGNED},
     "api/lora/models/<int:pk>": {"GET": SIGNED, "PATCH": OPERATE, "DELETE": OPERATE},
     "api/lora/models/<int:pk>/activate": {"POST": OPERATE},
     "api/lora/models/<int:pk>/deactivate": {"POST": OPERATE},
+    "api/lora/models/<int:pk>/repair": {"GET": OPERATE, "POST": OPERATE},
     "api/lora/models/<int:pk>/events": {"GET": SIGNED},
     "api/lora/models/<int:pk>/metrics": {"GET": SIGNED},
+    "api/lora/models/<int:pk>/curve": {"GET": SIGNED},
     "api/lora/models/<int:pk>/test": {"POST": INFER},
     "api/lora/models/bulk": {"POST": OPERATE},
     "api/lora/bases": {"GET": SIGNED},
     "api/lora/scan": {"GET": OPERATE, "POST": OPERATE},
+    "api/lora/uploads": {"GET": OPERATE, "POST": OPERATE},
+    # One's own alone: adapters/tests/test_uploads.py
+    "api/lora/uploads/<slug:key>": {"GET": OPERATE_OWN, "DELETE": OPERATE_OWN},
+    "api/lora/uploads/<slug:key>/files/<int:index>": {"PUT": OPERATE_OWN},
+    "api/lora/uploads/<slug:key>/finish": {"POST": OPERATE_OWN},
+    "api/inference/targets": {"GET": SIGNED},
     "api/inference/count": {"POST": INFER},
+    "api/inference/score": {"POST": INFER},
     "api/inference/status": {"GET": OPERATE},
     "api/inference/load": {"POST": OPERATE},
     "api/inference/unload": {"POST": OPERATE},
     "api/usage": {"GET": SIGNED},
+    "api/monitoring/history": {"GET": SIGNED},  # one's own; of others: test_monitoring_history
+    "api/monitoring/requests": {"GET": SIGNED},
     "v1/models": {"GET": INFER},
     "v1/models/<str:model>": {"GET": INFER},
     "v1/chat/completions": {"POST": INFER},
@@ -94,9 +126,15 @@ ROUTES: dict[str, dict[str, str]] = {
     "api/assistants": {"GET": INFER, "POST": INFER},
     "api/assistants/<int:pk>": {"GET": OWN, "PATCH": OWN, "DELETE": OWN},  # shared ones: test_assistant_api
     "api/assistants/<int:pk>/chat": {"POST": OWN},
+    "api/prompts": {"GET": INFER, "POST": INFER},
+    "api/prompts/<int:pk>": {"GET": OWN, "PATCH": OWN, "DELETE": OWN},  # shared ones: prompts/tests/test_prompts.py
     "api/chat/conversations": {"GET": INFER, "POST": INFER},
+    "api/chat/conversations/delete": {"POST": INFER},  # of one's own: chat/tests/test_lists.py
+    "api/chat/folders": {"GET": INFER},
     "api/chat/import": {"POST": INFER},
     "api/chat/conversations/<int:pk>": {"GET": OWN, "PATCH": OWN, "DELETE": OWN},
+    "api/chat/conversations/<int:pk>/share": {"POST": OWN, "DELETE": OWN},
+    "api/chat/conversations/<int:pk>/versions": {"POST": OWN},
     "api/chat/conversations/<int:pk>/export.json": {"GET": OWN},
     "api/chat/conversations/<int:pk>/export.md": {"GET": OWN},
     "api/compare/votes": {"GET": INFER},
@@ -105,6 +143,30 @@ ROUTES: dict[str, dict[str, str]] = {
     "api/compare/votes/export.jsonl": {"GET": INFER},
     "api/compare/votes/export.csv": {"GET": INFER},
     "api/compare/summary": {"GET": INFER},
+    "evaluations": {"GET": PAGE},
+    "evaluations/new": {"GET": PAGE},
+    "evaluations/sets": {"GET": PAGE},
+    # Shared sets and runs: evaluations/tests/
+    "evaluations/sets/<int:pk>": {"GET": OWN_PAGE},
+    "evaluations/runs/<int:pk>": {"GET": OWN_PAGE},
+    "api/evaluations/sets": {"GET": INFER, "POST": INFER},
+    "api/evaluations/sets/<int:pk>": {"GET": OWN, "PATCH": OWN, "DELETE": OWN},
+    "api/evaluations/sets/<int:pk>/versions": {"GET": OWN},
+    "api/evaluations/sets/<int:pk>/items": {"GET": OWN, "POST": OWN},
+    "api/evaluations/sets/<int:pk>/items/remove": {"POST": OWN},
+    "api/evaluations/sets/<int:pk>/items/<int:number>": {"GET": OWN, "PUT": OWN, "DELETE": OWN},
+    "api/evaluations/sets/<int:pk>/import": {"POST": OWN},
+    "api/evaluations/sets/<int:pk>/export.jsonl": {"GET": OWN},
+    "api/evaluations/sets/<int:pk>/export.csv": {"GET": OWN},
+    "api/evaluations/runs": {"GET": INFER, "POST": INFER},
+    "api/evaluations/runs/<int:pk>": {"GET": OWN, "PATCH": OWN, "DELETE": OWN},
+    "api/evaluations/runs/<int:pk>/cancel": {"POST": OWN},
+    "api/evaluations/runs/<int:pk>/again": {"POST": OWN},
+    "api/evaluations/runs/<int:pk>/results": {"GET": OWN},
+    "api/evaluations/runs/<int:pk>/curve": {"GET": OWN},
+    "api/evaluations/runs/<int:pk>/export.csv": {"GET": OWN},
+    "api/evaluations/runs/<int:pk>/export.jsonl": {"GET": OWN},
+    "api/evaluations/runs/<int:pk>/export.md": {"GET": OWN},
 }
 FRAMES = {"generate": INFER, "stop": OWN, "ack": OWN}
 CHAT_FRAMES = {"ask": OWN, "again": OWN, "continue": OWN, "follow": OWN, "stop": OWN}
@@ -137,14 +199,15 @@ def expected(rule: str, actor: Actor) -> str:
     token = actor.scopes is not None
     if rule == PUBLIC:
         return "yes"
-    if actor == ANONYMOUS or (token and rule in (PAGE, OWN_PAGE, OPERATOR_PAGE)):
+    if actor == ANONYMOUS or (token and rule in (PAGE, OWN_PAGE, ADMIN_PAGE)):
         return "no"
-    if rule == OPERATOR_PAGE:
-        return "yes" if actor.staff else "no"
+    if rule == ADMIN_PAGE:
+        return "yes" if actor.name == "admin" else "no"
     if rule in (PAGE, SIGNED):
         return "yes"
-    if rule == OPERATE:
-        return "yes" if actor.staff and (not token or "operate" in (actor.scopes or ())) else "no"
+    if rule in (OPERATE, OPERATE_OWN):
+        may = actor.staff and (not token or "operate" in (actor.scopes or ()))
+        return "no" if not may else "yes" if rule == OPERATE else "hidden"
     if token and "infer" not in (actor.scopes or ()):
         return "no"
     return "hidden" if rule in (OWN, OWN_PAGE) and actor.name != "owner" else "yes"
@@ -171,6 +234,15 @@ def patterns(entries: list[Any], before: str = "") -> Iterator[tuple[str, URLPat
 
 OBJECT = re.compile("<int:pk>|<uuid:run>")
 SERVED = dict(patterns(get_resolver().url_patterns))
+
+
+def test_one_address_alone_takes_a_file() -> None:
+    """Programs send JSON; the bytes of a file arrive as pieces of an upload, and no form has a field for a file."""
+    views = {route: getattr(entry.callback, "cls", None) for route, entry in SERVED.items()}
+    kinds = {route: {one.media_type for one in getattr(view, "parser_classes", ())} for route, view in views.items()}
+    others = {route.removesuffix("/"): kind for route, kind in kinds.items() if not kind <= {"application/json"}}
+    assert others == {"api/lora/uploads/<slug:key>/files/<int:index>": {"application/octet-stream"}}
+    assert not [field for model in apps.get_models() for field in model._meta.fields if isinstance(field, FileField)]
 
 
 def classified(route: str) -> dict[str, str]:
@@ -209,10 +281,19 @@ def address(world: SimpleNamespace, route: str) -> str:
     name = f"thing{world.made}"
     owner = world.people["owner"]
     if "<int:pk>" in route:
-        if route.startswith("tokens/"):
+        if route.startswith("people/"):
+            pk = User.objects.create(username=name).pk
+        elif route.startswith("tokens/"):
             pk = issue_token(owner, name)[0].pk
         elif "assistants/" in route:
             pk = Assistant.objects.create(owner=owner, name=name, target="pirate").pk
+        elif "evaluations/" in route:
+            prompts = sets.create(owner, name, items=[read_item({"prompt": "ahoy"})])
+            pk = prompts.pk
+            if "runs/" in route:
+                pk = Run.objects.create(owner=owner, version=sets.version_of(prompts)).pk
+        elif "prompts/" in route:
+            pk = SavedPrompt.objects.create(owner=owner, name=name, system="Be brief.").pk
         elif "chat/" in route:
             pk = Conversation.objects.create(user=owner, title=name).pk
         else:
@@ -223,12 +304,18 @@ def address(world: SimpleNamespace, route: str) -> str:
     if "<uuid:run>" in route:
         vote = Vote.objects.create(user=owner, run=uuid4(), verdict=Verdict.TIE, prompt=name, size=2)
         route = route.replace("<uuid:run>", str(vote.run))
-    return "/" + route.replace("<str:model>", "pirate")
+    if "<uuid:share>" in route:
+        shared = Conversation.objects.create(user=owner, title=name, share=uuid4())
+        route = route.replace("<uuid:share>", str(shared.share))
+    route = route.replace("<str:model>", "pirate").replace("<str:uidb64>/<str:token>", "MQ/abc-def")
+    route = route.replace("<slug:key>", "0" * 32).replace("<int:index>", "0")
+    return "/" + route.replace("<int:number>", "1")
 
 
 def call(client: APIClient, method: str, url: str) -> Any:
     body = "{}" if method in ("POST", "PATCH", "PUT") else ""
-    return client.generic(method, url, body, content_type="application/json")
+    kind = "application/octet-stream" if "/uploads/" in url and method == "PUT" else "application/json"
+    return client.generic(method, url, body, content_type=kind)
 
 
 @pytest.mark.parametrize("route", sorted(SERVED))
@@ -263,6 +350,7 @@ def test_unknown_and_forbidden_look_alike(world: SimpleNamespace, route: str) ->
             client = client_of(world, Actor("outsider"))
             forbidden = call(client, method, address(world, route))
             nothing = route.replace("<int:pk>", "999999").replace("<uuid:run>", str(uuid4()))
+            nothing = nothing.replace("<int:number>", "1")
             unknown = call(client, method, "/" + nothing)
             assert (forbidden.status_code, unknown.status_code) == (404, 404)
             if route.startswith("api/"):

@@ -13,13 +13,23 @@ from tests.fixtures.portal import Portal
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 GRAVE = {"serious", "critical"}
 PAGES = ["/models", "/test", "/compare", "/compare/votes", "/chat", "/assistants", "/monitoring", "/tokens", "/account"]
-PAGES += ["/nothing-here"]
+PAGES += ["/prompts", "/prompts/new", "/nothing-here", "/evaluations", "/evaluations/new", "/evaluations/sets"]
 
 
 def grave(page: Any) -> list[str]:
     """What axe-core holds against a page, one line a rule with the first element at fault."""
     found = Axe().run(page).response["violations"]
     return [f"{v['id']}: {v['nodes'][0]['html'][:120]}" for v in found if v["impact"] in GRAVE]
+
+
+OFFICE = [
+    "/people",
+    "/people/new",
+    "/people/2",
+    "/settings",
+    "/admin/",
+    "/admin/auth/user/",
+]
 
 
 @pytest.mark.parametrize(("theme", "locale"), [("light", "en-US"), ("dark", "zh-CN")])
@@ -32,7 +42,17 @@ def test_no_serious_finding_on_any_page(
     entrance.goto("/login")
     findings = {"/login": grave(entrance)}
     page = sign_in(portal, "operator", color_scheme=theme, locale=locale)
-    for path in [*PAGES, f"/models/{first}"]:
+    items = [{"prompt": "ahoy", "reference": "ahoy", "checks": [{"kind": "equals"}]}]
+    prompts = portal.api("POST", "/api/evaluations/sets", {"name": f"set {theme}", "items": items}).json()["id"]
+    portal.api("POST", f"/api/lora/models/{first}/activate")
+    target = portal.api("GET", f"/api/lora/models/{first}").json()["slug"]
+    made = portal.api("POST", "/api/evaluations/runs", {"prompts": prompts, "targets": [target]}).json()
+    for path in [*PAGES, f"/models/{first}", f"/evaluations/sets/{prompts}", f"/evaluations/runs/{made['id']}"]:
         page.goto(path)
         findings[path] = grave(page)
+    office = sign_in(portal, "admin", color_scheme=theme, locale=locale)
+    for path in OFFICE:
+        office.goto(path)
+        findings[path] = grave(office)
+        assert office.locator("html").get_attribute("lang") == ("zh-hans" if locale == "zh-CN" else "en"), path
     assert not {path: found for path, found in findings.items() if found}

@@ -49,7 +49,10 @@ def test_every_contract_fails_where_it_is_broken(copied: Path) -> None:
         "inference/params.py": "import inference.urls",
         "inference/engine/text/prompts.py": "import inference.engine.worker",
         "inference/engine/config.py": "import django",
+        "evaluations/models/explaining.py": "import evaluations.sets",
+        "evaluations/items.py": "import inference.backends.local",
         "patterns/errors.py": "import common.api",
+        "launching/environment.py": "import patterns",
         "inference/engine/protocol.py": "def late():\n    import torch",
     }.items():
         with open(copied / file, "a") as opened:
@@ -109,10 +112,13 @@ def test_importing_starts_nothing() -> None:
     loaded(code)
 
 
-# The child process, the classes of characters, names of tensors that our own list knows, signs in pip's own output.
+# The child process, the classes of characters, names of tensors that our own list knows, signs in pip's own output,
+# keys of tensors as other tools write them.
 MATCHERS = {
     "patterns/child.py",
     "patterns/syntax.py",
+    "adapters/validation/repair/dialects.py",
+    "adapters/validation/repair/keys.py",
     "inference/engine/model/weights.py",
     "loraportal/setup/packages.py",
 }
@@ -142,3 +148,16 @@ def test_regular_expressions_are_written_in_the_source() -> None:
                 ):
                     found.add(path.relative_to(PROJECT).as_posix())
     assert found == MATCHERS
+
+
+def test_child_processes_are_started_in_one_place() -> None:
+    starters = set()
+    for package in LINTER["root_packages"]:
+        for path in (PROJECT / package).rglob("*.py"):
+            name = path.relative_to(PROJECT).as_posix()
+            if "/tests/" in name or name.startswith("loraportal/setup/"):  # it runs before anything is installed
+                continue
+            calls = {ast.unparse(node.func) for node in nodes(path) if isinstance(node, ast.Call)}
+            if calls & {"subprocess.run", "subprocess.Popen", "subprocess.check_output", "os.system", "os.fork"}:
+                starters.add(name)
+    assert starters == {"launching/programs.py"}

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.fixtures.portal import Portal
+from tests.fixtures.portal import Portal, make_old
 
 from .test_accessibility import grave
 
@@ -55,7 +57,7 @@ def ask(page: Any, models: list[str], prompt: str = "hello", *boxes: str) -> Non
 
 
 def saved(page: Any) -> str:
-    state = page.locator("[data-ballot-state][data-state=saved]")
+    state = page.locator("[data-vote-status][data-state=saved]")
     state.wait_for()
     return str(state.inner_text())
 
@@ -108,7 +110,7 @@ def test_blind_columns_say_nothing_until_the_choice(ready: Portal, sign_in: Call
     assert best["model"] == columns.nth(1).get_attribute("data-slug")
 
     page.get_by_test_id("vote").nth(0).click()  # now with the names in sight
-    page.get_by_text("Saved as an open vote").wait_for()
+    page.get_by_text("Saved as a non-blind vote").wait_for()
     assert [vote["blind"] for vote in votes_of(ready, "owner")] == [False]
 
 
@@ -150,7 +152,7 @@ def test_a_vote_that_cannot_be_saved_is_said_and_tried_again(ready: Portal, sign
     ask(page, MODELS[:2])
     page.route("**/api/compare/votes/*", lambda route: route.abort())
     page.get_by_test_id("vote").first.click()
-    page.locator("[data-ballot-state][data-state=failed]").wait_for()
+    page.locator("[data-vote-status][data-state=failed]").wait_for()
     assert page.get_by_test_id("prompt-input").input_value() == "hello"
     assert votes_of(ready, "admin") == []
     page.get_by_test_id("vote-none").click()  # the newest choice is the one that counts
@@ -228,9 +230,7 @@ def test_where_answers_part_and_what_differs(ready: Portal, sign_in: Callable[..
     assert not first.is_visible()
     texts = page.get_by_test_id("compare-output").evaluate_all("list => list.map((one) => one.textContent)")
     expected = page.evaluate(DIVERGENCE, [[texts[0], text] for text in texts[1:]])
-    assert [line.inner_text() for line in others] == [
-        f"Parts at word {n}" if n else "The same, word by word" for n in expected
-    ]
+    assert [line.inner_text() for line in others] == [f"Differs from word {n}" if n else "Identical" for n in expected]
 
 
 def test_tokens_find_their_place_in_the_text(ready: Portal, sign_in: Callable[..., Any]) -> None:
@@ -254,3 +254,110 @@ def test_tokens_find_their_place_in_the_text(ready: Portal, sign_in: Callable[..
         [["abc", 0]],
         [],
     ]
+
+
+LONG = "customer-support-assistant-qwen2.5-7b-lora-r16-20251120"
+
+
+def test_names_that_differ_at_the_end_are_told_apart(
+    ready: Portal, sign_in: Callable[..., Any], tiny_adapter: Callable[..., Path]
+) -> None:
+    for step in (50, 100):
+        tiny_adapter(ready.var_dir / "adapters" / LONG / f"checkpoint-{step}", seed=step)
+    make_old(ready.var_dir / "adapters" / LONG)
+    ready.api("POST", "/api/lora/scan")
+    rows = [row for row in ready.api("GET", "/api/lora/models").json()["results"] if row["name"].startswith(LONG)]
+    for row in rows:
+        assert ready.api("POST", f"/api/lora/models/{row['id']}/activate").status == 200
+    page = sign_in(ready, "owner")
+    ask(page, [*sorted(row["slug"] for row in rows), "first", "second"])
+    for names in (page.get_by_test_id("chip").locator(".cut"), page.locator("h3 > .cut")):
+        assert names.nth(0).get_attribute("title") == f"{LONG}/checkpoint-100"
+        for index, end in ((0, "checkpoint-100"), (1, "checkpoint-50")):
+            start, last = names.nth(index).locator("span").all()
+            assert last.inner_text().endswith(end)
+            assert start.evaluate("one => one.scrollWidth > one.clientWidth"), "there is no room for all of it"
+            box, around = last.bounding_box(), names.nth(index).locator("xpath=..").bounding_box()
+            assert box["x"] + box["width"] <= around["x"] + around["width"] + 1
+    title = page.locator("h3 > .cut").first
+    low = title.bounding_box()["height"]
+    page.keyboard.press("Tab")  # with the keyboard the focus is to be seen
+    title.focus()
+    assert title.bounding_box()["height"] > low, "with the focus the whole name is shown"
+    shutil.rmtree(ready.var_dir / "adapters" / LONG)
+    for row in rows:
+        ready.api("DELETE", f"/api/lora/models/{row['id']}")
+
+
+def test_the_same_model_twice_with_parameters_of_its_own(ready: Portal, sign_in: Callable[..., Any]) -> None:
+    page = sign_in(ready, "admin")
+    page.goto("/compare?models=first,first;temperature=0;seed=1")
+    page.locator("html[data-ready=true]").wait_for()
+    page.get_by_test_id("compare-add").select_option("first")
+    page.get_by_test_id("own-parameters").wait_for()
+    page.keyboard.press("Escape")
+    page.get_by_test_id("prompt-input").fill("hello")
+    page.get_by_test_id("max-tokens").fill("6")
+    page.get_by_test_id("send-button").click()
+    page.get_by_test_id("error-targets").filter(has_text="first is selected twice").wait_for()
+    page.get_by_test_id("own").nth(2).click()
+    page.get_by_test_id("own-max_tokens").fill("3")
+    page.get_by_test_id("own-done").click()
+    assert page.url.endswith("?models=first,first;temperature=0;seed=1,first;max_tokens=3")
+    page.get_by_test_id("send-button").click()
+    page.locator("[data-vote]:not(:disabled)").nth(2).wait_for(timeout=ANSWER_MS)
+    titles = page.locator("h3 > .cut").evaluate_all("list => list.map((one) => one.title)")
+    assert titles == ["first", "first · temperature 0, seed 1", "first · max_tokens 3"]
+    page.get_by_test_id("vote").nth(1).click()
+    saved(page)
+    candidates = votes_of(ready, "admin")[0]["candidates"]
+    assert [one["params"] for one in candidates] == [{}, {"temperature": 0, "seed": 1}, {"max_tokens": 3}]
+    assert [one["model"] for one in candidates if one["chosen"]] == ["first"]
+    assert page.get_by_test_id("toast").count() == 0, "the line beside the buttons says it"
+
+
+def test_what_is_cut_off_refused_or_the_same_is_told(ready: Portal, sign_in: Callable[..., Any]) -> None:
+    page = sign_in(ready, "teammate")
+    many = ",".join(f"first;seed={seed}" for seed in range(9))
+    page.goto(f"/compare?models=nobody,{many}")
+    page.locator("html[data-ready=true]").wait_for()
+    assert "nobody" in page.get_by_test_id("left-out").inner_text()
+    assert "8" in page.get_by_test_id("too-many").inner_text()
+    assert page.get_by_test_id("chip").count() == 8
+    assert page.get_by_test_id("compare-add").is_disabled() and page.get_by_test_id("compare-full").is_visible()
+
+    copy = ready.var_dir / "adapters" / "first-copy"
+    shutil.copytree(ready.var_dir / "adapters" / "first", copy)
+    ready.api("POST", "/api/lora/scan")
+    row = next(r for r in ready.api("GET", "/api/lora/models").json()["results"] if r["slug"] == "first-copy")
+    assert ready.api("POST", f"/api/lora/models/{row['id']}/activate").status == 200
+    ask(page, ["first", "first-copy"], "hello", "blind")
+    assert "first, first-copy" in page.get_by_test_id("twins").inner_text()
+    page.get_by_test_id("vote-tie").click()
+    saved(page)
+    marks = page.get_by_test_id("cut-off")
+    cut = [row["finish_reason"] == "length" for row in table_of(page)]
+    assert [mark.is_visible() for mark in marks.all()] == cut
+    page.get_by_test_id("send-button").click()
+    page.locator("[data-columns][aria-busy=true]").wait_for(state="attached")
+    assert page.get_by_test_id("vote-status").inner_text() == ""
+    page.locator("[data-columns][aria-busy=false]").wait_for(timeout=ANSWER_MS)
+    assert page.get_by_test_id("vote-status").inner_text() == ""
+    ready.api("DELETE", f"/api/lora/models/{row['id']}?files=1&confirm=first-copy")
+
+
+@pytest.mark.parametrize(("width", "height"), [(1280, 800), (1920, 1080), (390, 844)])
+def test_answers_begin_within_the_first_screen(
+    ready: Portal, sign_in: Callable[..., Any], width: int, height: int
+) -> None:
+    page = sign_in(ready, "owner", viewport={"width": width, "height": height})
+    page.goto(f"/compare?models={','.join(MODELS)}")
+    page.locator("html[data-ready=true]").wait_for()
+    page.get_by_test_id("prompt-input").fill("hello")
+    page.get_by_test_id("send-button").click()
+    page.get_by_test_id("compare-output").first.wait_for()
+    box = page.get_by_test_id("compare-output").first.bounding_box()
+    assert 0 < box["y"] < height - 40
+    columns = page.locator("[data-columns]").bounding_box()
+    assert columns["width"] > width - 64
+    page.keyboard.press("Escape")

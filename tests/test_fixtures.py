@@ -1,4 +1,5 @@
-"""The tiny model that other tests stand on is what it claims: transformers and PEFT load it and it says something."""
+"""What other tests stand on: transformers and PEFT load the tiny model and it says something; an emptied database is
+as Django leaves it."""
 
 from __future__ import annotations
 
@@ -6,6 +7,11 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+
+import pytest
+from django.apps import apps
+from django.contrib.auth.models import Permission, User
+from django.core.management import call_command
 
 PROGRAM = """
 import sys, torch
@@ -40,3 +46,18 @@ def test_tiny_model_and_adapters(tiny_base_model: Path, tiny_adapter: Callable[.
     )
     assert result.returncode == 0, result.stderr
     assert sum(path.stat().st_size for path in tiny_base_model.iterdir()) < 400_000
+
+
+@pytest.mark.django_db(transaction=True)
+def test_an_emptied_database_has_its_permissions_again() -> None:
+    wanted = {
+        (model._meta.app_label, model._meta.model_name, f"{action}_{model._meta.model_name}")
+        for model in apps.get_models()
+        for action in model._meta.default_permissions
+    }
+    for _time in range(2):
+        User.objects.create_user("somebody")
+        call_command("flush", verbosity=0, interactive=False)
+        names = ("content_type__app_label", "content_type__model", "codename")
+        assert set(Permission.objects.values_list(*names)) == wanted
+        assert not User.objects.exists()

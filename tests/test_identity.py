@@ -35,3 +35,10 @@ def test_the_signature_of_a_base(tmp_path: Path) -> None:
     assert len(before) == 1
     (folder / "config.json").write_text("{}")
     assert len(both()) == 1 and both() != before
+    templates = folder / "additional_chat_templates"
+    templates.mkdir()
+    (templates / "additional_chat_templates").symlink_to(".")
+    (templates / "default.jinja").write_text("one")
+    before = both()
+    (templates / "default.jinja").write_text("two")
+    assert len(both()) == 1 and both() != before

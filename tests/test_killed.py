@@ -17,6 +17,7 @@ from typing import Any
 import psutil
 import pytest
 import websockets.sync.client as ws
+from django.db import connection
 from websockets.exceptions import ConnectionClosed
 
 from adapters.tests import layouts
@@ -151,6 +152,27 @@ def test_a_killed_answer_has_ended_and_keeps_what_was_read(mortal: Portal) -> No
     process.wait()
 
 
+def test_a_killed_evaluation_goes_on_with_what_is_left(mortal: Portal) -> None:
+    mortal.api("POST", "/api/lora/scan", {}, timeout=300)
+    base = mortal.api("GET", "/api/lora/bases").json()["results"][0]["slug"]
+    items = [{"prompt": f"number {number}"} for number in range(24)]
+    prompts = mortal.api("POST", "/api/evaluations/sets", {"name": "numbers", "items": items}).json()["id"]
+    wanted = {"prompts": prompts, "targets": [base], "params": {"max_tokens": 60}}
+    run = f"/api/evaluations/runs/{mortal.api('POST', '/api/evaluations/runs', wanted).json()['id']}"
+
+    def done() -> int:
+        return int(mortal.api("GET", run).json()["done"])
+
+    wait_for(lambda: done() >= 4, what="the first answers")
+    process = kill(mortal)
+    mortal.start()
+    assert 4 <= done() <= 24
+    wait_for(lambda: mortal.api("GET", run).json()["state"] == "done", 60, "its end")
+    assert (done(), mortal.api("GET", run).json()["reused"]) == (24, 0)
+    process.wait()
+
+
+@pytest.mark.skipif(connection.vendor == "sqlite", reason="one portal alone has SQLite's file")
 def test_another_portal_sees_at_once_that_the_writer_is_gone(mortal: Portal, tmp_path: Path) -> None:
     """Two portals over one database: the killed one need not come back."""
     base = mortal.api("GET", "/api/lora/bases").json()["results"][0]["slug"]
@@ -186,7 +208,6 @@ def second(portal: Portal, folder: Path) -> Portal:
     shutil.copy(portal.var_dir / "secret_key", folder / "secret_key")
     port = free_port()
     environment = {
-        "DATABASE_URL": f"sqlite:///{portal.var_dir / 'db.sqlite3'}",
         **portal.environment,
         "VAR_DIR": str(folder),
         "PORT": str(port),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,8 +13,11 @@ from typing import Any
 
 import pytest
 
+from adapters.tests import foreign, layouts
+from tests.fixtures import models
 from tests.fixtures.people import PASSWORD
 from tests.fixtures.portal import Portal, make_old, wait_for
+from tests.test_accessibility import grave
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 ANSWER_MS = 120_000  # the engine starts and loads its model on the first question
@@ -78,6 +82,26 @@ def test_monitoring_of_a_loaded_engine_fits_a_phone(ready: Portal, sign_in: Call
     assert wide <= 0, f"the page is {wide} px wider than the screen"
 
 
+def test_monitoring_tells_what_was_asked_and_how_long_it_took(ready: Portal, sign_in: Callable[..., Any]) -> None:
+    asked = {"model": "first", "prompt": "hello", "max_tokens": 3}
+    answer = ready.api("POST", "/v1/completions", asked, timeout=ANSWER_MS / 1000)
+    page = sign_in(ready, "operator")
+    page.goto("/monitoring?range=15m")
+    page.get_by_test_id("whole-requests").filter(has_text=re.compile("[1-9]")).wait_for()
+    mine = page.locator(f'.incident[data-id="{answer.headers["X-Request-ID"]}"]')
+    mine.first.wait_for()
+    mine.first.locator("summary").click()
+    assert answer.headers["X-Request-ID"] in mine.first.inner_text()
+    chart = page.get_by_test_id("chart-requests")
+    assert chart.locator("canvas").count() == 1
+    chart.locator("summary").press("Enter")
+    rows = chart.locator("[data-table] tbody tr")
+    rows.first.wait_for()  # the table is made once the browser tells that it is open
+    assert 15 <= rows.count() <= 17  # minutes, whole or begun
+    page.locator("[data-testid=only-model][title=first]").click()  # others may have been asked more often
+    page.wait_for_url("**/monitoring?range=15m&model=first")
+
+
 def test_plain_users_see_what_is_active_and_no_switches(ready: Portal, sign_in: Callable[..., Any]) -> None:
     page = sign_in(ready, "owner")
     row_of(page, "first").wait_for()
@@ -93,8 +117,10 @@ def test_plain_users_see_what_is_active_and_no_switches(ready: Portal, sign_in: 
         "filter-failed",
     ):
         assert page.get_by_test_id(name).count() == 0, name
-    assert page.locator('.nav a[href="/monitoring"]').count() == 0
-    assert page.goto("/monitoring").status == 403
+    assert page.goto("/monitoring").status == 200
+    page.locator("[data-monitoring][data-shown]").wait_for()
+    for name in ("engine-state", "load", "filter-user", "marks", "chart-memory"):
+        assert page.get_by_test_id(name).count() == 0, name
     assert page.goto(f"/models/{id_of(ready, 'second')}").status == 404
     page.goto(f"/models/{id_of(ready, 'first')}")
     assert page.get_by_test_id("edit-form").count() == 0
@@ -175,7 +201,7 @@ def test_language_and_theme_are_remembered(ready: Portal, sign_in: Callable[...,
     page.get_by_test_id("language").click()
     page.wait_for_load_state()
     assert page.evaluate("document.documentElement.lang") == "zh-hans"
-    assert page.get_by_role("heading", level=1).inner_text() == "模型管理"
+    assert page.get_by_role("heading", level=1).inner_text() == "模型"
     page.goto("/account")
     page.locator("[data-theme-set=dark]").click()
     page.goto("/test")
@@ -197,6 +223,266 @@ def test_a_refused_parameter_is_told_beside_it_and_the_text_stays(ready: Portal,
     assert page.get_by_test_id("prompt-input").input_value() == "hello"
     page.get_by_test_id("temperature").fill("0")
     assert not page.locator("#error-temperature").is_visible()
+
+
+def test_every_refused_parameter_is_told_and_what_a_link_sets_is_seen(
+    ready: Portal, sign_in: Callable[..., Any]
+) -> None:
+    page = sign_in(ready, "owner")
+    page.goto("/test?model=first#prompt=hello&seed=-3&stop=end&temperature=9")
+    page.locator("html[data-ready=true]").wait_for()
+    assert page.get_by_test_id("seed").is_visible() and page.get_by_test_id("stop-strings").input_value() == "end"
+    page.get_by_test_id("send-button").click()
+    page.locator("#error-temperature").wait_for()
+    wrong = page.locator("[aria-invalid=true]")
+    assert wrong.evaluate_all("list => list.map((field) => field.name)") == ["temperature", "seed"]
+    assert page.evaluate("document.activeElement.id") == "temperature"
+
+
+def test_more_parameters_move_nothing_else(ready: Portal, sign_in: Callable[..., Any]) -> None:
+    page = sign_in(ready, "owner")
+    page.goto("/test?model=first")
+    page.locator("html[data-ready=true]").wait_for()
+    places = "[...document.querySelectorAll('.area-prompt, .area-answer')].map((one) => one.getBoundingClientRect().y)"
+    before = page.evaluate(places)
+    page.locator("details.more > summary").click()
+    assert page.get_by_test_id("seed").is_visible()
+    assert page.evaluate(places) == before
+
+
+def test_an_absent_model_is_told_and_nobody_answers_for_it(ready: Portal, sign_in: Callable[..., Any]) -> None:
+    page = sign_in(ready, "owner")
+    page.goto("/test?model=gone&prompt=hello")
+    page.locator("html[data-ready=true]").wait_for()
+    assert page.get_by_test_id("test-unknown").is_visible()
+    assert page.get_by_test_id("target-select").input_value() == "gone"
+    page.get_by_test_id("send-button").click()
+    page.get_by_test_id("answer-error").filter(has_text="unknown_target").wait_for()
+    assert page.url.endswith("?model=gone")
+    page.get_by_test_id("target-select").select_option("first")
+    page.get_by_test_id("test-unknown").wait_for(state="detached")
+    assert page.url.endswith("?model=first")
+
+
+def test_a_model_is_chosen_by_the_keyboard_alone(ready: Portal, sign_in: Callable[..., Any]) -> None:
+    page = sign_in(ready, "owner")
+    page.goto("/test?model=first")
+    page.locator("html[data-ready=true]").wait_for()
+    field, select = page.get_by_test_id("target-select-picker"), page.get_by_test_id("target-select")
+    options = page.get_by_role("option")
+    field.focus()
+    assert field.input_value() == "first" and field.get_attribute("aria-expanded") == "false"
+    page.keyboard.press("ArrowDown")
+    options.first.wait_for()
+    assert field.get_attribute("aria-expanded") == "true"
+    marked = page.locator("[role=option][aria-selected=true]")
+    assert marked.get_attribute("id") == field.get_attribute("aria-activedescendant")
+    assert marked.get_attribute("data-slug") == "first"  # where one is
+    page.set_viewport_size({"width": 620, "height": 700})
+    panel = page.get_by_test_id("picker-panel").element_handle()
+    at_field = "([panel, field]) => panel.getBoundingClientRect().width === field.getBoundingClientRect().width"
+    page.wait_for_function(at_field, arg=[panel, field.element_handle()])  # the list goes with its field
+    page.keyboard.press("Escape")
+    assert (field.input_value(), select.input_value()) == ("first", "first")
+    page.keyboard.type("TINY llama")
+    page.locator("[role=option][data-slug=tiny-llama][aria-selected=true]").wait_for()
+    assert grave(page) == []
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/test?model=tiny-llama")
+    assert options.count() == 0 or not options.first.is_visible()
+    assert (field.input_value(), select.input_value()) == ("tiny-llama", "tiny-llama")
+    assert page.get_by_test_id("base-name").inner_text() == "tiny-llama"
+    page.keyboard.type("no such model")
+    page.get_by_role("status").filter(has_text="Nothing matches").wait_for()
+    page.keyboard.press("Tab")
+    assert (field.input_value(), select.input_value()) == ("tiny-llama", "tiny-llama")
+
+
+def test_a_long_list_is_searched_by_the_server(ready: Portal, sign_in: Callable[..., Any]) -> None:
+    page = sign_in(ready, "owner")
+    choice = {
+        "slug": "far-off", "name": "far/off", "kind": "adapter", "digest": "d", "base": "sea", "base_slug": "sea",
+        "context": 99, "rank": 7, "run": "far", "group": "f", "checkpoint": 5, "is_best": True, "tags": [],
+    }  # fmt: skip
+    page.route("**/api/inference/targets?*", lambda route: route.fulfill(json={"count": 1, "results": [choice]}))
+    page.route("**/test?model=first", lambda route: long_list(route))
+    page.goto("/test?model=first")
+    page.locator("html[data-ready=true]").wait_for()
+    page.get_by_test_id("target-select-picker").fill("off")
+    page.locator("[role=option][data-slug=far-off]").click()
+    page.wait_for_url("**/test?model=far-off")
+    assert page.get_by_test_id("target-select").input_value() == "far-off"
+    assert page.locator('[data-fact="rank"]').inner_text() == "7"
+
+
+def long_list(route: Any) -> None:
+    """The page as it is where there are more models than it lists."""
+    answer = route.fetch()
+    route.fulfill(response=answer, body=re.sub(r'data-total="[0-9]+"', 'data-total="500"', answer.text()))
+
+
+def test_the_palette_and_the_keys(ready: Portal, sign_in: Callable[..., Any]) -> None:
+    page = sign_in(ready, "operator")
+    page.goto("/test?model=first")
+    page.locator("html[data-ready=true]").wait_for()
+    items = page.get_by_test_id("palette-item")
+    page.keyboard.press("Control+k")
+    page.get_by_test_id("palette-field").wait_for()
+    items.filter(has_text="Scan for adapters").wait_for()
+    assert grave(page) == []
+    page.keyboard.type("dark")
+    page.keyboard.press("Enter")
+    page.locator("html[data-theme=dark]").wait_for()
+    page.keyboard.press("Control+k")
+    page.keyboard.type("seco")
+    items.filter(has_text="second").first.wait_for()
+    page.keyboard.press("Enter")
+    page.wait_for_url(f"**/models/{id_of(ready, 'second')}")
+    page.locator("html[data-ready=true]").wait_for()
+    page.keyboard.press("?")
+    page.get_by_test_id("keys").wait_for()
+    assert grave(page) == []
+    page.get_by_test_id("question-key").uncheck()
+    page.keyboard.press("Escape")
+    page.keyboard.press("?")
+    assert page.locator("dialog[open]").count() == 0  # a key alone can be switched off
+    page.get_by_test_id("palette-open").click()
+    page.get_by_test_id("palette-field").fill("monitoring")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/monitoring*")
+
+
+def test_a_run_is_activated_and_compared_in_one_press(
+    ready: Portal, sign_in: Callable[..., Any], tiny_adapter: Callable[..., Path]
+) -> None:
+    run = ready.var_dir / "adapters" / "pressed"
+    for step in range(1, 11):
+        folder = tiny_adapter(run / f"checkpoint-{step}", seed=50 + step, zero_b=step == 10)
+        log = [{"step": at, "loss": 3.0 / at, "learning_rate": 1e-4} for at in range(1, step + 1)]
+        state = {"global_step": step, "max_steps": 10, "log_history": log, "best_model_checkpoint": "x/checkpoint-2"}
+        (folder / "trainer_state.json").write_text(json.dumps(state))
+    make_old(run)
+    assert ready.api("POST", "/api/lora/scan").status == 200
+    page = sign_in(ready, "operator")
+    page.goto("/models?search=pressed")
+    page.locator("html[data-ready=true]").wait_for()
+    assert page.get_by_test_id("model-row").count() == 1
+    page.get_by_test_id("compare-run").click()
+    dialog = page.get_by_test_id("compare-run-dialog")
+    dialog.get_by_role("alert").filter(has_text="1 checkpoint was refused").wait_for()
+    assert "at most 8" in dialog.inner_text()
+    page.get_by_test_id("compare-run-go").click()
+    page.wait_for_url("**/compare?models=*")
+    page.locator("html[data-ready=true]").wait_for()
+    steps = page.get_by_test_id("chip").evaluate_all(
+        "list => list.map((one) => Number(one.dataset.slug.split('-').at(-1)))"
+    )
+    assert len(steps) == 7 and {1, 2} <= set(steps) and steps == sorted(steps)  # the last one was refused
+    page.goto(f"/models/{id_of(ready, 'pressed-checkpoint-2')}")
+    page.locator("[data-training][data-shown]").wait_for()
+    chart = page.get_by_test_id("loss-chart")
+    assert chart.locator("canvas").count() == 1 and page.get_by_test_id("norm-chart").is_hidden()
+    assert "training 0.3" in chart.locator("[data-said]").text_content()
+    page.get_by_test_id("smoothing").fill("0.9")
+    page.get_by_test_id("log-scale").check()
+    assert chart.locator(".u-series.is-raw").count() == 1
+    page.get_by_test_id("training-table").locator("summary").click()
+    page.get_by_test_id("training-table").locator("tbody tr").nth(9).wait_for()
+    assert grave(page) == []
+    for step in range(1, 11):
+        ready.api(
+            "DELETE",
+            f"/api/lora/models/{id_of(ready, f'pressed-checkpoint-{step}')}?files=1&confirm=pressed/checkpoint-{step}",
+        )
+
+
+def test_curves_grow_while_a_training_writes(
+    ready: Portal, sign_in: Callable[..., Any], tiny_adapter: Callable[..., Path]
+) -> None:
+    run = ready.var_dir / "adapters" / "growing"
+    tiny_adapter(run / "checkpoint-10", seed=77)
+
+    def write(upto: int) -> None:
+        lines = [{"current_steps": step, "total_steps": 50, "loss": 2.0} for step in range(5, upto + 1, 5)]
+        (run / "trainer_log.jsonl").write_text("\n".join(map(json.dumps, lines)))
+
+    write(10)
+    assert ready.api("POST", "/api/lora/scan").status == 200
+    page = sign_in(ready, "operator")
+    page.goto("/models?search=growing")
+    page.get_by_test_id("training-now").filter(has_text="10/50").wait_for()
+    page.goto(f"/models/{id_of(ready, 'growing-checkpoint-10')}?with={id_of(ready, 'first')}")
+    said = page.get_by_test_id("training-state")
+    said.filter(has_text="step 10 of 50 (20%)").wait_for()
+    page.get_by_test_id("toast").filter(has_text="Nothing is known of the training").wait_for()
+    write(40)
+    said.filter(has_text="step 40 of 50 (80%)").wait_for()
+    write(50)
+    said.wait_for(state="hidden")
+    ready.api(
+        "DELETE", f"/api/lora/models/{id_of(ready, 'growing-checkpoint-10')}?files=1&confirm=growing/checkpoint-10"
+    )
+
+
+def test_a_token_is_made_once_and_revoked_after_a_question(ready: Portal, sign_in: Callable[..., Any]) -> None:
+    page = sign_in(ready, "outsider")
+    page.goto("/tokens")
+    rows = page.get_by_test_id("token-row")
+    before = rows.count()
+    page.get_by_test_id("token-name").fill("laptop")
+    page.get_by_test_id("token-create").click()
+    assert page.get_by_test_id("token-secret").inner_text().startswith("lp_")
+    page.reload()
+    assert (rows.count(), page.get_by_test_id("token-secret").count()) == (before + 1, 0)
+    revoke = rows.filter(has_text="laptop").get_by_test_id("token-revoke")
+    revoke.click()
+    page.keyboard.press("Escape")
+    assert rows.count() == before + 1
+    revoke.click()
+    page.get_by_test_id("token-revoke-confirm").locator("visible=true").click()
+    page.wait_for_function(
+        "(count) => document.querySelectorAll('[data-testid=token-row]').length === count", arg=before
+    )
+
+
+def test_many_adapters_have_one_toast(
+    ready: Portal, sign_in: Callable[..., Any], tiny_adapter: Callable[..., Path]
+) -> None:
+    # No copies of one another: those are shown once.
+    folders = [ready.var_dir / "adapters" / f"same{number}" for number in range(3)]
+    for folder in folders:
+        tiny_adapter(
+            folder, seed=7 + int(folder.name[-1]), zero_b=folder.name != "same0"
+        )  # no copies: those are shown once
+        make_old(folder)
+    assert ready.api("POST", "/api/lora/scan").status == 200
+    page = sign_in(ready)
+    page.goto("/models?search=same")
+    page.locator("html[data-ready=true]").wait_for()
+    for name in ("same0", "same1", "same2"):
+        row_of(page, name).get_by_test_id("select").check()
+    page.get_by_test_id("bulk-activate").click()
+    toast = page.get_by_test_id("toast")
+    toast.first.wait_for()
+    assert toast.count() == 1
+    text = toast.inner_text()
+    assert "Done for 1 adapter" in text and "Failed for 2 adapters" in text
+    assert "same1:" in text and "same2:" in text
+    for name in ("same0", "same1", "same2"):
+        ready.api("DELETE", f"/api/lora/models/{id_of(ready, name)}?files=1&confirm={name}")
+
+
+def test_the_page_of_the_api_leads_back_and_has_the_theme(ready: Portal, sign_in: Callable[..., Any]) -> None:
+    page = sign_in(ready, "owner", color_scheme="dark")
+    page.goto("/api/docs")
+    page.locator(".swagger-ui .opblock").first.wait_for()
+    assert "dark-mode" in page.evaluate("document.documentElement.className")
+    page.locator("[data-theme-toggle]").click()
+    page.wait_for_function("() => !document.documentElement.classList.contains('dark-mode')")
+    page.get_by_test_id("language").click()
+    page.locator("html[lang=zh-hans] .swagger-ui .opblock").first.wait_for()
+    page.locator(".nav a[href='/models']").click()
+    page.wait_for_url("**/models")
 
 
 def test_the_python_call_works_as_it_stands(ready: Portal, sign_in: Callable[..., Any]) -> None:
@@ -226,6 +512,28 @@ def test_a_link_to_a_long_prompt_opens_and_shows_what_it_says(ready: Portal, sig
     assert page.get_by_test_id("prompt-input").input_value() == prompt
     assert page.locator("[name=temperature]").input_value() == "0.4"
     assert page.locator("#system").input_value() == ""
+
+
+def test_a_repair_is_shown_change_by_change_and_carried_out(ready: Portal, sign_in: Callable[..., Any]) -> None:
+    folder = ready.var_dir / "adapters" / "tuned"
+    tensors = layouts.lora_tensors(hidden=models.HIDDEN, targets=tuple(layouts.OUT))
+    config = layouts.config(base_model_name_or_path="tiny-llama", target_modules=list(layouts.OUT))
+    foreign.torchtune(folder, tensors, config)
+    make_old(folder)
+    assert ready.api("POST", "/api/lora/scan").status == 200
+    page = sign_in(ready, "operator", viewport={"width": 390, "height": 900})
+    page.goto(f"/models/{id_of(ready, 'tuned')}")
+    page.locator("html[data-ready=true]").wait_for()
+    rows = page.locator("[data-changes] tr")
+    first = rows.count()
+    page.get_by_test_id("more-changes").click()
+    page.wait_for_function("count => document.querySelectorAll('[data-changes] tr').length > count", arg=first)
+    words = rows.last.inner_text()
+    assert "lora_b.weight" in words and "base_model.model.model.layers.1." in words and "null" not in words
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    page.get_by_test_id("repair-button").click()
+    page.get_by_test_id("repair-serves").wait_for()
+    assert page.get_by_test_id("model-head").get_attribute("data-status") == "active"
 
 
 def test_forgetting_many_asks_first(ready: Portal, sign_in: Callable[..., Any]) -> None:

@@ -13,9 +13,15 @@ import websockets.sync.client as ws
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Origin
 
-from tests.fixtures.portal import PROJECT, Portal, free_port, running_portal
+from tests.fixtures.portal import PROJECT, Portal, free_port, running_portal, wait_for
 
 pytestmark = pytest.mark.slow
+
+ISSUE = """
+from django.contrib.auth.models import User
+from accounts.tokens import issue_token
+print(issue_token(User.objects.get(username="operator"), "one more")[1])
+"""
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +42,9 @@ def test_health_and_roles(bare_portal: Portal) -> None:
 
 def test_pages_come_with_their_policy(bare_portal: Portal) -> None:
     answer = bare_portal.call("GET", "/login")
-    assert answer.status == 200 and "default-src 'none'" in answer.headers["Content-Security-Policy"]
+    policy = dict(part.split(" ", 1) for part in answer.headers["Content-Security-Policy"].split("; "))
+    assert answer.status == 200 and (policy["default-src"], policy["script-src"]) == ("'none'", "'self'")
+    assert {source for sources in policy.values() for source in sources.split()} == {"'none'", "'self'", "data:"}
     assert answer.headers["X-Frame-Options"] == "DENY"
     missing = bare_portal.call("GET", "/nothing/here")
     assert missing.status == 404 and "Traceback" not in missing.text and str(bare_portal.var_dir) not in missing.text
@@ -86,11 +94,14 @@ def test_a_twin_on_the_same_data_is_refused(bare_portal: Portal) -> None:
 
 
 def test_two_portals_side_by_side(bare_portal: Portal, tmp_path: Path) -> None:
-    with running_portal(tmp_path / "var") as other:
+    with running_portal(tmp_path / "var", SCAN_INTERVAL="60") as other:
+        wait_for(lambda: other.api("GET", "/api/lora/scan").status == 200, what="the scan at the first start")
         assert other.port != bare_portal.port
         assert other.api("GET", "/api/lora/models").status == 200
         assert bare_portal.api("GET", "/api/lora/models").status == 200
-        assert other.call("GET", "/api/lora/models", token=bare_portal.token()).status == 401
+        token = bare_portal.manage("shell", "--verbosity", "0", "-c", ISSUE).strip()
+        assert bare_portal.call("GET", "/api/lora/models", token=token).status == 200
+        assert other.call("GET", "/api/lora/models", token=token).status == 401
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -44,6 +44,7 @@ def test_token_beats_the_cookie(browser_of: Make, token_for: Callable[..., str],
     header: dict[str, Any] = {"HTTP_AUTHORIZATION": f"Bearer {token_for(teammate)}"}
     assert client.get("/api/who", **header).json()["user"] == "teammate"
     assert client.post("/api/who", {}, format="json", **header).status_code == 200
+    assert client.get("/api/who", HTTP_AUTHORIZATION="Bearer lp_unknown").status_code == 401
 
 
 def test_session_needs_csrf(browser_of: Make, owner: User) -> None:

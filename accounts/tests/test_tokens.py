@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 from django.contrib.auth.models import User
 from django.core.exceptions import ValidationError
 from django.core.management import CommandError, call_command
+from django.test import Client
 from django.utils import timezone
 
 from accounts.models import ApiToken, digest_of
@@ -118,7 +120,7 @@ def test_command_refuses_in_a_sentence(owner: User) -> None:
     with pytest.raises(CommandError, match="operators"):
         call_command("issue_token", "owner", "--scope", "operate")
     User.objects.filter(pk=owner.pk).update(is_active=False)
-    with pytest.raises(CommandError, match="switched off"):
+    with pytest.raises(CommandError, match="disabled"):
         call_command("issue_token", "owner")
 
 
@@ -138,3 +140,33 @@ def test_admin_leaves_an_ordinary_account_of_that_name_alone(db: None) -> None:
     call_command("ensure_admin", stdout=io.StringIO())
     assert not User.objects.get(username="admin").is_superuser
     assert User.objects.filter(is_superuser=True, username__startswith="admin-").count() == 1
+
+
+def test_a_reload_of_the_page_makes_no_other_token(client: Client, owner: User) -> None:
+    client.force_login(owner)
+    made = client.post("/tokens", {"name": "laptop", "scopes": ["infer"], "days": "30"})
+    assert (made.status_code, made.headers["Location"]) == (302, "/tokens")
+    cookie = made.cookies["made_token"]
+    assert (cookie["httponly"], cookie["samesite"], cookie["path"], cookie["max-age"]) == (
+        True,
+        "Strict",
+        "/tokens",
+        60,
+    )
+    shown = client.get("/tokens").content.decode()
+    secret = re.search(r'data-testid="token-secret">(lp_[\w-]{43})<', shown)
+    assert secret and find_usable(secret[1]) == ApiToken.objects.get()
+    again = client.get("/tokens").content.decode()
+    assert secret[1] not in again and "token-secret" not in again
+    assert ApiToken.objects.count() == 1
+
+
+def test_nobody_is_shown_a_secret_that_is_not_theirs(client: Client, owner: User, teammate: User) -> None:
+    client.force_login(owner)
+    client.post("/tokens", {"name": "laptop", "scopes": ["infer"], "days": "30"})
+    kept = client.cookies["made_token"].value
+    client.force_login(teammate)
+    client.cookies["made_token"] = kept
+    assert "token-secret" not in client.get("/tokens").content.decode()
+    client.cookies["made_token"] = "lp_forged"
+    assert "token-secret" not in client.get("/tokens").content.decode()

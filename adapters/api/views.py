@@ -17,13 +17,26 @@ from rest_framework.views import APIView
 from accounts.models import Scope
 from accounts.permissions import IsOperator, may
 from adapters import services
-from adapters.failures import Busy, Refused
+from adapters.curves import curve_of
+from adapters.details import repair_view
+from adapters.failures import BusyError, Refused
 from adapters.leases import adapter_lock, progress_of
 from adapters.models import BaseModel, LoraAdapter, TrainingFacts
 from adapters.models.adapter import AdapterQuerySet
 from common.api import ApiError, Pagination
 
-from .present import adapter_json, base_json, event_json, scan_json, training_json
+from .present import (
+    BulkResults,
+    RepairChange,
+    RunCurve,
+    Scan,
+    ScanSummary,
+    adapter_json,
+    base_json,
+    event_json,
+    metrics_json,
+    repair_json,
+)
 from .query import filtered
 
 
@@ -40,13 +53,20 @@ class AdapterPatch(serializers.Serializer[Any]):
     remember = serializers.BooleanField(required=False, default=True)
 
 
-def busy_error(busy: Busy) -> ApiError:
+def busy_error(busy: BusyError) -> ApiError:
     texts = {
-        "scan_running": _("A scan is running already."),
-        "in_use": _("The adapter is still answering. It takes no new requests; try again in a moment."),
+        "scan_running": _("A scan is already running."),
+        "in_use": _(
+            "The adapter is still finishing its running requests and accepts no new ones. Try again in a moment."
+        ),
         "active": _("The adapter is active. Deactivate it first."),
+        "repair_changed": _("The files, or what would be changed in them, are not those that were shown. Look again."),
     }
-    return ApiError(busy.code, texts.get(busy.code, _("Somebody else is at this adapter just now.")), 409)
+    return ApiError(
+        busy.code,
+        texts.get(busy.code, _("Another operation on this adapter is in progress. Try again in a moment.")),
+        409,
+    )
 
 
 @contextmanager
@@ -56,17 +76,22 @@ def api_errors() -> Iterator[None]:
         yield
     except LoraAdapter.DoesNotExist:
         raise Http404 from None
-    except Busy as busy:
+    except BusyError as busy:
         raise busy_error(busy) from None
     except Refused as refused:
         raise ApiError(refused.code, refused.message, 422) from None
     except services.NotConfirmed:
-        text = _("To delete the files, repeat the adapter's name in “confirm”.")
+        text = _("To delete the files, enter the adapter's name in “confirm”.")
         raise ApiError("not_confirmed", text, 400, "confirm") from None
+    except services.NothingToRepair:
+        raise ApiError("nothing_to_repair", _("There is nothing to repair in this adapter's files."), 409) from None
     except services.SlugTaken:
-        raise ApiError("slug_taken", _("This slug is taken."), 409, "slug") from None
+        raise ApiError("slug_taken", _("This slug is already in use."), 409, "slug") from None
     except services.SlugInvalid:
-        text = _("A slug has lower case letters, digits, “_”, “.” and “-”, and starts and ends with a letter or digit.")
+        text = _(
+            "A slug contains only lowercase letters, digits, “_”, “.” and “-”, and starts and ends with a "
+            "letter or digit."
+        )
         raise ApiError("invalid", text, 400, "slug") from None
 
 
@@ -111,7 +136,10 @@ class AdapterView(ReadOrOperate):
         # `activation` is for whoever waits for an activation under way; a list would ask once a row.
         progress = progress_of(adapter_lock(pk))
         under_way = {"progress": round(progress, 3)} if progress is not None else None
-        return Response({**adapter_json(one(request, pk)), "activation": under_way})
+        adapter = one(request, pk)
+        found = repair_view(adapter, looks=False)
+        repair = repair_json(found) if found is not None else None
+        return Response(adapter_json(adapter, activation=under_way, repair=repair))
 
     def patch(self, request: Request, pk: int) -> Response:
         one(request, pk)
@@ -146,7 +174,7 @@ def _base(word: str | None) -> BaseModel | None:
     if found is None and word.isdecimal() and len(word) < 19:
         found = BaseModel.objects.filter(pk=int(word)).first()
     if found is None:
-        raise ApiError("invalid", _("There is no such base model."), 400, "base")
+        raise ApiError("invalid", _("Base model not found."), 400, "base")
     return found
 
 
@@ -170,6 +198,33 @@ class DeactivateView(ChangeView):
     action = staticmethod(services.deactivate)
 
 
+class RepairBody(serializers.Serializer[Any]):
+    plan = serializers.CharField(max_length=64, required=False, allow_blank=True, default="")
+
+
+class RepairView(APIView):
+    """What a repair changes, page by page; POST agrees to it and activates the adapter from the repaired copy."""
+
+    permission_classes = [IsOperator]
+
+    def get(self, request: Request, pk: int) -> Response:
+        found = repair_view(one(request, pk))
+        changes: Any = found["all"] if found is not None else []
+        pages = Pagination()
+        page = pages.paginate_queryset(changes, request, view=self)
+        answer = pages.get_paginated_response([RepairChange.of(change) for change in page or []])
+        answer.data["repair"] = repair_json(found) if found is not None else None
+        return answer
+
+    def post(self, request: Request, pk: int) -> Response:
+        one(request, pk)
+        body = RepairBody(data=request.data)
+        body.is_valid(raise_exception=True)
+        with api_errors():
+            services.repair(pk, actor(request), body.validated_data["plan"])
+        return Response(adapter_json(one(request, pk)))
+
+
 class BulkBody(serializers.Serializer[Any]):
     action = serializers.ChoiceField(choices=["activate", "deactivate", "forget"])
     ids = serializers.ListField(child=serializers.IntegerField(min_value=1), min_length=1, max_length=200)
@@ -185,7 +240,7 @@ class BulkView(APIView):
         body.is_valid(raise_exception=True)
         service = getattr(services, body.validated_data["action"])
         results = [self._one(service, pk, request) for pk in dict.fromkeys(body.validated_data["ids"])]
-        return Response({"results": results})
+        return Response(BulkResults.of(results=results))
 
     def _one(self, service: Callable[..., Any], pk: int, request: Request) -> dict[str, Any]:
         try:
@@ -194,7 +249,7 @@ class BulkView(APIView):
         except ApiError as error:
             return {"id": pk, "ok": False, "code": error.code, "message": error.message}
         except Http404:
-            return {"id": pk, "ok": False, "code": "not_found", "message": _("There is no such thing.")}
+            return {"id": pk, "ok": False, "code": "not_found", "message": _("The requested object was not found.")}
         return {"id": pk, "ok": True, "code": "", "message": ""}
 
 
@@ -206,11 +261,11 @@ class ScanView(APIView):
         latest = services.latest_scan()
         if latest is None:
             raise Http404
-        return Response(scan_json(latest))
+        return Response(Scan.of(latest))
 
     def post(self, request: Request) -> Response:
         with api_errors():
-            return Response(services.scan(actor(request)).as_dict())
+            return Response(ScanSummary.of(services.scan(actor(request))))
 
 
 class EventsView(ReadOrOperate):
@@ -225,8 +280,14 @@ class AdapterMetricsView(ReadOrOperate):
     def get(self, request: Request, pk: int) -> Response:
         adapter = one(request, pk)
         facts = TrainingFacts.objects.filter(adapter=adapter).first()
-        use = adapter_json(adapter)["use"]
-        return Response({"id": adapter.pk, "training": training_json(facts), "use": use})
+        return Response(metrics_json(adapter, facts))
+
+
+class RunCurveView(ReadOrOperate):
+    def get(self, request: Request, pk: int) -> Response:
+        """The curve of the adapter's run as its files are now."""
+        adapter = one(request, pk)
+        return Response(RunCurve.of(**curve_of(adapter).told(adapter)))
 
 
 class BasesView(ReadOrOperate):

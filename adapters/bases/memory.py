@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 from functools import lru_cache
 from pathlib import Path
 
+import launching
 from adapters.models import BaseModel
 
 MEMINFO = Path("/proc/meminfo")
@@ -34,15 +34,10 @@ def gpu_bytes() -> int:
     if program is None:
         return 0
     try:
-        done = subprocess.run(  # noqa: S603  (a fixed program of the driver, fixed arguments)
-            [program, "--query-gpu=memory.total", "--format=csv,noheader,nounits"],
-            capture_output=True,
-            text=True,
-            timeout=5,
-            check=True,
-        )
-        return max((int(line) for line in done.stdout.split()), default=0) * 2**20
-    except (subprocess.SubprocessError, OSError, ValueError):
+        words = [program, "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
+        done = launching.run(words, launching.without_secrets(), timeout=5)
+        return max((int(line) for line in done.output.split()), default=0) * 2**20
+    except (launching.TookTooLongError, OSError, ValueError):
         return 0
 
 

@@ -2,32 +2,35 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
+import logging
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from django.conf import settings
+from django.db import transaction
 from django.utils import timezone
+from django.utils.translation import gettext_noop
 
-from adapters.failures import Refused
+from adapters.containment import contained
+from adapters.failures import CHECK_FAILED, Refused
 from adapters.formats.config import clean
-from adapters.formats.files import open_below, parse_json, read_exactly, read_small
-from adapters.formats.safetensors import BASE_HEADER_LIMIT
+from adapters.formats.files import parse_json, read_small
+from adapters.formats.tokenizer import default_template
 from adapters.identifiers import text_hash, unique_slug
 from adapters.models import BaseMapping, BaseModel, LoraAdapter
 
 from . import support
+from .identity import TEMPLATES, base_root, config_hash, content_key, states
 from .shapes import BaseShapes, read_shapes
+
+logger = logging.getLogger(__name__)
 
 CONFIG_LIMIT = 2**20
 TOKENIZERS = (("tokenizer.json",), ("tokenizer.model",), ("vocab.json", "merges.txt"), ("spiece.model",))
-VOLATILE = {"_name_or_path", "transformers_version", "torch_dtype", "dtype", "use_cache", "_commit_hash"}
-SUFFIXES = ("-unsloth-bnb-4bit", "-bnb-4bit", "-unsloth")  # the same model, packed for training
-SAMPLES, SAMPLE_BYTES = 16, 65536
-NF4_BYTES = 0.516  # per parameter, with double quantisation: 4 bits + 8/64 + 32/(64*256) bits
+# A weight in NF4 with double quantisation: 4 bits, 8 for 64 weights, 32 for 64 * 256. The engine has the same.
+NF4_BYTES = (4 + 8 / 64 + 32 / (64 * 256)) / 8
 OVERHEAD = 350 * 2**20  # the worker process itself
 
 
@@ -41,25 +44,21 @@ class Folder:
     signature: str
 
 
-def base_root() -> tuple[str, ...]:
-    return (os.path.realpath(settings.BASE_MODELS_DIR),)
-
-
 def find_folders(root: str) -> Iterator[Folder]:
     """Model folders: `name/`, `organisation/name/`, and the hub cache's `models--organisation--name/snapshots/*`."""
     for entry in _folders(root):
         if _is_model(entry.path):
-            yield _folder(entry.path, entry.name, "")
+            yield from _found(entry.path, entry.name, "")
         elif entry.name.startswith("models--"):
             hub_id = entry.name.removeprefix("models--").replace("--", "/", 1)
             snapshots = [e for e in _folders(os.path.join(entry.path, "snapshots")) if _is_model(e.path)]
             if snapshots:
-                newest = max(snapshots, key=lambda e: e.stat().st_mtime)
-                yield _folder(newest.path, hub_id.rpartition("/")[2], hub_id)
+                newest = max(snapshots, key=_changed)
+                yield from _found(newest.path, hub_id.rpartition("/")[2], hub_id)
         else:
             for deeper in _folders(entry.path):
                 if _is_model(deeper.path):
-                    yield _folder(deeper.path, deeper.name, f"{entry.name}/{deeper.name}")
+                    yield from _found(deeper.path, deeper.name, f"{entry.name}/{deeper.name}")
 
 
 def _folders(path: str) -> list[os.DirEntry[str]]:
@@ -71,31 +70,30 @@ def _folders(path: str) -> list[os.DirEntry[str]]:
     return sorted(found, key=lambda e: e.name)
 
 
+def _changed(entry: os.DirEntry[str]) -> float:
+    try:
+        return entry.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
 def _is_model(path: str) -> bool:
-    names = set(os.listdir(path)) if os.access(path, os.R_OK | os.X_OK) else set()
+    try:
+        names = set(os.listdir(path)) if os.access(path, os.R_OK | os.X_OK) else set()
+    except OSError:  # removed meanwhile
+        return False
     return "adapter_config.json" not in names and (
         "config.json" in names or any(n.endswith(".safetensors") for n in names)
     )
 
 
+def _found(path: str, name: str, hub_id: str) -> Iterator[Folder]:
+    with suppress(OSError):  # removed meanwhile
+        yield _folder(path, name, hub_id)
+
+
 def _folder(path: str, name: str, hub_id: str) -> Folder:
-    parts: list[str] = []
-    with os.scandir(path) as entries:
-        for entry in sorted(entries, key=lambda e: e.name):
-            try:
-                info = entry.stat()
-            except OSError:
-                parts.append(f"{entry.name} gone")
-                continue
-            # ctime too, since an mtime can be set back. `inference/engine/content.py` has the same formula.
-            parts.append(f"{entry.name} {info.st_ino} {info.st_size} {info.st_mtime_ns} {info.st_ctime_ns}")
-    return Folder(path, name, hub_id, text_hash(*parts))
-
-
-def config_hash(config: dict[str, Any]) -> str:
-    """sha256 over the canonical config.json, without what changes when a model is only saved again."""
-    kept = {key: value for key, value in config.items() if key not in VOLATILE}
-    return hashlib.sha256(json.dumps(kept, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    return Folder(path, name, hub_id, text_hash(*states(path)))
 
 
 def refresh() -> str:
@@ -110,17 +108,31 @@ def refresh() -> str:
         row = rows.get(key)
         if row is not None and row.signature == folder.signature and not row.missing and not _outdated(row):
             continue
-        if row is None:
-            row = BaseModel(path_hash=key, path=folder.path, slug=_free_slug(folder.name))
-        known = row.key
-        _inspect(row, folder)
-        row.save()
-        if known and row.key != known:
-            _forget_proofs(row)
+        with contained("the base model in %s cannot be written", folder.path):
+            _take(row, folder, key)
     gone = [row.pk for key, row in rows.items() if key not in seen and not row.missing]
     if gone:
         BaseModel.objects.filter(pk__in=gone).update(missing=True, updated_at=timezone.now())
     return fingerprint()
+
+
+def _take(row: BaseModel | None, folder: Folder, path_hash: str) -> None:
+    if row is None:
+        row = BaseModel(path_hash=path_hash, path=folder.path, slug=_free_slug(folder.name))
+    known = row.key
+    _inspect(row, folder)
+    with transaction.atomic():  # not before: reading takes seconds, for which SQLite would let nobody else write
+        row.save()
+        if known and row.key != known:
+            _forget_proofs(row)
+
+
+def is_current(row: BaseModel) -> bool:
+    """Whether a base lies as its row says; looks at no other."""
+    try:
+        return not row.missing and _folder(row.path, "", "").signature == row.signature and not _outdated(row)
+    except OSError:
+        return False
 
 
 def recheck(path: str, key: str) -> BaseModel | None:
@@ -141,13 +153,14 @@ def _forget_proofs(row: BaseModel) -> None:
 
 
 def _outdated(row: BaseModel) -> bool:
-    """A refusal that does not hold any more: another release of Transformers may know the architecture."""
-    return row.problem_code == support.CODE and not support.known_refusal(row)
+    """A refusal that may not hold any more: another release of Transformers may know the architecture, another one of
+    the portal may be free of an error."""
+    return row.problem_code == CHECK_FAILED or row.problem_code == support.CODE and not support.known_refusal(row)
 
 
 def fingerprint() -> str:
     """Changes whenever what was found about an adapter's base could."""
-    rows = BaseModel.objects.order_by("pk").values_list("pk", "signature", "problem_code", "missing")
+    rows = BaseModel.objects.order_by("pk").values_list("pk", "signature", "judged_for", "problem_code", "missing")
     maps = BaseMapping.objects.order_by("pk").values_list("pk", "recorded_hash", "base_id")
     return text_hash(repr(list(rows)), repr(list(maps)))
 
@@ -170,7 +183,7 @@ def _inspect(row: BaseModel, folder: Folder) -> None:
         _fill_shapes(row, shapes, config)
         row.key = content_key(folder.path, shapes.files)
         names = set(os.listdir(folder.path))
-        row.has_chat_template = _has_chat_template(folder.path, names)
+        row.has_chat_template = bool(template_of(folder.path))
         if not any(names.issuperset(group) for group in TOKENIZERS):
             raise Refused("base_tokenizer_missing")
         if reason := support.known_refusal(row):
@@ -180,6 +193,9 @@ def _inspect(row: BaseModel, folder: Folder) -> None:
     except OSError as error:
         row.problem_code = "unreadable"
         row.problem_details = {"file": folder.name, "reason": os.strerror(error.errno or 0)}
+    except Exception:
+        logger.exception("the base model in %s could not be checked", folder.path)
+        row.problem_code = CHECK_FAILED
 
 
 def _config(path: str) -> dict[str, Any]:
@@ -190,7 +206,7 @@ def _config(path: str) -> dict[str, Any]:
             raise Refused("base_config_missing") from None
         raise
     if not isinstance(config, dict):
-        raise Refused("config_malformed", file="config.json", reason="not an object")
+        raise Refused("config_malformed", file="config.json", reason=gettext_noop("not an object"))
     return config
 
 
@@ -236,104 +252,25 @@ def _fill_shapes(row: BaseModel, shapes: BaseShapes, config: dict[str, Any]) -> 
     row.memory_nf4 = int(shapes.linear_parameters * NF4_BYTES) + rest * 2 + OVERHEAD
 
 
-def _has_chat_template(path: str, names: set[str]) -> bool:
-    if names & {"chat_template.jinja", "chat_template.json"}:
-        return True
-    if "tokenizer_config.json" not in names:
-        return False
+def template_of(path: str) -> str:
+    """The chat template that Transformers reads from a base's folder; "" where there is none that can be read."""
+    for name in ("chat_template.jinja", os.path.join(TEMPLATES, "default.jinja")):
+        with suppress(Refused):
+            return read_small(base_root(), path, name, CONFIG_LIMIT).decode("utf-8", "replace")
     try:
         raw = read_small(base_root(), path, "tokenizer_config.json", 16 * CONFIG_LIMIT)
-        config = parse_json(raw, "tokenizer_config.json")
+        config = parse_json(raw, "tokenizer_config.json", strict=False)
     except Refused:
-        return False
-    return isinstance(config, dict) and bool(config.get("chat_template"))
-
-
-def content_key(path: str, files: tuple[str, ...]) -> str:
-    """sha256 over config.json, the tokenizer, and each weights file's size, header and evenly spread samples.
-
-    Reading gigabytes at every change would take minutes; another training step changes every sample.
-    """
-    digest = hashlib.sha256()
-    for name in ("config.json", "tokenizer.json"):
-        if os.path.exists(os.path.join(path, name)):
-            with open_below(base_root(), path, name) as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())  # type: ignore[arg-type]
-    for name in files:
-        with open_below(base_root(), path, name) as file:
-            size = os.fstat(file.fileno()).st_size
-            length = min(int.from_bytes(read_exactly(file, 8), "little"), BASE_HEADER_LIMIT)
-            digest.update(f"{name} {size} {length}".encode())
-            digest.update(read_exactly(file, length))
-            step = max(1, (size - 8 - length) // SAMPLES)
-            for index in range(SAMPLES):
-                file.seek(8 + length + index * step)
-                digest.update(read_exactly(file, min(SAMPLE_BYTES, step)))
-    return digest.hexdigest()
+        return ""
+    return default_template(config)
 
 
 def shapes_of(base: BaseModel) -> BaseShapes:
-    """The base's layers, from a cache. Raises Refused base_broken."""
+    """The base's layers: as the running side names them, or by the files where it has not said. From a cache. Raises
+    Refused base_broken."""
     if not base.usable:
         problem = base.problem_message if base.problem_code else "missing"
         raise Refused("base_broken", base=base.name, problem=problem)
-    return read_shapes(base_root(), base.path, base.model_type, base.signature)
-
-
-class Matcher:
-    """Finds the base model that a recorded name means. Reads the tables once; use one per scan."""
-
-    def __init__(self) -> None:
-        self.bases = list(BaseModel.objects.all())
-        self.by_id = {base.pk: base for base in self.bases}
-        self.present = [base for base in self.bases if not base.missing]
-        self.mapped = dict(BaseMapping.objects.values_list("recorded_hash", "base_id"))
-
-    def match(self, recorded: str, adapter_config_hash: str = "") -> tuple[BaseModel, bool]:
-        """(the base, whether its name agrees). Raises Refused: base_not_recorded, base_not_found, base_ambiguous."""
-        mapped = self.by_id.get(self.mapped.get(text_hash(recorded), 0))
-        if mapped is not None:
-            return mapped, True
-        if not recorded:
-            if adapter_config_hash:
-                by_hash = [b for b in self.present if b.config_hash == adapter_config_hash]
-                if len(by_hash) == 1:
-                    return by_hash[0], True
-            raise Refused("base_not_recorded")
-        for wanted, agrees in _names(recorded):
-            found = self._named(wanted)
-            if len(found) > 1 and adapter_config_hash:
-                found = [b for b in found if b.config_hash == adapter_config_hash] or found
-            if len(found) == 1:
-                return found[0], agrees
-            if found:
-                raise Refused("base_ambiguous", base=recorded, candidates=", ".join(b.slug for b in found))
-        by_hash = [b for b in self.present if adapter_config_hash and b.config_hash == adapter_config_hash]
-        if len(by_hash) == 1:
-            return by_hash[0], False
-        raise Refused("base_not_found", base=recorded)
-
-    def _named(self, wanted: str) -> list[BaseModel]:
-        wanted = wanted.casefold()
-        exact = [b for b in self.present if b.hub_id.casefold() == wanted]
-        if exact:
-            return exact
-        last = wanted.rpartition("/")[2]
-        return [b for b in self.present if last in {b.name.casefold(), b.hub_id.casefold().rpartition("/")[2]}]
-
-
-def _names(recorded: str) -> list[tuple[str, bool]]:
-    """What `recorded` (a hub id, or a path of another machine) may be called here, best first."""
-    parts = [part for part in recorded.replace("\\", "/").split("/") if part not in {"", ".", ".."}]
-    if not parts:
-        return []
-    for part in parts:
-        if part.startswith("models--"):  # a hub cache: .../models--org--name/snapshots/<commit>
-            return [(part.removeprefix("models--").replace("--", "/", 1), True)]
-    is_hub_id = len(parts) == 2 and not recorded.startswith(("/", ".", "~")) and "\\" not in recorded
-    names = [("/".join(parts) if is_hub_id else parts[-1], True)]
-    for suffix in SUFFIXES:
-        if parts[-1].lower().endswith(suffix):
-            names.append((parts[-1][: -len(suffix)], False))
-            break
-    return names
+    shapes = read_shapes(base_root(), base.path, base.model_type, base.signature)
+    said = support.layers_of(base)
+    return shapes if said is None else shapes.at_run_time(said.layers, said.earlier_names)

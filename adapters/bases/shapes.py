@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Any
+
+from django.utils.translation import gettext_noop
 
 from adapters.failures import Refused
 from adapters.formats.files import open_below, parse_json, read_exactly, read_small
-from adapters.formats.safetensors import BASE_HEADER_LIMIT, Header, Tensor, read_header
+from adapters.formats.safetensors import BASE_HEADER_LIMIT, MAX_DIMENSIONS, Header, Tensor, read_header
+from adapters.identifiers import text_hash
+
+from .identity import states
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
@@ -36,7 +43,11 @@ QUANT_STATE = ".quant_state.bitsandbytes__"
 
 @dataclass(frozen=True)
 class BaseShapes:
-    """`linear`: module -> (out features, in features); `embeddings`: module -> (rows, width)."""
+    """`linear`: module -> (out features, in features); `embeddings`: module -> (rows, width).
+
+    By the names in the files, until the running side has said what they are called at run time (`at_run_time`), which
+    is what adapters are written for: Transformers renames, fuses and splits while it loads.
+    """
 
     linear: Mapping[str, tuple[int, int]]
     embeddings: Mapping[str, tuple[int, int]]
@@ -47,11 +58,18 @@ class BaseShapes:
     conv1d: bool
     files: tuple[str, ...] = ()
     names: tuple[str, ...] = field(default=(), repr=False)
+    roles: Mapping[str, str] = field(default_factory=dict, repr=False)  # module -> see hooks.py; empty: not known
+    earlier_names: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    def at_run_time(self, layers: Mapping[str, tuple[int, int, str]], earlier_names: Mapping[str, str]) -> BaseShapes:
+        linear = {name: (outputs, inputs) for name, (outputs, inputs, _) in layers.items()}
+        roles = {name: role for name, (_, _, role) in layers.items()}
+        return replace(self, linear=linear, names=tuple(layers), roles=roles, earlier_names=earlier_names)
 
     def module(self, name: str) -> tuple[int, int] | None:
         """Shape of the linear layer that PEFT calls `name`, also where the file leaves a prefix out."""
         found = self.linear.get(name)
-        if found is not None:
+        if found is not None or self.roles:
             return found
         for prefix in BODY_PREFIXES:
             if name.startswith(prefix):
@@ -62,10 +80,6 @@ class BaseShapes:
             return next(iter(self.embeddings.values()), None)
         return None
 
-    def peft_names(self) -> list[str]:
-        """The linear layers by the names that modules have at run time."""
-        return list(self.names)
-
 
 def weight_files(root: tuple[str, ...], folder: str) -> list[str]:
     """Names of the safetensors files that make up the model. Raises Refused base_weights_missing."""
@@ -73,16 +87,33 @@ def weight_files(root: tuple[str, ...], folder: str) -> list[str]:
         index = parse_json(read_small(root, folder, INDEX, INDEX_LIMIT), INDEX)
         table = index.get("weight_map") if isinstance(index, dict) else None
         if not isinstance(table, dict) or not table or not all(isinstance(v, str) for v in table.values()):
-            raise Refused("config_malformed", file=INDEX, reason="no weight_map")
+            raise Refused("config_malformed", file=INDEX, reason=gettext_noop("weight_map is missing or invalid"))
         names = sorted(set(table.values()))
         if len(names) > MAX_SHARDS or any("/" in name or name.startswith(".") for name in names):
-            raise Refused("config_malformed", file=INDEX, reason="shard names")
+            raise Refused("config_malformed", file=INDEX, reason=gettext_noop("a shard name is invalid"))
     else:
         names = [SINGLE]
     for name in names:
         if not os.path.exists(os.path.join(folder, name)):
             raise Refused("base_weights_missing", file=name)
     return names
+
+
+def find_tensors(root: tuple[str, ...], folder: str) -> Mapping[str, tuple[str, int, Tensor]]:
+    """name -> (file, where the data of its tensors starts, the tensor). From a cache while the files are the same.
+    Raises Refused, OSError."""
+    return _find_tensors(root, folder, text_hash(*states(folder)))
+
+
+@lru_cache(maxsize=4)  # a base with many experts has some 100,000 tensors
+def _find_tensors(root: tuple[str, ...], folder: str, signature: str) -> Mapping[str, tuple[str, int, Tensor]]:
+    """`signature` only tells the cache when to read again."""
+    found = {}
+    for name in weight_files(root, folder):
+        with open_below(root, folder, name) as file:
+            header = read_header(file, os.fstat(file.fileno()).st_size, BASE_HEADER_LIMIT)
+        found.update({key: (name, header.data_start, tensor) for key, tensor in header.tensors.items()})
+    return MappingProxyType(found)
 
 
 @lru_cache(maxsize=16)
@@ -111,12 +142,19 @@ def _quantised(file: Any, header: Header) -> dict[str, tuple[int, ...]]:
             continue
         file.seek(header.data_start + tensor.start)
         try:
-            state = json.loads(read_exactly(file, tensor.end - tensor.start))
-            shape = tuple(int(n) for n in state["shape"])
+            shape = json.loads(read_exactly(file, tensor.end - tensor.start))["shape"]
         except (ValueError, KeyError, TypeError, RecursionError):
             continue
-        found[name.partition(QUANT_STATE)[0]] = shape
+        if _is_shape(shape):
+            found[name.partition(QUANT_STATE)[0]] = tuple(shape)
     return found
+
+
+def _is_shape(said: Any) -> bool:
+    """Whole numbers, of which the product is a number of parameters that a model can have."""
+    if not isinstance(said, list) or len(said) > MAX_DIMENSIONS:
+        return False
+    return all(type(n) is int and 0 < n < 2**31 for n in said) and math.prod(said) < 2**48
 
 
 def _build(

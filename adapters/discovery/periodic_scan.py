@@ -1,17 +1,21 @@
-"""What the web process does by itself, each on a daemon thread: scanning every SCAN_INTERVAL seconds, begun by the ASGI
-module, and looking at the stored copies every STORE_CHECK_INTERVAL seconds, begun once the server listens."""
+"""What the web process does by itself once the server listens, each on a daemon thread: scanning every SCAN_INTERVAL
+seconds, and looking at the stored copies every STORE_CHECK_INTERVAL seconds. Both begin with a look."""
 
 from __future__ import annotations
 
 import logging
 import threading
+from datetime import timedelta
 
 from django.conf import settings
 from django.db import close_old_connections, connections
+from django.utils import timezone
 
-from adapters.failures import Busy
+from adapters.failures import BusyError
 from adapters.lifecycle import checking
+from adapters.lifecycle.cleaning import sweep_published
 from adapters.lifecycle.mending import Outcome
+from adapters.models import Scan, ScanState
 
 from . import scanning
 
@@ -36,6 +40,7 @@ class PeriodicScan:
         self._thread.join(timeout)
 
     def _run(self) -> None:
+        self.look()
         while not self._stop.wait(self.interval):
             self.look()
 
@@ -45,7 +50,7 @@ class PeriodicScan:
         try:
             self.work()
             self.scans += 1
-        except Busy:
+        except BusyError:
             logger.debug("%s: somebody else is at it", self.name)
         except Exception:  # the database or a disk may be away for a while
             logger.exception("%s failed", self.name)
@@ -53,22 +58,22 @@ class PeriodicScan:
             connections.close_all()
 
     def work(self) -> None:
-        scanning.scan(None)
+        """Scan, unless that was done a moment ago: before a restart, by a person, or by another process."""
+        done = Scan.objects.filter(state=ScanState.DONE)
+        if not done.filter(started_at__gt=timezone.now() - timedelta(seconds=self.interval / 2)).exists():
+            scanning.scan(None)
 
 
 class StoreWatcher(PeriodicScan):
-    """Looks when it is started as well."""
-
     name = "store-watcher"
-
-    def _run(self) -> None:
-        self.look()
-        super()._run()
 
     def work(self) -> None:
         for digest, outcome in checking.look(read=True).items():
             if outcome is not Outcome.SOUND:
                 logger.warning("the stored copy %s: %s", digest, outcome)
+        for copy in sweep_published():
+            logger.warning("removed from what is published, nobody wants it: %s", copy.name)
+        checking.check_published(thorough=False)  # which logs what it finds
 
 
 _periodic_scan: PeriodicScan | None = None
@@ -76,7 +81,7 @@ _store_watcher: StoreWatcher | None = None
 
 
 def start() -> PeriodicScan | None:
-    """Start the one watcher of this process where SCAN_INTERVAL asks for it."""
+    """Start the one watcher of this process, unless SCAN_INTERVAL is 0."""
     global _periodic_scan
     if _periodic_scan is None and settings.SCAN_INTERVAL > 0:
         _periodic_scan = PeriodicScan(settings.SCAN_INTERVAL)

@@ -6,7 +6,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,24 +14,23 @@ from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
 
-from adapters import store
 from adapters.bases import support
-from adapters.bases.registry import Matcher, refresh
-from adapters.failures import Busy, Refused
+from adapters.bases.registry import refresh
+from adapters.containment import contained
+from adapters.failures import BusyError, Refused
 from adapters.formats.files import inside
-from adapters.identifiers import slugify, text_hash
 from adapters.leases import HeldLease, is_held
 from adapters.lifecycle import checking
 from adapters.lifecycle.activation import activate
-from adapters.models import AdapterEvent, BaseModel, EventKind, LoraAdapter, Scan, ScanState, Status
-from adapters.training.facts import store_facts
+from adapters.lifecycle.editing import base_judged
+from adapters.models import AdapterEvent, EventKind, LoraAdapter, Scan, ScanState, Status
 from adapters.training.grouping import mark_groups
-from adapters.training.layout import WEIGHTS, AdapterFolder, Walk
-from adapters.training.naming import name_of
-from adapters.validation.outcome import DESCRIBED, fill, settle_status, signature
-from adapters.validation.validate import ValidationResult, validate
+from adapters.training.layout import AdapterFolder, Walk, look
+from adapters.validation.outcome import is_settled
 
+from . import moves
 from .adoption import ImportedRows
+from .intake import Intake
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import AbstractBaseUser
@@ -51,28 +50,13 @@ class ScanSummary:
     incomplete: int = 0
     duration_ms: int = 0
 
-    def as_dict(self) -> dict[str, int]:
-        return asdict(self)
-
-
-@dataclass(slots=True)
-class Known:
-    """What a scan must know of a row to leave it alone."""
-
-    pk: int
-    signature: str
-    incomplete: bool
-    missing: bool
-    root: str
-    failure_code: str
-
 
 def scan(
     actor: AbstractBaseUser | None, roots: Iterable[str | Path] | None = None, progress: Progress | None = None
 ) -> ScanSummary:
     """Scan all configured roots, or those in `roots`.
 
-    Raises Busy("scan_running"), and ValueError for a root that is not configured.
+    Raises BusyError("scan_running"), and ValueError for a root that is not configured.
     """
     chosen = _chosen(roots)
     with HeldLease(LEASE, "scan_running") as hold:
@@ -85,10 +69,17 @@ def scan(
             Scan.objects.filter(pk=row.pk).update(state=ScanState.FAILED, finished_at=timezone.now())
             raise
         Scan.objects.filter(pk=row.pk).update(
-            state=ScanState.DONE, finished_at=timezone.now(), stage="", notes=run.notes(), **summary.as_dict()
+            state=ScanState.DONE, finished_at=timezone.now(), stage="", notes=run.notes(), **vars(summary)
         )
-    support.start()
+        _drop_uneventful(row)
+    support.start(base_judged)
     return summary
+
+
+def _drop_uneventful(latest: Scan) -> None:
+    """Of the scans that nobody asked for and that found nothing new, only the latest says anything."""
+    by_itself = Scan.objects.filter(pk__lt=latest.pk, actor=None, state=ScanState.DONE)
+    by_itself.filter(new=0, changed=0).delete()
 
 
 def latest_scan() -> Scan | None:
@@ -138,10 +129,8 @@ class _Run:
         started = time.monotonic()
         self.tell("bases", 0, 0)
         self.bases = refresh()
-        self.matcher = Matcher()
-        self.slugs = set(LoraAdapter.objects.values_list("slug", flat=True))
-        self.slugs.update(BaseModel.objects.values_list("slug", flat=True))
-        self.known = _known()
+        self.intake = Intake(self.actor, self.configured, self.bases, self.hold.touch, self.walk.note)
+        self.known = self.intake.known
         self.imported = ImportedRows()
         before = Scan.objects.exclude(pk=self.row.pk).first()
         if before is not None and before.state == ScanState.FAILED:  # it may have died before it marked its groups
@@ -158,12 +147,15 @@ class _Run:
                 if not self._is_unchanged(candidate):
                     fresh.append(candidate)
                 if len(fresh) >= BATCH:
-                    self._take(fresh)
+                    self.intake.take(fresh)
                     fresh = []
-        self._take(fresh)
+        self.intake.take(fresh)
+        self._follow_moves()
         self._mark_missing(roots)
-        mark_groups(self.groups, self.configured)
+        mark_groups(self.groups | self.intake.groups, self.configured)
         self._restore()
+        self.summary.new += len(self.intake.new)
+        self.summary.changed = self.intake.changed
         self.summary.incomplete = LoraAdapter.objects.filter(incomplete=True, missing=False).count()
         self.summary.missing = LoraAdapter.objects.filter(missing=True).count()
         self.summary.duration_ms = int((time.monotonic() - started) * 1000)
@@ -202,101 +194,37 @@ class _Run:
         return (
             not known.incomplete
             and not known.missing
-            and known.signature == signature(candidate, known.failure_code, self.bases)
+            and known.content_key != ""
+            and is_settled(known.signature, known.failure_code, candidate, self.bases)
         )
 
-    def _take(self, candidates: list[AdapterFolder]) -> None:
-        """Validate a batch and write its rows in one transaction."""
-        if not candidates:
+    def _follow_moves(self) -> None:
+        """Give new folders the rows of those that are gone, where they hold the same."""
+        unseen = {known.pk: path_hash for path_hash, known in self.known.items() if known.pk not in self.seen}
+        if not unseen or not self.intake.new:
             return
-        old = LoraAdapter.objects.select_related("base").in_bulk(
-            [self.known[c.path_hash].pk for c in candidates if c.path_hash in self.known]
-        )
-        by_hash = {adapter.path_hash: adapter for adapter in old.values()}
-        pairs = [(candidate, by_hash.get(candidate.path_hash)) for candidate in candidates]
-        verdicts: list[tuple[AdapterFolder, LoraAdapter | None, ValidationResult, bool]] = []
-        for candidate, adapter in pairs:
-            self.hold.touch()  # a pattern may take a second or two, and there are hundreds in a batch
-            chosen = adapter.base if adapter is not None and adapter.base_by_hand else None
-            verdict = validate(candidate, self.matcher, self.configured, settings.SCAN_SETTLE_SECONDS, chosen)
-            update = adapter is not None and _is_update(adapter, candidate, verdict, self.configured)
-            verdicts.append((candidate, adapter, verdict, update))
-        with transaction.atomic():
-            # Locked until the end of the batch: somebody may forget an adapter meanwhile.
-            alive = set(LoraAdapter.objects.select_for_update().filter(pk__in=old).values_list("pk", flat=True))
-            new = [self._new(c, verdict) for c, adapter, verdict, _ in verdicts if adapter is None]
-            inserted = self._insert(new)
-            changed = []
-            for candidate, adapter, verdict, update in verdicts:
-                if adapter is not None and adapter.pk in alive:
-                    self._change(adapter, candidate, verdict, update)
-                    changed.append(adapter)
-            LoraAdapter.objects.bulk_update(changed, DESCRIBED, batch_size=100)
-            store_facts(inserted + changed, self.configured)
-        self.groups.update(text_hash(candidate.run) for candidate in candidates)
-
-    def _new(self, candidate: AdapterFolder, verdict: ValidationResult) -> LoraAdapter:
-        name = name_of(candidate.root, candidate.path)
-        adapter = LoraAdapter(name=name[:255], slug=self._slug(name), path_hash=candidate.path_hash)
-        fill(adapter, candidate, verdict, self.bases)
-        if verdict.code and not verdict.incomplete:
-            adapter.status, adapter.failure_code = Status.FAILED, verdict.code
-            adapter.failure_details = verdict.details
-        self.summary.new += 1
-        return adapter
-
-    def _slug(self, name: str) -> str:
-        stem = slug = slugify(name)
-        number = 1
-        while slug in self.slugs:
-            number += 1
-            slug = f"{stem}-{number}"
-        self.slugs.add(slug)
-        return slug
-
-    def _insert(self, new: list[LoraAdapter]) -> list[LoraAdapter]:
-        """Write new rows and their events; returns the rows with their ids, which MySQL does not hand back."""
-        LoraAdapter.objects.bulk_create(new, batch_size=100)
-        hashes = [adapter.path_hash for adapter in new]
-        ids = dict(LoraAdapter.objects.filter(path_hash__in=hashes).values_list("path_hash", "pk"))
-        for adapter in new:
-            adapter.pk = ids[adapter.path_hash]
-        events = [
-            AdapterEvent(
-                adapter_id=adapter.pk,
-                adapter_name=adapter.name,
-                kind=EventKind.DISCOVERED,
-                to_status=adapter.status,
-                code=adapter.failure_code,
-                details=adapter.failure_details,
-                actor_id=self.actor.pk if self.actor else None,
-                actor_name=self.actor.get_username() if self.actor else "",
-            )
-            for adapter in new
-        ]
-        AdapterEvent.objects.bulk_create(events, batch_size=200)
-        return new
-
-    def _change(self, adapter: LoraAdapter, candidate: AdapterFolder, verdict: ValidationResult, update: bool) -> None:
-        known = self.known[candidate.path_hash]
-        if known.missing:
-            adapter.record(EventKind.RETURNED, self.actor)
-        if known.signature != signature(candidate, known.failure_code, self.bases):
-            self.summary.changed += 1
-            if not known.incomplete and not known.missing:
-                adapter.record(EventKind.CHANGED, self.actor)
-        settle_status(adapter, candidate, verdict, self.actor)
-        fill(adapter, candidate, verdict, self.bases)
-        adapter.update_available = update
+        for old, new in moves.moved(unseen, self.intake.new, self.configured):
+            with contained("the row of %s could not follow its files", old.path):
+                candidate = look(new.root, new.path, self.configured)
+                if candidate is None or not moves.follow(old, new, self.actor):
+                    continue
+                self.summary.new -= 1
+                self.seen.add(old.pk)
+                known = self.known.pop(unseen[old.pk])
+                known.missing, known.signature = False, new.signature
+                self.known[candidate.path_hash] = known
+                self.groups.add(old.group_hash)
+                self.intake.take([candidate])
 
     def _restore(self) -> None:
         """Activate rows that came from an older system as active; make copies again that have changed."""
         rows = LoraAdapter.objects.filter(status=Status.ACTIVE, digest="", missing=False)
         for pk in list(rows.values_list("pk", flat=True)):
-            try:
-                activate(pk, self.actor)
-            except (Refused, Busy):
-                logger.warning("adapter %s is active but could not be stored again", pk)
+            with contained("adapter %s is active but could not be stored again", pk):
+                try:
+                    activate(pk, self.actor)
+                except (Refused, BusyError, LoraAdapter.DoesNotExist):
+                    logger.warning("adapter %s is active but could not be stored again", pk)
         checking.look(self.actor)
 
     def _mark_missing(self, roots: tuple[str, ...]) -> None:
@@ -324,24 +252,3 @@ class _Run:
                     ]
                 )  # fmt: skip
             self.groups.update(group for *_, group in names if group)
-
-
-def _known() -> dict[str, Known]:
-    rows = LoraAdapter.objects.values_list(
-        "path_hash", "pk", "signature", "incomplete", "missing", "root", "failure_code"
-    )
-    return {row[0]: Known(*row[1:]) for row in rows.iterator(chunk_size=2000)}
-
-
-def _is_update(
-    adapter: LoraAdapter, candidate: AdapterFolder, verdict: ValidationResult, roots: tuple[str, ...]
-) -> bool:
-    """True where activating again would serve something else than what is served now."""
-    if adapter.status != Status.ACTIVE or not adapter.digest or verdict.code or verdict.incomplete:
-        return False
-    if candidate.weights != WEIGHTS:
-        return adapter.update_available or adapter.signature != text_hash(candidate.signature, "")
-    try:
-        return store.digest_of(roots, candidate.path) != adapter.digest
-    except (Refused, OSError):
-        return False

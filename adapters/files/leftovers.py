@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from django.conf import settings
 
-from adapters.failures import Busy
+from adapters.failures import BusyError
 from adapters.formats.files import inside
 from adapters.leases import HeldLease, adapter_lock
 from adapters.places import Place, innermost, names_below, open_root
@@ -57,7 +57,7 @@ def clear(folder: Place, mine: int, step: Step) -> None:
                     removal.remove(held, step)
                 else:
                     _remove(held)
-        except Busy:
+        except BusyError:
             continue
         except OSError:
             if owner_of(name) == mine:
@@ -83,7 +83,7 @@ def clean_roots(dry_run: bool = False) -> list[Leftover]:
                 size = removal.size(held)
                 if not dry_run:
                     _remove(held)
-        except Busy:
+        except BusyError:
             continue
         except OSError:
             logger.warning("%s cannot be removed", label, exc_info=True)
@@ -93,7 +93,7 @@ def clean_roots(dry_run: bool = False) -> list[Leftover]:
 
 
 def _remove(held: Place) -> None:
-    """Raises Busy where the deletion that made it still runs, OSError."""
+    """Raises BusyError where the deletion that made it still runs, OSError."""
     owner = owner_of(held.name)
     if owner is None:
         removal.remove(held)

@@ -8,20 +8,22 @@ goes only after an hour in which nobody wrote to it.
 
 from __future__ import annotations
 
-import contextlib
+import errno
 import fcntl
 import hashlib
 import os
 import secrets
-import shutil
 import socket
 import stat
 import time
 from collections.abc import Iterator
-from pathlib import Path
+from contextlib import ExitStack, contextmanager, suppress
 from typing import BinaryIO
 
 from adapters import processes
+from adapters.places import Place
+
+from . import removal
 
 PREFIX = ".partial-"
 QUIET = 3600.0  # seconds without a write, after which what another machine has begun is given up
@@ -37,111 +39,100 @@ def new_name() -> str:
     return f"{PREFIX}{machine()}-{secrets.token_hex(8)}"
 
 
-def own(file: BinaryIO) -> None:
-    """Say that this process fills the folder in which the file lies, for as long as the file is open."""
-    with contextlib.suppress(OSError):  # a file system without locks: age decides there
-        fcntl.flock(file, fcntl.LOCK_EX)
+@contextmanager
+def partial(shelf: Place, locked: str) -> Iterator[tuple[Place, BinaryIO]]:
+    """A new folder here and the empty file `locked` in it, open for writing and locked.
 
-
-@contextlib.contextmanager
-def partial(root: Path, locked: str) -> Iterator[tuple[Path, BinaryIO]]:
-    """A new folder in `root` and the empty file `locked` in it, open for writing and locked.
-
-    What is left of the folder at the end is removed; renamed away, it stays. Raises OSError.
+    Removed at the end with all that is in it, unless it was renamed. Raises OSError.
     """
-    folder, file = _begin(root, locked)
-    try:
-        with file:
-            yield folder, file
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    for _ in range(ATTEMPTS):
+        with _begun(shelf, locked) as begun:
+            if begun is not None:
+                yield begun
+                return
+    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), locked)
 
 
-def _begin(root: Path, locked: str) -> tuple[Path, BinaryIO]:
-    for attempt in range(ATTEMPTS):
-        folder = root / new_name()
-        folder.mkdir(mode=0o700)
-        try:
-            file = open(folder / locked, "xb", buffering=0)
-            own(file)
+@contextmanager
+def _begun(shelf: Place, locked: str) -> Iterator[tuple[Place, BinaryIO] | None]:
+    """One attempt; None where somebody who cleans took the folder before it was locked."""
+    with ExitStack() as held:
+        begun = None
+        with suppress(FileNotFoundError):
+            place = held.enter_context(shelf.make(new_name(), 0o700))
+            held.callback(_discard, shelf, place)
+            file = held.enter_context(place.create(locked))
+            with suppress(OSError):  # a file system without locks: age decides there
+                fcntl.flock(file, fcntl.LOCK_EX)
             if os.fstat(file.fileno()).st_nlink:
-                return folder, file
-            file.close()
-        except FileNotFoundError:
-            if attempt + 1 == ATTEMPTS:
-                raise
-        # Somebody who cleans came between: the folder was not locked yet.
-    raise FileNotFoundError(str(root))
+                begun = place, file
+        yield begun
 
 
-def sweep(root: Path) -> list[Path]:
-    """Remove the unfinished folders in `root` that nobody fills any more; returns them. What resists stays."""
-    try:
-        with os.scandir(root) as entries:
-            names = [e.name for e in entries if e.name.startswith(PREFIX) and e.is_dir(follow_symlinks=False)]
-    except OSError:
-        return []
+def _discard(shelf: Place, place: Place) -> None:
+    with suppress(OSError):  # cleaning comes by later
+        if shelf.stat(place.name) is not None:
+            removal.remove(place)
+
+
+def sweep(shelf: Place) -> list[str]:
+    """Remove the unfinished folders here that nobody fills any more; returns their names. What resists stays.
+
+    Raises OSError where the shelf itself cannot be read.
+    """
     removed = []
-    for path in (root / name for name in sorted(names)):
-        with contextlib.suppress(OSError):
-            if remove_abandoned(path):
-                removed.append(path)
+    for name in sorted(name for name, is_folder in shelf.entries() if is_folder and name.startswith(PREFIX)):
+        with suppress(OSError), shelf.below(name) as folder:
+            if _remove_abandoned(folder):
+                removed.append(name)
     return removed
 
 
-def is_abandoned(path: Path) -> bool:
-    """Whether nobody fills this unfinished folder any more. A moment later it is still so, or the folder is gone."""
-    with _without_owner(path) as free:
+def is_abandoned(shelf: Place, name: str) -> bool:
+    """Whether nobody fills this unfinished folder any more. A moment later it is still so, or the folder is gone.
+
+    Raises OSError.
+    """
+    with shelf.below(name) as folder, _without_owner(folder) as (free, _):
         return free
 
 
-def remove_abandoned(path: Path) -> bool:
+def _remove_abandoned(folder: Place) -> bool:
     """Remove an unfinished folder unless somebody fills it; true where it was removed. Raises OSError."""
-    with _without_owner(path) as free:  # the locks are ours meanwhile: nobody takes it up while it goes
-        if free:
-            discard(path)
+    with _without_owner(folder) as (free, names):
+        if free and names:  # the locks are ours meanwhile: nobody takes it up while it goes
+            removal.remove(folder)
+        elif free:  # its owner may make and lock a file right now, with which it stays
+            with folder.parent() as parent:
+                parent.rmdir(folder.name)
         return free
 
 
-def aside(path: Path) -> Path:
-    """Where to rename an entry that is to be removed: should that be cut off, a later sweep finishes it."""
-    return path.with_name(f"{PREFIX}{machine()}-{path.name}")
+@contextmanager
+def _without_owner(folder: Place) -> Iterator[tuple[bool, list[str]]]:
+    """Holds the locks of the folder's files where they are free.
 
-
-def discard(path: Path) -> None:
-    """Remove a folder that somebody else may be removing as well. Raises OSError."""
-
-    def failed(_function: object, _path: str, error: tuple[type[BaseException], BaseException, object]) -> None:
-        if not isinstance(error[1], FileNotFoundError):
-            raise error[1]
-
-    shutil.rmtree(path, onerror=failed)
-
-
-@contextlib.contextmanager
-def _without_owner(path: Path) -> Iterator[bool]:
-    """Holds the locks of the folder's files where they are free; says whether the folder has no owner."""
-    with contextlib.ExitStack() as held:
+    Says whether the folder has no owner, and the names of what lies in it.
+    """
+    with ExitStack() as held:
+        names: list[str] = []
         try:
-            quiet, known = _quiet(path), True
-            for name in os.listdir(path):
-                known = _lock(path / name, held) and known
-        except BlockingIOError:
-            yield False
-            return
-        except FileNotFoundError:  # finished, or removed, at this moment
-            yield False
-            return
-        ours = path.name.startswith(f"{PREFIX}{machine()}-")
-        yield ours and known or quiet
+            quiet, known = _quiet(folder), True
+            for name, _ in folder.entries():
+                names.append(name)
+                known = _lock(folder, name, held) and known
+            free = known and folder.name.startswith(f"{PREFIX}{machine()}-") or quiet
+        except (BlockingIOError, FileNotFoundError):  # owned; or finished or removed at this moment
+            free = False
+        yield free, names
 
 
-def _lock(path: Path, held: contextlib.ExitStack) -> bool:
+def _lock(folder: Place, name: str, held: ExitStack) -> bool:
     """Lock a file until the end of `held`. False where locks say nothing here. Raises BlockingIOError: it is owned."""
-    status = path.lstat()
-    if not stat.S_ISREG(status.st_mode):
+    status = folder.stat(name)
+    if status is None or not stat.S_ISREG(status.st_mode):
         return True
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    descriptor = folder.open(name)
     held.callback(os.close, descriptor)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)  # (an exclusive one asks for a writable file on NFS)
@@ -152,7 +143,8 @@ def _lock(path: Path, held: contextlib.ExitStack) -> bool:
     return True
 
 
-def _quiet(path: Path) -> bool:
-    """Whether nobody has written to it for an hour. Raises FileNotFoundError, NotADirectoryError."""
-    times = [path.lstat().st_mtime, *((path / name).lstat().st_mtime for name in os.listdir(path))]
+def _quiet(folder: Place) -> bool:
+    """Whether nobody has written to it for an hour."""
+    times = [os.fstat(folder.descriptor).st_mtime]
+    times += [status.st_mtime for name, _ in folder.entries() if (status := folder.stat(name)) is not None]
     return time.time() - max(times) > QUIET

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from django.utils.translation import gettext_noop as _n
+from django.utils.translation import gettext_noop
 
 from adapters.failures import Refused
 from adapters.places import Elsewhere, open_root
@@ -29,9 +29,7 @@ def _open_without_links(path: str) -> int:
     """A descriptor of the absolute, already resolved `path`; a link that was swapped in on the way is refused."""
     folder, name = os.path.split(path)
     with open_root(folder) as held:
-        # O_NONBLOCK: a pipe in the file's place must not hold the server up.
-        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        return os.open(name, flags, dir_fd=held.descriptor)
+        return held.open(name)
 
 
 @contextmanager
@@ -52,7 +50,7 @@ def open_below(roots: tuple[str, ...], folder: str, name: str) -> Iterator[Binar
             raise Refused("outside_root", file=name) from None
         raise Refused("unreadable", file=name, reason=os.strerror(error.errno or 0)) from None
     except ValueError:  # a NUL in the name
-        raise Refused("unreadable", file=name.replace("\0", "?"), reason="name") from None
+        raise Refused("unreadable", file=name.replace("\0", "?"), reason=gettext_noop("the name is invalid")) from None
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise Refused("not_a_file", file=name)
@@ -84,14 +82,18 @@ def read_small(roots: tuple[str, ...], folder: str | Path, name: str, limit: int
     return data
 
 
-def _constant(word: str) -> float:
-    raise ValueError(f"{word} is not JSON")
+class _StrictError(ValueError):
+    """Valid for Python's reader, not for JSON."""
+
+
+def _constant(_word: str) -> float:
+    raise _StrictError(gettext_noop("it contains NaN or Infinity"))
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        raise ValueError("a key occurs twice")
+        raise _StrictError(gettext_noop("a key occurs twice"))
     return found
 
 
@@ -116,6 +118,15 @@ def parse_json(data: bytes, name: str, strict: bool = True) -> Any:
             return json.loads(data, **hooks)
         return _interruptible(**hooks).decode(data.decode(json.detect_encoding(data), "surrogatepass"))
     except RecursionError:
-        raise Refused("config_malformed", file=name, reason=_n("nested too deeply")) from None
-    except (ValueError, UnicodeDecodeError) as error:
-        raise Refused("config_malformed", file=name, reason=str(error)[:120]) from None
+        raise Refused("config_malformed", file=name, reason=gettext_noop("nested too deeply")) from None
+    except json.JSONDecodeError as error:
+        where = {"line": error.lineno, "column": error.colno}
+        raise Refused(
+            "config_malformed", file=name, reason=gettext_noop("line %(line)s, column %(column)s"), **where
+        ) from None
+    except _StrictError as error:
+        raise Refused("config_malformed", file=name, reason=str(error)) from None
+    except UnicodeDecodeError:
+        raise Refused("config_malformed", file=name, reason=gettext_noop("not UTF-8")) from None
+    except ValueError:
+        raise Refused("config_malformed", file=name, reason=gettext_noop("a number has too many digits")) from None

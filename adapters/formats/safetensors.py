@@ -5,11 +5,13 @@ The file is 8 bytes (header length N, little endian), N bytes of JSON, then the 
 
 from __future__ import annotations
 
+import json
 import struct
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, replace
 from typing import Any, BinaryIO
 
-from django.utils.translation import gettext_noop as _n
+from django.utils.translation import gettext_noop
 
 from adapters.failures import Refused
 
@@ -25,6 +27,15 @@ DTYPE_SIZES = {
 }  # fmt: skip
 MAX_DIMENSIONS = 8
 MAX_NAME = 512
+A, B = ".lora_A.weight", ".lora_B.weight"  # how the names of LoRA's matrices end, as PEFT writes them
+# How the names of all tensors end that are an adapter's alone, and what each is to its module.
+PARTS = {
+    A: "A", B: "B", ".lora_B.bias": "pair_bias", ".lora_magnitude_vector": "magnitude",
+    ".lora_magnitude_vector.weight": "magnitude", ".lora_embedding_A": "embedding_A",
+    ".lora_embedding_B": "embedding_B", ".token_adapter.trainable_tokens_delta": "tokens",
+}  # fmt: skip
+ENDS = tuple(PARTS)
+CHUNK = 4 * 2**20  # bytes that are read at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +55,57 @@ class Header:
     data_start: int  # bytes from the start of the file
     file_size: int
 
+    @property
+    def others(self) -> dict[str, Tensor]:
+        """The tensors that the base has too: saved layers, embeddings, biases."""
+        return {name: tensor for name, tensor in self.tensors.items() if not name.endswith(ENDS)}
+
+    def without_others(self, kept: Collection[str] = ()) -> tuple[bytes, Header]:
+        """(head, header) of the file that holds this one's tensors without `others` that are not `kept`, in the same
+        order."""
+        tensors, position = {}, 0
+        entries: dict[str, Any] = {"__metadata__": self.metadata} if self.metadata else {}
+        for name, tensor in self.tensors.items():
+            if name.endswith(ENDS) or name in kept:
+                end = position + tensor.end - tensor.start
+                entries[name] = {"dtype": tensor.dtype, "shape": tensor.shape, "data_offsets": [position, end]}
+                tensors[name] = replace(tensor, start=position, end=end)
+                position = end
+        raw = json.dumps(entries, separators=(",", ":")).encode()
+        raw += b" " * (-len(raw) % 8)
+        head = struct.pack("<Q", len(raw)) + raw
+        return head, Header(tensors, self.metadata, len(head), len(head) + position)
+
+
+def lora_part(file: BinaryIO, header: Header, kept: Collection[str] = ()) -> tuple[Header, Iterator[bytes]]:
+    """What is served of an adapter's file: (its header, its bytes, of which the first piece is the head).
+
+    That is the file itself, unless it holds `others` that are not `kept`, since they equal the base's own. The iterator
+    raises Refused weights_truncated.
+    """
+    if header.others.keys() <= set(kept):
+        return header, _pieces(file, [(0, header.data_start), (header.data_start, header.file_size)])
+    head, served = header.without_others(kept)
+    lora = [header.tensors[name] for name in served.tensors]
+    ranges = [(header.data_start + tensor.start, header.data_start + tensor.end) for tensor in lora]
+
+    def pieces() -> Iterator[bytes]:
+        yield head
+        yield from _pieces(file, ranges)
+
+    return served, pieces()
+
+
+def _pieces(file: BinaryIO, ranges: list[tuple[int, int]]) -> Iterator[bytes]:
+    for start, stop in ranges:
+        file.seek(start)
+        while start < stop:
+            data = read_exactly(file, stop - start if start == 0 else min(CHUNK, stop - start))
+            if not data:
+                raise Refused("weights_truncated", size=start, expected=stop)
+            yield data
+            start += len(data)
+
 
 def read_header(file: BinaryIO, size: int, limit: int = ADAPTER_HEADER_LIMIT) -> Header:
     """The checked header of a safetensors file of `size` bytes.
@@ -59,27 +121,27 @@ def read_header(file: BinaryIO, size: int, limit: int = ADAPTER_HEADER_LIMIT) ->
     if length > limit:
         raise Refused("header_too_large", size=length, limit=limit)
     if length < 2:
-        raise _malformed(_n("the header is empty"))
+        raise _malformed(gettext_noop("the header is empty"))
     raw = read_exactly(file, length)
     if len(raw) < length:
         raise Refused("weights_truncated", size=size, expected=f"{8 + length}+")
     if not raw.startswith(b"{"):
-        raise _malformed(_n("the header is not a JSON object"))
+        raise _malformed(gettext_noop("the header is not a JSON object"))
     try:
         parsed = parse_json(raw, "adapter_model.safetensors")
     except Refused as refused:
-        raise _malformed(str(refused.details.get("reason"))) from None
+        raise _malformed(**{key: value for key, value in refused.details.items() if key != "file"}) from None
     tensors = _tensors(parsed)
     end = 8 + length + (max((t.end for t in tensors.values()), default=0))
     if size < end:
         raise Refused("weights_truncated", size=size, expected=end)
     if size > end:
-        raise _malformed(_n("there are bytes after the last tensor"))
+        raise _malformed(gettext_noop("there are bytes after the last tensor"))
     return Header(tensors, _metadata(parsed), 8 + length, size)
 
 
-def _malformed(reason: str) -> Refused:
-    return Refused("weights_malformed", reason=reason)
+def _malformed(reason: str, **details: Any) -> Refused:
+    return Refused("weights_malformed", reason=reason, **details)
 
 
 def _metadata(parsed: dict[str, Any]) -> dict[str, str]:
@@ -87,7 +149,7 @@ def _metadata(parsed: dict[str, Any]) -> dict[str, str]:
     if found is None:
         return {}
     if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
-        raise _malformed(_n("__metadata__ is not a table of texts"))
+        raise _malformed(gettext_noop("__metadata__ is not a mapping of strings"))
     return found
 
 
@@ -101,32 +163,32 @@ def _tensors(parsed: dict[str, Any]) -> dict[str, Tensor]:
         if name == "__metadata__":
             continue
         if not name or len(name) > MAX_NAME or not name.isprintable():
-            raise _malformed(_n("a tensor's name is not a name"))
+            raise _malformed(gettext_noop("a tensor has an invalid name"))
         found.append((name, _tensor(name, entry)))
     found.sort(key=lambda item: (item[1].start, item[1].end))
     position = 0
     for name, tensor in found:
         if tensor.start != position:
-            raise _malformed(f"{name} does not follow the tensor before it")
+            raise _malformed(gettext_noop("%(tensor)s does not start where the tensor before it ends"), tensor=name)
         position = tensor.end
     return dict(found)
 
 
 def _tensor(name: str, entry: Any) -> Tensor:
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
-        raise _malformed(f"{name} is not described as a tensor")
+        raise _malformed(gettext_noop("the entry of %(tensor)s does not describe a tensor"), tensor=name)
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(dtype, str) or dtype not in DTYPE_SIZES:
-        raise _malformed(f"{name} has an unknown data type")
+        raise _malformed(gettext_noop("%(tensor)s has an unknown data type"), tensor=name)
     if not isinstance(shape, list) or len(shape) > MAX_DIMENSIONS or not all(map(_is_size, shape)):
-        raise _malformed(f"{name} has a shape that is not one")
+        raise _malformed(gettext_noop("%(tensor)s has an invalid shape"), tensor=name)
     if not isinstance(offsets, list) or len(offsets) != 2 or not all(map(_is_size, offsets)):
-        raise _malformed(f"{name} has offsets that are not such")
+        raise _malformed(gettext_noop("%(tensor)s has invalid offsets"), tensor=name)
     size = DTYPE_SIZES[dtype]
     for dimension in shape:
         size *= dimension
         if size >= 2**63:
-            raise _malformed(f"{name} is too large to be true")
+            raise _malformed(gettext_noop("%(tensor)s has an impossible size"), tensor=name)
     if offsets[1] - offsets[0] != size:
-        raise _malformed(f"{name} has a shape that its bytes do not hold")
+        raise _malformed(gettext_noop("the shape of %(tensor)s does not match its size in bytes"), tensor=name)
     return Tensor(dtype, tuple(shape), offsets[0], offsets[1])

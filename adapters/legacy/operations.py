@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.db import migrations
+from django.db import migrations, models
 from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 from django.db.migrations.operations.base import Operation
 
@@ -137,3 +137,43 @@ class AddField(migrations.AddField):
     ) -> None:
         if self._exists(app_label, schema_editor, from_state):
             super().database_backwards(app_label, schema_editor, from_state, to_state)
+
+
+class ReplaceIndex(Operation):
+    """Another index in the place of one of the same model; what an interrupted run did already is passed over.
+
+    The new one is made before the old one goes: MySQL wants an index for a foreign key at any time.
+    """
+
+    reversible = True
+
+    def __init__(self, model_name: str, old: models.Index, new: models.Index) -> None:
+        self.model_name, self.old, self.new = model_name, old, new
+
+    def state_forwards(self, app_label: str, state: Any) -> None:
+        state.remove_index(app_label, self.model_name.lower(), self.old.name)
+        state.add_index(app_label, self.model_name.lower(), self.new)
+
+    def database_forwards(
+        self, app_label: str, schema_editor: BaseDatabaseSchemaEditor, from_state: Any, to_state: Any
+    ) -> None:
+        self._replace(to_state.apps.get_model(app_label, self.model_name), schema_editor, self.old, self.new)
+
+    def database_backwards(
+        self, app_label: str, schema_editor: BaseDatabaseSchemaEditor, from_state: Any, to_state: Any
+    ) -> None:
+        self._replace(to_state.apps.get_model(app_label, self.model_name), schema_editor, self.new, self.old)
+
+    def _replace(
+        self, model: Any, schema_editor: BaseDatabaseSchemaEditor, old: models.Index, new: models.Index
+    ) -> None:
+        connection = schema_editor.connection
+        with connection.cursor() as cursor:
+            there = connection.introspection.get_constraints(cursor, model._meta.db_table)
+        if new.name not in there:
+            schema_editor.add_index(model, new)
+        if old.name in there:
+            schema_editor.remove_index(model, old)
+
+    def describe(self) -> str:
+        return f"Replace the index {self.old.name} by {self.new.name}"

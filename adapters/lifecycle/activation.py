@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
+from django.db import transaction
 from django.utils import timezone
 
-from adapters import store
-from adapters.bases.registry import Matcher, refresh
-from adapters.failures import ActivationFailed, Busy, Refused
+from adapters import hooks, store
+from adapters.bases import support
+from adapters.bases.matching import Matcher
+from adapters.bases.registry import is_current, refresh, template_of
+from adapters.failures import ActivationFailed, BusyError, PassingRefusal, Refused
 from adapters.formats import config as adapter_config
-from adapters.formats.files import read_small
-from adapters.formats.safetensors import Header
-from adapters.identifiers import text_hash
+from adapters.formats.files import parse_json
 from adapters.leases import HeldLease, adapter_lock, is_held
-from adapters.models import EventKind, LoraAdapter, Status
-from adapters.training.layout import CONFIG, AdapterFolder
-from adapters.validation.outcome import describe
+from adapters.models import BaseModel, EventKind, LoraAdapter, Status, repair_of
+from adapters.training.layout import CONFIG, WEIGHTS, AdapterFolder
+from adapters.training.prompting import digest_of, read_prompting
+from adapters.validation import repairs
+from adapters.validation.outcome import describe, files_hash
 from adapters.validation.validate import ValidationResult, assert_fit, validate
 
-from . import notes
+from . import notes, offers
 from .mending import Outcome, mend
 from .served import CLEANING, record_mended, released
-from .sources import files_signature, look_again, open_weights, real_roots
+from .sources import Source, look_again, open_source, real_roots
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import AbstractBaseUser
@@ -35,7 +41,7 @@ Progress = Callable[[float], None]
 def activate(adapter_id: int, actor: AbstractBaseUser | None, progress: Progress | None = None) -> LoraAdapter:
     """Verify the adapter's folder, copy it into the store and serve the copy. Nothing to do is a success.
 
-    `progress` hears 0..1. Raises LoraAdapter.DoesNotExist, Busy where another call is at this adapter, and
+    `progress` hears 0..1. Raises LoraAdapter.DoesNotExist, BusyError where another call is at this adapter, and
     ActivationFailed with the code. A refusal fails the adapter, except that one which is being served stays served.
     """
     adapter = LoraAdapter.objects.select_related("base").get(pk=adapter_id)
@@ -47,17 +53,19 @@ def activate(adapter_id: int, actor: AbstractBaseUser | None, progress: Progress
                 progress(fraction)
 
         if is_held(CLEANING):
-            raise Busy
+            raise BusyError
         adapter.refresh_from_db()
+        stands: dict[str, str] = {}
         try:
-            _activate(adapter, actor, tell)
+            _activate(adapter, actor, tell, stands)
         except Refused as refused:
-            _refuse(adapter, actor, refused)
+            _refuse(adapter, actor, refused, stands)
             raise ActivationFailed(refused.code, refused.details) from None
     return adapter
 
 
-def _activate(adapter: LoraAdapter, actor: AbstractBaseUser | None, tell: Progress) -> None:
+def _activate(adapter: LoraAdapter, actor: AbstractBaseUser | None, tell: Progress, stands: dict[str, str]) -> None:
+    """`stands` hears what a refusal of this moment depends on, where no scan would find it, see `outcome._stands`."""
     roots = real_roots()
     candidate = look_again(adapter, roots)
     active = adapter.status == Status.ACTIVE and adapter.digest != ""
@@ -67,25 +75,39 @@ def _activate(adapter: LoraAdapter, actor: AbstractBaseUser | None, tell: Progre
         if served or (active and _mended(adapter, actor)):
             return  # its training folder is gone, what is served is not
         raise Refused("files_missing")
-    if served and not adapter.update_available and adapter.signature == text_hash(candidate.signature, ""):
+    if served and not adapter.update_available and adapter.signature == files_hash(candidate):
+        _promote_again(adapter)
         return
-    refresh()
-    chosen = adapter.base if adapter.base_by_hand else None
-    verdict = validate(candidate, Matcher(), roots, settings.SCAN_SETTLE_SECONDS, chosen)
+    verdict = _verdict(adapter, candidate, roots)
+    if verdict.base is None or not is_current(verdict.base):
+        # A base that no scan has seen, or that has changed since: the only reason to look at all of them.
+        refresh()
+        adapter.refresh_from_db(fields=["base"])
+        verdict = _verdict(adapter, candidate, roots)
+    by_names = verdict.code.startswith("tensors_") or verdict.plan is not None
+    if by_names and verdict.base is not None and support.check(verdict.base):
+        verdict = _verdict(adapter, candidate, roots)  # by the names of the running model
     if verdict.code:
         if not verdict.incomplete:
             describe(adapter, candidate, verdict)
+            offers.note(adapter, verdict)
         raise Refused(verdict.code, **verdict.details)
-    digest, header = _copy(candidate, verdict, roots, tell)
-    verdict.header = header
-    assert_fit(verdict)
+    stands["files"] = candidate.core_signature
+    said = read_prompting(roots, candidate.path, candidate.stats)
+    prompting = _prompting(said, verdict.base)
+    digest = _copy(adapter, candidate, verdict, roots, said, tell, stands)
+    report = _promote(adapter.name, digest, prompting.get("sha256", ""), verdict.base)
+    tell(1.0)  # that may have taken minutes: whoever has the lock now goes on instead
     again = look_again(adapter, roots)
     if again is None or again.core_signature != candidate.core_signature:
+        released(digest, "failed")
         raise Refused("changed_meanwhile")
     before = adapter.digest
-    describe(adapter, candidate, verdict)
-    if not adapter.mark_active(actor, digest):
-        raise Busy
+    with transaction.atomic():
+        describe(adapter, candidate, verdict, replaces=True)
+        offers.note(adapter, verdict)
+        if not adapter.mark_active(actor, digest, prompting, report):
+            raise BusyError
     notes.write(digest, store.state(digest))
     if fault is not None and before == digest:
         record_mended(adapter, actor, fault)
@@ -93,50 +115,138 @@ def _activate(adapter: LoraAdapter, actor: AbstractBaseUser | None, tell: Progre
         released(before, "replaced")
 
 
+def _promote(name: str, digest: str, prompting: str, base: BaseModel | None) -> dict[str, Any]:
+    """Have the running side take a copy; its report. Raises Refused, and PassingRefusal where that says nothing of the
+    adapter."""
+    if base is None:
+        return {}
+    path = str(store.entry(digest))
+    stored = hooks.Stored(digest, path, name, prompting, base.key, base.path, base.name, base.signature)
+    found = hooks.promote(stored)
+    if found.code:
+        raise (Refused if found.lasting else PassingRefusal)(found.code, **found.details)
+    return dict(found.report)
+
+
+def _promote_again(adapter: LoraAdapter) -> None:
+    """What is served already is seen to as well: it may have been activated before there was a fleet. Raises as
+    `_promote` does."""
+    report = _promote(adapter.name, adapter.digest, adapter.prompting.get("sha256", ""), adapter.base)
+    if report:
+        LoraAdapter.objects.filter(pk=adapter.pk, digest=adapter.digest).update(promotion=report)
+        adapter.promotion = report
+
+
+def _verdict(adapter: LoraAdapter, candidate: AdapterFolder, roots: tuple[str, ...]) -> ValidationResult:
+    chosen = adapter.base if adapter.base_by_hand else None
+    accepted = repairs.accepted_of(repair_of(adapter))
+    return validate(candidate, Matcher(), roots, settings.SCAN_SETTLE_SECONDS, chosen, accepted)
+
+
 def _copy(
-    candidate: AdapterFolder, verdict: ValidationResult, roots: tuple[str, ...], tell: Progress
-) -> tuple[str, Header]:
-    config = read_small(roots, candidate.path, CONFIG, adapter_config.LIMIT)
-    with open_weights(candidate, roots) as (file, header):
+    adapter: LoraAdapter, candidate: AdapterFolder, verdict: ValidationResult, roots: tuple[str, ...], said: bytes,
+    tell: Progress, stands: dict[str, str],
+) -> str:  # fmt: skip
+    with open_source(candidate, roots, verdict.base, repairs.accepted_of(repair_of(adapter))) as source:
         # The header is read again from the very file that is copied: it may not be the one that was validated.
-        verdict.header = header
-        assert_fit(verdict)
-        return store.put(config, file, header, tell), header
+        verdict.header = source.header
+        if source.plan is not None:
+            verdict.plan, verdict.config = source.plan, adapter_config.check(parse_json(source.config, CONFIG))
+            verdict.remark("repaired")
+        if "unwrapped" in source.parts[0].header.metadata:
+            verdict.remark("weights_unwrapped")
+        if verdict.base is not None:
+            stands["base_key"] = verdict.base.key
+        try:
+            assert_fit(verdict, source.file, thorough=True)
+        except OSError as error:
+            raise Refused("unreadable", file=WEIGHTS, reason=os.strerror(error.errno or 0)) from None
+        except Refused as refused:
+            raise _offered(adapter, verdict, source, refused) from None
+        stands.pop("base_key", None)
+        return store.put(source.config, source.file, source.header, tell, "", said, verdict.changed)
 
 
-def _refuse(adapter: LoraAdapter, actor: AbstractBaseUser | None, refused: Refused) -> None:
+def _offered(adapter: LoraAdapter, verdict: ValidationResult, source: Source, refused: Refused) -> Refused:
+    """What to say of converted weights that were refused: only now are their names known."""
+    if source.plan is not None:
+        return refused
+    try:
+        found = repairs.find(source.raw, source.parts, verdict.base, refused)
+        if found is None:
+            return refused
+        verdict.plan = found[0]
+        repairs.check_dropped(found[0], source.files, source.parts, found[1], thorough=True)
+        verdict.config, verdict.header, file = repairs.read_plan(found[0], source.files)
+        assert_fit(verdict, file, thorough=True)  # type: ignore[arg-type]
+    except Refused as other:
+        return other
+    offers.note(adapter, verdict, source.parts[0].header)
+    return repairs.offer(verdict.plan)
+
+
+def _prompting(said: bytes, base: BaseModel | None) -> dict[str, Any]:
+    """What the row keeps of the adapter's own prompting: for pages, and for the engine to know the file by.
+
+    Raises Refused template_unusable where the running side finds that its template is none, or never ends.
+    """
+    if not said:
+        return {}
+    found = json.loads(said)
+    template = found.get("chat_template", "")
+    reason = ""
+    if template:
+        with suppress(OSError):  # nobody to ask: the engine renders within the same bounds
+            reason = hooks.template_fault(template, found.get("special_tokens", {}))
+    if reason:
+        raise Refused("template_unusable", reason=reason)
+    same = bool(template) and base is not None and template == template_of(base.path)
+    return {
+        "sha256": digest_of(said),
+        "chat_template": ("same" if same else "own") if template else "",
+        "end_tokens": [*found.get("end_tokens", []), *map(str, found.get("end_ids", []))],
+        "defaults": found.get("defaults", {}),
+    }
+
+
+def _refuse(adapter: LoraAdapter, actor: AbstractBaseUser | None, refused: Refused, stands: dict[str, str]) -> None:
     """Write a refusal down: as a failure, or beside the copy that is still served, or as "wait"."""
     if adapter.status == Status.ACTIVE and adapter.digest and not _mended(adapter, actor):
         return  # failed for its copy, which is the graver reason
     if refused.code == "incomplete":
         LoraAdapter.objects.filter(pk=adapter.pk).update(incomplete=True, updated_at=timezone.now())
         return
-    if refused.code in {"files_missing", "changed_meanwhile", "store_full", "store_unwritable"}:
+    if isinstance(refused, PassingRefusal) or refused.code in {
+        "files_missing",
+        "changed_meanwhile",
+        "store_full",
+        "store_unwritable",
+    }:
         adapter.record(EventKind.REFUSED, actor, refused.code, refused.details, adapter.status, adapter.status)
         return
     if adapter.status == Status.ACTIVE and adapter.digest:
         adapter.record(EventKind.REFUSED, actor, refused.code, refused.details, adapter.status, adapter.status)
         return
-    adapter.mark_failed(actor, refused.code, {**refused.details, "files": files_signature(adapter)})
+    adapter.mark_failed(actor, refused.code, {**refused.details, **stands})
 
 
 def _mended(adapter: LoraAdapter, actor: AbstractBaseUser | None) -> bool:
     """See to the copy that an active adapter, whose lock is held, is served from. False where it has failed for it."""
     outcome = mend(adapter.digest, actor, held=adapter.pk)
     if outcome is Outcome.BUSY:
-        raise Busy
+        raise BusyError
     adapter.refresh_from_db()
     return outcome is not Outcome.FAILED
 
 
 def deactivate(adapter_id: int, actor: AbstractBaseUser | None, reason: str = "") -> LoraAdapter:
-    """Stop serving an adapter; nothing to do is a success. Raises DoesNotExist, Busy."""
+    """Stop serving an adapter; nothing to do is a success. Raises DoesNotExist, BusyError."""
     adapter = LoraAdapter.objects.select_related("base").get(pk=adapter_id)
     with HeldLease(adapter_lock(adapter_id)):
         adapter.refresh_from_db()
         digest = adapter.digest
         if adapter.status == Status.ACTIVE:
             if not adapter.mark_inactive(actor, reason):
-                raise Busy
+                raise BusyError
             released(digest, "deactivated")
     return adapter

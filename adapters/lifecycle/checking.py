@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from django.conf import settings
 
-from adapters import store
+from adapters import hooks, store
+from adapters.containment import contained
 from adapters.models import LoraAdapter
 
 from . import notes
@@ -17,6 +18,9 @@ from .mending import Outcome, mend
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import AbstractBaseUser
+
+
+TRIED = 5  # copies, until one could be read
 
 
 def served() -> list[str]:
@@ -28,21 +32,42 @@ def look(actor: AbstractBaseUser | None = None, read: bool = False) -> dict[str,
     """Compare every served copy with the note that was made when it was last read, and mend those that have changed.
 
     With `read`, read one more as well: the one that was read longest ago, where that is STORE_HASH_INTERVAL or more, so
-    that all are read in turn. Returns the outcomes of what was read.
+    that all are read in turn. Returns the outcomes of what was read. What goes wrong with one copy, or with reading at
+    all, is logged.
     """
     found: dict[str, Outcome] = {}
     waiting: list[tuple[float, str]] = []
     for digest in served():
-        note, state = notes.read(digest), store.state(digest)
-        if state is None or (note.state and note.state != state):
+        with contained("the stored copy %s could not be looked at", digest):
+            note, state = notes.read(digest), store.state(digest)
+            if state is None or (note.state and note.state != state):
+                found[digest] = mend(digest, actor)
+            else:
+                waiting.append((note.when, digest))
+    due = time.time() - settings.STORE_HASH_INTERVAL
+    for when, digest in sorted(waiting)[:TRIED] if read and settings.STORE_HASH_INTERVAL else ():
+        if when > due:
+            break
+        with contained("the stored copy %s could not be read", digest):
             found[digest] = mend(digest, actor)
-        else:
-            waiting.append((note.when, digest))
-    if read and settings.STORE_HASH_INTERVAL and waiting:
-        when, digest = min(waiting)
-        if time.time() - when >= settings.STORE_HASH_INTERVAL:
-            found[digest] = mend(digest, actor)
+            break  # else the next one: what leads to an error each time must not keep all others from being read
     return found
+
+
+def check_published(
+    dry_run: bool = False, thorough: bool = True, tell: Callable[[int], None] = lambda count: None
+) -> list[hooks.PublishedFault]:
+    """What is wrong with what the running side has of served copies elsewhere, see `hooks.RunningSide.check`."""
+    names: dict[str, list[str]] = {}
+    for digest, name in LoraAdapter.objects.active().order_by("digest", "name").values_list("digest", "name"):
+        names.setdefault(digest, []).append(name)
+    copies = [hooks.ServedCopy(one, str(store.entry(one)), ", ".join(its)) for one, its in names.items()]
+    return hooks.check(copies, dry_run, thorough, tell)
+
+
+def _names(digest: str) -> list[str]:
+    rows = LoraAdapter.objects.active().filter(digest=digest).order_by("name")
+    return list(rows.values_list("name", flat=True))
 
 
 @dataclass(frozen=True)
@@ -79,7 +104,7 @@ def check(
 
     found = []
     for digest in digests:
-        names = list(LoraAdapter.objects.active().filter(digest=digest).order_by("name").values_list("name", flat=True))
+        names = _names(digest)
         before = store.state(digest)
         fault = store.fault(digest, heard)
         outcome = None

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import stat
 from dataclasses import dataclass
-from pathlib import Path
 
-from django.conf import settings
 from django.utils import timezone
 
-from adapters import store
-from adapters.failures import Busy
+from adapters import hooks, store
+from adapters.failures import BusyError
 from adapters.files import partials, store_folder
 from adapters.leases import HeldLease
 from adapters.models import Lease, LoraAdapter
+from adapters.places import Place
 from adapters.processes import is_dead
 
 from .served import CLEANING
@@ -33,24 +33,48 @@ def references() -> dict[str, int]:
 
 
 def clean(dry_run: bool = False) -> list[Cleaned]:
-    """Remove copies without a reference and what interrupted activations left. Raises Busy during an activation.
+    """Remove copies without a reference and what interrupted activations left. Raises BusyError during an activation.
 
     An activation looks for this lease after it took its own, this looks for theirs after it took its own: one of
     the two always sees the other.
     """
     with HeldLease(CLEANING) as hold:
         if _activating():
-            raise Busy
+            raise BusyError
         used = references()
         removed = []
-        for path in _entries():
-            hold.touch()
-            if path.name in used or not _is_removable(path):
-                continue
-            removed.append(Cleaned(path.name, store_folder.size(path.name)))
-            if not dry_run:
-                store_folder.remove(path.name)
+        try:
+            shelf = store_folder.opened()
+        except FileNotFoundError:
+            return []
+        with shelf:
+            for name, is_folder in sorted(shelf.entries()):
+                hold.touch()
+                if name in used or not _is_removable(shelf, name, is_folder):
+                    continue
+                removed.append(Cleaned(name, store_folder.size(name)))
+                if not dry_run:
+                    store_folder.remove(name)
     return removed
+
+
+def sweep_published(dry_run: bool = False) -> list[Cleaned]:
+    """As `clean`, of what the running side has put elsewhere, with the same care for activations; holds nobody up.
+
+    Raises OSError.
+    """
+    active = set(LoraAdapter.objects.active().values_list("digest", flat=True))
+
+    def unwanted(digest: str) -> bool:
+        return digest not in active and _unwanted(digest)
+
+    return [Cleaned(name, size) for name, size in hooks.sweep(unwanted, dry_run)]
+
+
+def _unwanted(digest: str) -> bool:
+    """An activation that runs may have put it there just now. One that has ended is seen by what it has activated, so
+    this is asked second."""
+    return not _activating() and not LoraAdapter.objects.active().filter(digest=digest).exists()
 
 
 def _activating() -> bool:
@@ -58,14 +82,12 @@ def _activating() -> bool:
     return any(not is_dead(holder) for holder in rows.values_list("holder", flat=True))
 
 
-def _entries() -> list[Path]:
-    root = Path(settings.STORE_DIR)
-    return sorted(path for path in root.iterdir() if path.is_dir() or path.is_symlink()) if root.is_dir() else []
-
-
-def _is_removable(path: Path) -> bool:
+def _is_removable(shelf: Place, name: str, is_folder: bool) -> bool:
     """Only what this program made: digests, and unfinished ones that nobody fills any more."""
-    if store.DIGEST.match(path.name):
+    if not is_folder:  # a link is not ours: we make folders, and nobody fills what a link leads to
+        found = shelf.stat(name)
+        if found is None or not stat.S_ISLNK(found.st_mode):
+            return False
+    if store.DIGEST.match(name):
         return True
-    # A link is not ours: we make folders, and nobody fills what a link leads to.
-    return path.name.startswith(partials.PREFIX) and (path.is_symlink() or partials.is_abandoned(path))
+    return name.startswith(partials.PREFIX) and (not is_folder or partials.is_abandoned(shelf, name))

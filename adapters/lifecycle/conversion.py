@@ -4,25 +4,33 @@ from __future__ import annotations
 
 import os
 import stat
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from django.utils.translation import gettext_noop as _n
+from django.utils.translation import gettext_noop
 
+import launching
 from adapters import store
 from adapters.failures import Refused
 from adapters.formats.files import open_below
 from adapters.formats.safetensors import Header, read_header
+from adapters.places import Place
 from adapters.training.layout import PICKLE
 
+RESULT = "weights.safetensors"
 CHILD = Path(__file__).with_name("conversion_child.py")
 TIMEOUT = 120.0
 MAX_BYTES = 4 * 2**30
-REASONS = {3: _n("not only tensors"), 4: _n("not a table of tensors"), 5: _n("too large"), 6: _n("unreadable")}
+REASONS = {
+    3: gettext_noop("contains data other than tensors"),
+    4: gettext_noop("not a mapping of tensors"),
+    5: gettext_noop("too large"),
+    6: gettext_noop("cannot be read"),
+    7: gettext_noop("contains several mappings of tensors"),
+}
 
 
 @contextmanager
@@ -39,35 +47,28 @@ def converted(roots: tuple[str, ...], folder: str) -> Iterator[tuple[BinaryIO, H
         size = os.fstat(source.fileno()).st_size
         if size > MAX_BYTES:
             raise Refused("pickle_refused", reason=REASONS[5])
-        target = scratch / "weights.safetensors"
-        _run(source, target, size)
-        with _result(target) as file:
+        _run(source, scratch, size)
+        with _result(scratch) as file:
             yield file, read_header(file, os.fstat(file.fileno()).st_size)
 
 
-def _run(source: BinaryIO, target: Path, size: int) -> None:
-    environment = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "OMP_NUM_THREADS": "1", "HOME": str(target.parent)}
+def _run(source: BinaryIO, scratch: Place, size: int) -> None:
+    """The child writes `RESULT` into `scratch`, which it enters by its descriptor. Raises Refused."""
+    environment = launching.of_these(PATH="/usr/bin:/bin", LANG="C.UTF-8", OMP_NUM_THREADS="1", HOME="/")
+    words = [sys.executable, "-I", str(CHILD), str(scratch.descriptor), RESULT, str(size), str(os.getpid())]
     try:
-        done = subprocess.run(  # noqa: S603  (our own interpreter and our own file; the weights come as stdin)
-            [sys.executable, "-I", str(CHILD), str(target), str(size), str(os.getpid())],
-            stdin=source,
-            capture_output=True,
-            timeout=TIMEOUT,
-            env=environment,
-            cwd=target.parent,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        raise Refused("pickle_refused", reason=_n("it took too long")) from None
-    if done.returncode != 0:
-        raise Refused("pickle_refused", reason=REASONS.get(done.returncode, _n("the reader gave up")))
+        done = launching.run(words, environment, stdin=source, timeout=TIMEOUT, descriptors=(scratch.descriptor,))
+    except launching.TookTooLongError:
+        raise Refused("pickle_refused", reason=gettext_noop("reading took too long")) from None
+    if done.status != 0:
+        raise Refused("pickle_refused", reason=REASONS.get(done.status, gettext_noop("the file reader stopped")))
 
 
-def _result(target: Path) -> BinaryIO:
+def _result(scratch: Place) -> BinaryIO:
     """What the child wrote: an ordinary file, not a link that foreign bytes made it leave there. Raises Refused."""
-    gave_up = Refused("pickle_refused", reason=_n("the reader gave up"))
+    gave_up = Refused("pickle_refused", reason=gettext_noop("the file reader stopped"))
     try:
-        descriptor = os.open(target, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        descriptor = scratch.open(RESULT)
     except OSError:
         raise gave_up from None
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):

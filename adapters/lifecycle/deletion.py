@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from django.db import transaction
 
 from adapters import hooks
-from adapters.failures import Busy
+from adapters.failures import BusyError
 from adapters.files.training_folder import TrainingFolder
 from adapters.leases import HeldLease, adapter_lock
 from adapters.models import EventKind, LoraAdapter, Status
@@ -27,7 +27,7 @@ class NotConfirmed(ValueError):  # noqa: N818
 def forget(adapter_id: int, actor: AbstractBaseUser | None) -> None:
     """Delete the row; the history and the training files stay, so that the next scan finds the adapter anew.
 
-    Raises DoesNotExist, and Busy where another call is at it or it is still answering after 10 s.
+    Raises DoesNotExist, and BusyError where another call is at it or it is still answering after 10 s.
     """
     adapter = LoraAdapter.objects.get(pk=adapter_id)
     with HeldLease(adapter_lock(adapter_id)):
@@ -40,7 +40,8 @@ def delete_files(adapter_id: int, actor: AbstractBaseUser | None, confirm: str) 
     """Delete the adapter's own training folder and its row. `confirm` must be the adapter's name.
 
     Other adapters in folders below it, such as a run's checkpoints, stay. Where an earlier call was interrupted, this
-    one finishes it. Raises NotConfirmed, DoesNotExist, Busy, and Refused: files_missing, outside_root, undeletable.
+    one finishes it. Raises NotConfirmed, DoesNotExist, BusyError, and Refused: files_missing, outside_root,
+    undeletable.
     """
     adapter = LoraAdapter.objects.get(pk=adapter_id)
     if confirm != adapter.name:
@@ -59,11 +60,11 @@ def _retire(adapter: LoraAdapter, actor: AbstractBaseUser | None, reason: str) -
     digest = adapter.digest
     if adapter.status == Status.ACTIVE:
         if not adapter.mark_inactive(actor, reason):
-            raise Busy
+            raise BusyError
         released(digest, reason)
     shared = LoraAdapter.objects.active().filter(digest=digest).exists()
     if digest and not shared and not hooks.drain(digest):
-        raise Busy("in_use")
+        raise BusyError("in_use")
 
 
 def _remove_row(adapter: LoraAdapter, actor: AbstractBaseUser | None, kind: EventKind) -> None:

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 
-from adapters.bases.registry import Matcher
-from adapters.failures import Busy
+from adapters.bases.matching import Matcher
+from adapters.containment import contained
+from adapters.failures import BusyError
 from adapters.identifiers import SLUG, text_hash
 from adapters.leases import HeldLease, adapter_lock
-from adapters.models import BaseMapping, BaseModel, EventKind, LoraAdapter, Status, Tag
+from adapters.models import BaseMapping, BaseModel, EventKind, LoraAdapter, Status, Tag, repair_of
+from adapters.validation import repairs
 from adapters.validation.outcome import describe, settle_status
 from adapters.validation.validate import validate
 
+from . import offers
 from .sources import look_again, real_roots
 
 if TYPE_CHECKING:
@@ -82,12 +86,12 @@ def set_base(
     """Say which base model an adapter belongs to (None: find it again by the recorded name).
 
     `remember` uses the choice for every adapter that recorded the same name, now and later. The adapter is
-    validated again at once. Raises DoesNotExist, and Busy where it is active or another call is at it.
+    validated again at once. Raises DoesNotExist, and BusyError where it is active or another call is at it.
     """
     with HeldLease(adapter_lock(adapter_id)):
         adapter = LoraAdapter.objects.get(pk=adapter_id)
         if adapter.status == Status.ACTIVE:
-            raise Busy("active")
+            raise BusyError("active")
         with transaction.atomic():
             LoraAdapter.objects.filter(pk=adapter_id).update(
                 base=base, base_by_hand=base is not None, updated_at=timezone.now()
@@ -119,7 +123,20 @@ def revalidate(adapter: LoraAdapter, actor: AbstractBaseUser | None) -> None:
         LoraAdapter.objects.filter(pk=adapter.pk).update(missing=True, updated_at=timezone.now())
         return
     chosen = adapter.base if adapter.base_by_hand else None
-    verdict = validate(candidate, Matcher(), roots, settings.SCAN_SETTLE_SECONDS, chosen)
+    accepted = repairs.accepted_of(repair_of(adapter))
+    verdict = validate(candidate, Matcher(), roots, settings.SCAN_SETTLE_SECONDS, chosen, accepted)
     with transaction.atomic():
         settle_status(adapter, candidate, verdict, actor)
-        describe(adapter, candidate, verdict)
+        describe(adapter, candidate, verdict, adapter.failure_code if adapter.status == Status.FAILED else "")
+        offers.note(adapter, verdict)
+
+
+def base_judged(base: BaseModel) -> None:
+    """The running side has said what the layers of `base` are called: adapters that were compared with the names in its
+    files are validated again."""
+    for adapter in LoraAdapter.objects.filter(base=base, missing=False).exclude(status=Status.ACTIVE):
+        with contained("%s could not be validated again", adapter), suppress(BusyError, LoraAdapter.DoesNotExist):
+            with HeldLease(adapter_lock(adapter.pk)):
+                adapter.refresh_from_db()
+                if adapter.status != Status.ACTIVE:
+                    revalidate(adapter, None)

@@ -11,17 +11,17 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from adapters import store
-from adapters.failures import Busy, Refused
+from adapters.failures import BusyError, Refused
 from adapters.files import store_folder
-from adapters.formats import config as adapter_config
-from adapters.formats.files import read_small
 from adapters.leases import HeldLease, adapter_lock, is_held
-from adapters.models import LoraAdapter, Status
-from adapters.training.layout import CONFIG
+from adapters.models import LoraAdapter, Status, repair_of
+from adapters.training.prompting import read_prompting
+from adapters.validation import repairs
+from adapters.validation.copies import judge
 
 from . import notes
 from .served import CLEANING, record_mended, released
-from .sources import look_again, open_weights, real_roots
+from .sources import look_again, open_source, real_roots
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import AbstractBaseUser
@@ -66,7 +66,7 @@ def mend(
                     for each in concerned:
                         record_mended(each, actor, fault)
                     return Outcome.MENDED
-        except Busy:
+        except BusyError:
             busy = True
     if busy:
         return Outcome.BUSY  # an activation reads what it finds in the store; a deletion leaves one adapter less
@@ -80,7 +80,7 @@ def _locked(adapter: LoraAdapter, held: int | None) -> AbstractContextManager[He
 def _make_again(adapter: LoraAdapter, digest: str, hold: HeldLease | None) -> bool:
     """Put the copy into the store anew from this adapter's folder. False where its content is another now."""
     if is_held(CLEANING):
-        raise Busy
+        raise BusyError
     roots = real_roots()
     candidate = look_again(adapter, roots)
     if candidate is None:
@@ -92,9 +92,12 @@ def _make_again(adapter: LoraAdapter, digest: str, hold: HeldLease | None) -> bo
 
     for full in (False, True):
         try:
-            config = read_small(roots, candidate.path, CONFIG, adapter_config.LIMIT)
-            with open_weights(candidate, roots) as (file, header):
-                store.put(config, file, header, tell, digest)
+            with open_source(candidate, roots, adapter.base, repairs.accepted_of(repair_of(adapter))) as source:
+                said = read_prompting(roots, candidate.path, candidate.stats)
+                kept: frozenset[str] = frozenset()
+                if adapter.base is not None:
+                    kept = judge(source.file, source.header, adapter.base, True).changed
+                store.put(source.config, source.file, source.header, tell, digest, said, kept)
         except Refused as refused:
             if refused.code == "store_full" and not full:
                 store_folder.discard(digest)  # the bad copy is worth nothing, the room that it takes is
@@ -122,7 +125,7 @@ def _fail(
                     busy |= not adapter.mark_failed(actor, fault.code, {"reason": fault.reason})
         except LoraAdapter.DoesNotExist:
             pass  # forgotten meanwhile
-        except Busy:
+        except BusyError:
             busy = True
     if LoraAdapter.objects.active().filter(digest=digest).exists():
         return Outcome.BUSY if busy or store.fault(digest) is not None else Outcome.MENDED

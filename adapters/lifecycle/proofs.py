@@ -21,13 +21,17 @@ def record_proof(
     message: str = "",
     kl: float | None = None,
     changed: float | None = None,
+    base: str = "",
 ) -> int:
     """Write the outcome of the first load of `digest`; fails the active adapters that serve it where not `ok`.
+
+    `base`: key of the base that it was loaded on; an adapter of the same content on another base is not concerned.
 
     `kl` is the mean divergence base || adapter in nats, `changed` the share of greedy tokens that differ.
     Returns how many adapters it concerned.
     """
-    concerned = list(LoraAdapter.objects.active().filter(digest=digest))
+    rows = LoraAdapter.objects.active().filter(digest=digest)
+    concerned = list(rows.filter(base__key=base) if base else rows)
     for adapter in concerned:
         if ok:
             guarded = LoraAdapter.objects.filter(pk=adapter.pk, digest=digest)
@@ -36,6 +40,8 @@ def record_proof(
             adapter.record(EventKind.PROVEN, details={"kl": kl, "changed": changed})
             continue
         details: dict[str, Any] = {"reason": message[:300], "files": files_signature(adapter)}
+        if base:
+            details["base_key"] = base
         known = code if code in FAILURES else "adapter_incompatible"
         adapter.mark_failed(None, known, details)
     if concerned and not ok:

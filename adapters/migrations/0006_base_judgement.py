@@ -19,6 +19,6 @@ class Migration(migrations.Migration):
         AddField(
             model_name="basemodel",
             name="refusal",
-            field=models.CharField(blank=True, default="", max_length=300, verbose_name="refusal"),
+            field=models.CharField(blank=True, default="", max_length=300, verbose_name="rejection reason"),
         ),
     ]

@@ -1,22 +1,27 @@
 """The registry's tables: adapters, base models, their history, scans, and leases between processes."""
 
 from .adapter import LoraAdapter, Status, Tag
-from .base import BaseMapping, BaseModel
+from .base import BaseLayers, BaseMapping, BaseModel, MatchedBy
 from .event import AdapterEvent, EventKind
 from .facts import TrainingFacts
 from .lease import Lease
+from .repair import Repair, repair_of
 from .scan import Scan, ScanState
 
 __all__ = [
     "AdapterEvent",
+    "BaseLayers",
     "BaseMapping",
     "BaseModel",
     "EventKind",
     "Lease",
     "LoraAdapter",
+    "MatchedBy",
+    "Repair",
     "Scan",
     "ScanState",
     "Status",
     "Tag",
     "TrainingFacts",
+    "repair_of",
 ]

@@ -5,12 +5,14 @@ from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
 from django.db import models, transaction
+from django.db.models import Exists, OuterRef, Q
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
 from adapters.failures import render
+from adapters.identifiers import UNKNOWN
 
-from .base import BaseModel
+from .base import BaseModel, MatchedBy
 from .event import AdapterEvent, EventKind
 
 if TYPE_CHECKING:
@@ -40,6 +42,14 @@ class AdapterQuerySet(models.QuerySet["LoraAdapter"]):
             return self.none()
         return self if user.is_staff else self.active()
 
+    def apart(self) -> AdapterQuerySet:
+        """Without twins: of rows of the same files in several runs the one that is served, or the first, stays."""
+        others = LoraAdapter.objects.filter(content_key=OuterRef("content_key"), missing=False)
+        others = others.exclude(group_hash=OuterRef("group_hash"))
+        earlier = others.filter(Q(pk__lt=OuterRef("pk")) | Q(status=Status.ACTIVE))
+        keyed = Q(content_key="") | Q(content_key=UNKNOWN)
+        return self.filter(keyed | Q(missing=True) | Q(status=Status.ACTIVE) | ~Exists(earlier))
+
 
 class Tag(models.Model):
     name = models.CharField(_("name"), max_length=64, unique=True)
@@ -62,6 +72,7 @@ class LoraAdapter(models.Model):
     path = models.CharField(_("path"), max_length=1024, blank=True, default="")
     path_hash = models.CharField(max_length=64, unique=True, editable=False)
     signature = models.CharField(max_length=64, blank=True, default="", editable=False)
+    content_key = models.CharField(max_length=64, blank=True, default="", db_index=True, editable=False)
 
     group_hash = models.CharField(max_length=64, blank=True, default="", db_index=True, editable=False)
     run_name = models.CharField(_("run"), max_length=255, blank=True, default="")
@@ -83,19 +94,29 @@ class LoraAdapter(models.Model):
     update_available = models.BooleanField(_("update available"), default=False)
 
     base = models.ForeignKey(BaseModel, on_delete=models.SET_NULL, null=True, blank=True, related_name="adapters")
-    base_by_hand = models.BooleanField(_("base set by hand"), default=False)
-    base_name_recorded = models.CharField(_("recorded base"), max_length=512, blank=True, default="")
+    base_by_hand = models.BooleanField(_("base model set manually"), default=False)
+    matched_by = models.CharField(
+        _("base model matched"), max_length=16, choices=MatchedBy.choices, blank=True, default="", editable=False
+    )
+    base_name_recorded = models.CharField(_("recorded base model"), max_length=512, blank=True, default="")
     peft_type = models.CharField(_("PEFT type"), max_length=64, blank=True, default="")
     rank = models.PositiveIntegerField(_("rank"), null=True, blank=True)
     alpha = models.FloatField(_("alpha"), null=True, blank=True)
     target_modules = models.JSONField(default=list, blank=True)
     trained_at = models.DateTimeField(_("trained at"), null=True, blank=True)
+    # The last of training's own record (training/facts.py), or those of the step that a checkpoint was saved at.
+    loss = models.FloatField(_("loss"), null=True, blank=True, editable=False)
+    eval_loss = models.FloatField(_("evaluation loss"), null=True, blank=True, editable=False)
     size_bytes = models.BigIntegerField(_("size in bytes"), default=0)
 
     digest = models.CharField(_("digest"), max_length=64, blank=True, default="", db_index=True)
+    # Of the stored copy: {"sha256", "chat_template", "end_tokens", "defaults"}, or nothing (lifecycle/activation.py).
+    prompting = models.JSONField(default=dict, blank=True, editable=False)
+    # Of the stored copy: what the running side reported when it took it, or nothing (hooks.py).
+    promotion = models.JSONField(default=dict, blank=True, editable=False)
     activated_at = models.DateTimeField(_("activated at"), null=True, blank=True)
     proven_digest = models.CharField(max_length=64, blank=True, default="", editable=False)
-    proven_at = models.DateTimeField(_("effect proven at"), null=True, blank=True)
+    proven_at = models.DateTimeField(_("effect verified at"), null=True, blank=True)
     effect_kl = models.FloatField(_("divergence"), null=True, blank=True, help_text=_("Nats per token."))
     effect_changed = models.FloatField(_("changed tokens"), null=True, blank=True, help_text=_("0 to 1."))
 
@@ -139,8 +160,15 @@ class LoraAdapter(models.Model):
         """Why it is refused and what to do, in the reader's language; "" where it is not refused."""
         return render(self.failure_code, self.failure_details)
 
-    def mark_active(self, actor: AbstractBaseUser | None, digest: str) -> bool:
-        """Any status -> active with this stored copy. False where the status was changed by somebody else."""
+    def mark_active(
+        self,
+        actor: AbstractBaseUser | None,
+        digest: str,
+        prompting: dict[str, Any] | None = None,
+        promotion: dict[str, Any] | None = None,
+    ) -> bool:
+        """Any status -> active with this stored copy, of which the row keeps `prompting` and `promotion`. False where
+        the status was changed by somebody else."""
         same = self.status == Status.ACTIVE and self.digest == digest
         proof: dict[str, Any] = (
             {}
@@ -153,6 +181,8 @@ class LoraAdapter(models.Model):
             actor,
             silent=same,
             digest=digest,
+            prompting=prompting or {},
+            promotion=promotion or {},
             activated_at=self.activated_at if same else timezone.now(),
             failure_code="",
             failure_details={},

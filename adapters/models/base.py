@@ -7,6 +7,18 @@ from django.utils.translation import gettext_lazy as _
 from adapters.failures import render
 
 
+class MatchedBy(models.TextChoices):
+    """How an adapter's base model was found."""
+
+    HUB_ID = "hub_id", _("by the recorded ID")
+    NAME = "name", _("by the recorded name")
+    PATH = "path", _("by the recorded path, ignoring the version or revision at its end")
+    PACKED = "packed", _("by the recorded name, ignoring the suffix of a prequantised variant")
+    CONFIG = "config", _("by the config.json saved next to the adapter")
+    MAPPING = "mapping", _("set by an operator for this recorded name")
+    HAND = "hand", _("set manually")
+
+
 class BaseModel(models.Model):
     """A base model found under `BASE_MODELS_DIR`: `key` identifies its content, `slug` is its API id."""
 
@@ -32,7 +44,7 @@ class BaseModel(models.Model):
     memory_nf4 = models.BigIntegerField(_("memory in NF4"), default=0, help_text=_("Bytes, estimated."))
 
     judged_for = models.CharField(max_length=64, blank=True, default="", editable=False)  # see bases/support.py
-    refusal = models.CharField(_("refusal"), max_length=300, blank=True, default="")
+    refusal = models.CharField(_("rejection reason"), max_length=300, blank=True, default="")
     problem_code = models.CharField(_("problem"), max_length=64, blank=True, default="")
     problem_details = models.JSONField(default=dict, blank=True)
     missing = models.BooleanField(_("missing"), default=False)
@@ -58,6 +70,18 @@ class BaseModel(models.Model):
         return render(self.problem_code, self.problem_details)
 
 
+class BaseLayers(models.Model):
+    """The linear layers of a base model as the running side names them; a table apart because they are many."""
+
+    base = models.OneToOneField(BaseModel, on_delete=models.CASCADE, related_name="layers")
+    signature = models.CharField(max_length=64)  # of the base, when it was asked about
+    layers = models.JSONField(default=dict)  # name -> [outputs, inputs, role], see hooks.py
+    earlier_names = models.JSONField(default=dict)
+
+    def __str__(self) -> str:
+        return f"layers of base {self.base_id}"
+
+
 class BaseMapping(models.Model):
     """An operator's word that the base recorded as `recorded` is `base` here; used for later adapters too."""
 
@@ -67,7 +91,7 @@ class BaseMapping(models.Model):
     actor = models.ForeignKey(
         settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, blank=True, related_name="+"
     )
-    created_at = models.DateTimeField(_("made at"), auto_now_add=True)
+    created_at = models.DateTimeField(_("created at"), auto_now_add=True)
 
     class Meta:
         ordering = ["recorded", "id"]

@@ -11,16 +11,18 @@ class EventKind(models.TextChoices):
     DISCOVERED = "discovered", _("discovered")
     CHANGED = "changed", _("files changed")
     MISSING = "missing", _("files missing")
-    RETURNED = "returned", _("files came back")
+    RETURNED = "returned", _("files restored")
+    MOVED = "moved", _("folder moved or renamed")
     ACTIVATED = "activated", _("activated")
     DEACTIVATED = "deactivated", _("deactivated")
     FAILED = "failed", _("failed")
-    REFUSED = "refused", _("activation refused")  # the status stays as it was
-    RECOVERED = "recovered", _("no longer failed")
-    PROVEN = "proven", _("effect proven")
+    REFUSED = "refused", _("activation rejected")  # the status stays as it was
+    RECOVERED = "recovered", _("failure cleared")
+    PROVEN = "proven", _("effect verified")
+    REPAIRED = "repaired", _("repair accepted")
     MAPPED = "mapped", _("base model set")
     EDITED = "edited", _("edited")
-    FORGOTTEN = "forgotten", _("forgotten")
+    FORGOTTEN = "forgotten", _("entry removed")
     FILES_DELETED = "files_deleted", _("files deleted")
     IMPORTED = "imported", _("imported")  # from an older database
 
@@ -32,16 +34,16 @@ class AdapterEvent(models.Model):
         "adapters.LoraAdapter", on_delete=models.SET_NULL, null=True, blank=True, related_name="events"
     )
     adapter_name = models.CharField(_("adapter"), max_length=255, blank=True, default="")
-    kind = models.CharField(_("what"), max_length=32, choices=EventKind.choices)
+    kind = models.CharField(_("event type"), max_length=32, choices=EventKind.choices)
     actor = models.ForeignKey(
         settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, blank=True, related_name="+"
     )
-    actor_name = models.CharField(_("who"), max_length=150, blank=True, default="")
-    from_status = models.CharField(_("from"), max_length=16, blank=True, default="")
-    to_status = models.CharField(_("to"), max_length=16, blank=True, default="")
+    actor_name = models.CharField(_("performed by"), max_length=150, blank=True, default="")
+    from_status = models.CharField(_("previous status"), max_length=16, blank=True, default="")
+    to_status = models.CharField(_("new status"), max_length=16, blank=True, default="")
     code = models.CharField(_("code"), max_length=64, blank=True, default="")
     details = models.JSONField(default=dict, blank=True)
-    created_at = models.DateTimeField(_("when"), auto_now_add=True)
+    created_at = models.DateTimeField(_("time"), auto_now_add=True)
 
     class Meta:
         ordering = ["-id"]

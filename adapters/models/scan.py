@@ -19,8 +19,8 @@ class Scan(models.Model):
         settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, blank=True, related_name="+"
     )
     stage = models.CharField(_("stage"), max_length=32, blank=True, default="")
-    done = models.PositiveIntegerField(_("folders done"), default=0)
-    total = models.PositiveIntegerField(_("folders in all"), default=0)
+    done = models.PositiveIntegerField(_("folders scanned"), default=0)
+    total = models.PositiveIntegerField(_("folders in total"), default=0)
     found = models.PositiveIntegerField(_("found"), default=0)
     new = models.PositiveIntegerField(_("new"), default=0)
     changed = models.PositiveIntegerField(_("changed"), default=0)

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,22 @@ class RecordingSide:
     def drain(self, digest: str, timeout: float) -> bool:
         return True
 
-    def base_support(self, folder: str) -> str:
+    def template_fault(self, template: str, tokens: Mapping[str, str]) -> str:
         return ""
+
+    def promote(self, stored: hooks.Stored) -> hooks.Promotion:
+        return hooks.Promotion()
+
+    def sweep(self, unwanted: Callable[[str], bool], dry_run: bool) -> list[tuple[str, int]]:
+        return []
+
+    def check(
+        self, copies: Sequence[hooks.ServedCopy], dry_run: bool, thorough: bool, tell: hooks.Tell
+    ) -> list[hooks.PublishedFault]:
+        return []
+
+    def base_support(self, folder: str) -> hooks.BaseSupport:
+        return hooks.BaseSupport()
 
 
 @pytest.fixture

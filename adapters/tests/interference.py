@@ -53,6 +53,12 @@ def interfering(act: Act, when: Callable[[int, str, tuple[Any, ...]], bool]) -> 
         yield made
 
 
+def swap(path: Path, target: Path) -> None:
+    """Put a link to `target` in the place of a folder, which is "moved" from then on."""
+    path.rename(path.with_name("moved"))
+    path.symlink_to(target)
+
+
 def contents(folder: Path) -> dict[str, tuple[int, int, bytes]]:
     """path -> (mode, inode, bytes or target of a link) of all that lies below; links are not followed."""
     found: dict[str, tuple[int, int, bytes]] = {}

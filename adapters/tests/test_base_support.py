@@ -28,18 +28,18 @@ def base_folder(registry: Path) -> Path:
 
 @pytest.fixture
 def answering(settings: Any, running_side: RecordingSide) -> Iterator[Callable[[Any], list[str]]]:
-    """Registers an answer (a reason, or an exception); gives the folders that were asked for."""
+    """Registers an answer (a reason, all of it, or an exception); gives the folders that were asked for."""
     settings.CHECK_BASES = True
 
     def answer(value: Any) -> list[str]:
         asked: list[str] = []
 
         class Side(RecordingSide):
-            def base_support(self, folder: str) -> str:
+            def base_support(self, folder: str) -> hooks.BaseSupport:
                 asked.append(folder)
                 if isinstance(value, Exception):
                     raise value
-                return str(value)
+                return value if isinstance(value, hooks.BaseSupport) else hooks.BaseSupport(str(value))
 
         hooks.register(Side())
         return asked
@@ -163,3 +163,79 @@ def test_the_command_waits_for_the_answer(
     answering("its attention uses sinks")
     call_command("scan_adapters")
     assert "its attention uses sinks" in capsys.readouterr().out
+
+
+def renamed(role: str = "carries", tower: str = "idle", others: str = "carries") -> hooks.BaseSupport:
+    """The base's layers under names that are not in its files, and a tower. `role`: of v_proj alone."""
+    layers = {
+        layouts.module(layer, name).replace("model.layers", "model.language_model.layers"):
+        (layouts.OUT[name], layouts.IN[name], role if name == "v_proj" else others)
+        for layer in range(layouts.LAYERS) for name in layouts.OUT
+    }  # fmt: skip
+    return hooks.BaseSupport("", {**layers, "model.vision_tower.layers.0.q_proj": (4, 4, tower)})
+
+
+def test_names_of_an_earlier_release_are_understood(
+    answering: Callable[[Any], list[str]], base_folder: Path, operator: User
+) -> None:
+    """Also where it leaves out what the tower has, since no text goes there."""
+    said = renamed()
+    earlier = {name.replace("language_model.", ""): name for name in said.layers if "language_model" in name}
+    answering(hooks.BaseSupport("", said.layers, earlier))
+    look()
+    adapter = LoraAdapter.objects.get(name="plain")
+    assert adapter.failure_code == ""
+    assert services.activate(adapter.pk, operator).status == "active"
+
+
+def run_time_adapter(folder: Path) -> Path:
+    tensors = {name.replace("model.layers", "model.language_model.layers"): value for name, value in
+               layouts.lora_tensors().items()}  # fmt: skip
+    for side, shape in (("A", (4, 4)), ("B", (4, 4))):
+        name = f"base_model.model.model.vision_tower.layers.0.q_proj.lora_{side}.weight"
+        tensors[name] = ("F32", shape, layouts.values(shape))
+    return layouts.adapter(folder, tensors)
+
+
+def test_adapters_are_compared_with_the_names_of_the_running_model(
+    answering: Callable[[Any], list[str]], base_folder: Path, registry: Path, operator: User
+) -> None:
+    """Refused by the names in the files, it is found to fit as soon as the running side has named its layers; one that
+    fits the files alone is not offered any more."""
+    run_time_adapter(registry / "renamed")
+    answering(renamed())
+    look()
+    states = {a.name: (a.status, a.failure_code) for a in LoraAdapter.objects.all()}
+    assert states == {"renamed": ("discovered", ""), "plain": ("failed", "repairable")}
+    adapter = services.activate(LoraAdapter.objects.get(name="renamed").pk, operator)
+    assert adapter.status == "active"
+
+
+def test_an_activation_does_not_refuse_by_names_that_nobody_has_asked_for(
+    answering: Callable[[Any], list[str]], base_folder: Path, registry: Path, operator: User
+) -> None:
+    answering(TimeoutError("too long"))
+    run_time_adapter(registry / "renamed")
+    look()
+    assert LoraAdapter.objects.get(name="renamed").failure_code.startswith("tensors_")
+    answering(renamed())
+    assert services.activate(LoraAdapter.objects.get(name="renamed").pk, operator).status == "active"
+
+
+@pytest.mark.parametrize(("role", "code"), [("fixed", "tensors_unserved"), ("idle", "")])
+def test_layers_that_cannot_carry_an_adapter(
+    answering: Callable[[Any], list[str]], base_folder: Path, registry: Path, role: str, code: str
+) -> None:
+    run_time_adapter(registry / "renamed")
+    answering(renamed(role))
+    look()
+    assert LoraAdapter.objects.get(name="renamed").failure_code == code
+
+
+def test_an_adapter_that_text_never_meets_has_no_effect(
+    answering: Callable[[Any], list[str]], base_folder: Path, registry: Path
+) -> None:
+    answering(renamed("idle", others="idle"))
+    run_time_adapter(registry / "renamed")
+    look()
+    assert LoraAdapter.objects.get(name="renamed").failure_code == "no_effect"

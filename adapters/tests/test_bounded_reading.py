@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from adapters import services
-from adapters.discovery import scanning
+from adapters.discovery import intake
 from adapters.failures import Refused
 from adapters.formats import files
 from adapters.formats.files import QUICK_JSON, parse_json
@@ -136,7 +136,7 @@ def test_a_scan_keeps_its_lock_while_it_judges(registry: Path, monkeypatch: pyte
 
         return call
 
-    monkeypatch.setattr(scanning, "validate", noted("judge", scanning.validate))
+    monkeypatch.setattr(intake, "validate", noted("judge", intake.validate))
     monkeypatch.setattr(HeldLease, "touch", noted("touch", HeldLease.touch))
     services.scan(None)
     places = [place for place, what in enumerate(order) if what == "judge"]

@@ -13,9 +13,12 @@ import pytest
 
 from adapters import services
 from adapters.formats.safetensors import read_header
+from adapters.lifecycle import conversion
 from adapters.lifecycle.conversion import CHILD
 from adapters.models import LoraAdapter, Status
+from adapters.places import Place
 from adapters.tests import layouts as make
+from adapters.tests.interference import contents, swap
 
 pytestmark = pytest.mark.django_db
 
@@ -59,23 +62,47 @@ def scanned() -> LoraAdapter:
     return LoraAdapter.objects.get()
 
 
+def assert_holds(weights: Path, wanted: dict[str, Any]) -> None:
+    with open(weights, "rb") as file:
+        header = read_header(file, weights.stat().st_size)
+        assert set(header.tensors) == set(wanted)
+        for name, tensor in header.tensors.items():
+            file.seek(header.data_start + tensor.start)
+            assert file.read(tensor.end - tensor.start) == wanted[name][2]
+
+
 def test_converted_once_and_stored_as_safetensors(registry: Path) -> None:
     bin_adapter(registry / "one", saved(torch_tensors()))
     adapter = scanned()
     assert adapter.status == Status.DISCOVERED
     adapter = services.activate(adapter.pk, None)
     weights = adapter.store_path / "adapter_model.safetensors"
-    with open(weights, "rb") as file:
-        header = read_header(file, weights.stat().st_size)
-        wanted = make.lora_tensors()
-        assert set(header.tensors) == set(wanted)
-        for name, tensor in header.tensors.items():
-            file.seek(header.data_start + tensor.start)
-            assert file.read(tensor.end - tensor.start) == wanted[name][2]
+    assert_holds(weights, make.lora_tensors())
     services.scan(None)
     adapter.refresh_from_db()
     assert not adapter.update_available
     assert services.activate(adapter.pk, None).digest == adapter.digest
+
+
+def test_its_folder_is_swapped_for_a_link(
+    registry: Path, tmp_path: Path, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The child, and who opens its result, work in the folder that was made, not in what its path leads to."""
+    bin_adapter(registry / "one", saved(torch_tensors()))
+    adapter = scanned()
+    outside = make.adapter(tmp_path / "outside", seed=5)
+    (outside / "adapter_model.safetensors").rename(outside / conversion.RESULT)
+    before = contents(outside)
+    real = conversion._run
+
+    def swapped(source: Any, scratch: Place, size: int) -> None:
+        swap(settings.STORE_DIR / scratch.name, outside)
+        real(source, scratch, size)
+
+    monkeypatch.setattr(conversion, "_run", swapped)
+    adapter = services.activate(adapter.pk, None)
+    assert contents(outside) == before
+    assert_holds(adapter.store_path / "adapter_model.safetensors", make.lora_tensors())
 
 
 @pytest.mark.parametrize("plain", [True, False], ids=["pickle", "torch"])
@@ -89,6 +116,44 @@ def test_a_pickle_that_runs_code_is_refused_and_not_run(registry: Path, tmp_path
     assert not (tmp_path / "canary").exists()
     adapter.refresh_from_db()
     assert adapter.status == Status.FAILED
+
+
+class Made:
+    """Unpickling this computes a tensor, as harmlessly as any program could begin."""
+
+    def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
+        return (eval, ("__import__('torch').ones(4, 16)",))
+
+
+def test_tensors_that_a_program_makes_are_refused(registry: Path) -> None:
+    """A whole adapter that fits: only the unpickler stands against it."""
+    tensors = torch_tensors()
+    name, plain = next(iter(tensors.items()))
+    assert tuple(plain.shape) == (4, 16)
+    bin_adapter(registry / "one", saved({**tensors, name: Made()}))
+    assert refused_reason(scanned()) == "contains data other than tensors"
+
+
+def refused_reason(adapter: LoraAdapter) -> str:
+    with pytest.raises(services.ActivationFailed) as caught:
+        services.activate(adapter.pk, None)
+    assert caught.value.code == "pickle_refused"
+    return str(caught.value.details["reason"])
+
+
+def test_what_the_child_refuses(registry: Path) -> None:
+    import torch
+
+    bin_adapter(registry / "one", b"nothing")
+    adapter = scanned()
+    for data, reason in [
+        (saved([torch.zeros(3)]), "not a mapping of tensors"),  # type: ignore[arg-type]
+        (saved({"a": "text"}), "not a mapping of tensors"),
+        (saved({"a": torch.zeros(1).expand(10**6)}), "too large"),
+        (b"\x80\x04 nothing", "contains data other than tensors"),
+    ]:
+        (registry / "one" / "adapter_model.bin").write_bytes(data)
+        assert refused_reason(adapter) == reason
 
 
 @pytest.mark.parametrize("what", ["b-zero", "wrong-shape", "list", "garbage"])
@@ -123,7 +188,15 @@ def attempt(call):
 assert attempt(lambda: socket.socket())
 assert attempt(lambda: subprocess.Popen(["true"]))
 assert attempt(lambda: os.system("true"))
-assert attempt(lambda: open({str(tmp_path / "elsewhere")!r}, "w"))
+elsewhere = {str(tmp_path / "elsewhere")!r}
+assert attempt(lambda: open(elsewhere, "w"))
+assert attempt(lambda: os.open(elsewhere, os.O_WRONLY | os.O_CREAT))
+assert attempt(lambda: os.open(sys.executable, os.O_RDWR))
+assert attempt(lambda: os.mkdir(elsewhere))
+assert attempt(lambda: os.rename({str(tmp_path)!r}, elsewhere))
+assert attempt(lambda: os.remove(elsewhere))
+assert attempt(lambda: os.symlink("/", elsewhere))
+assert attempt(lambda: os.chdir("/"))
 open({str(tmp_path / "target")!r}, "w").close()
 try:
     bytearray(2 << 30)

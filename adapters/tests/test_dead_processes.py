@@ -136,10 +136,10 @@ def dead(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
 @pytest.mark.django_db
 def test_a_lock_is_taken_over_from_the_dead_at_once(dead: Callable[[str], None]) -> None:
     leases.HeldLease("thing").__enter__()
-    with pytest.raises(services.Busy):
+    with pytest.raises(services.BusyError):
         leases.HeldLease("thing").__enter__()
     Lease.objects.update(holder="gone")
-    with pytest.raises(services.Busy):  # nothing is known of that process
+    with pytest.raises(services.BusyError):  # nothing is known of that process
         leases.HeldLease("thing").__enter__()
     dead("gone")
     with leases.HeldLease("thing"):

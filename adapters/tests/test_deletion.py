@@ -196,7 +196,7 @@ def test_a_folder_above_is_swapped_while_the_adapter_is_drained(scene: Scene) ->
             swap_above(scene)
             return True
 
-    before_side = hooks.register(Side(released=lambda digest, reason: None, base_support=lambda folder: ""))
+    before_side = hooks.register(Side(released=lambda digest, reason: None, base_support=lambda folder: None))
     try:
         assert scene.delete() == "outside_root"
     finally:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -9,8 +11,11 @@ from typing import Any
 import pytest
 
 from adapters import services
+from adapters.discovery import intake, scanning
+from adapters.discovery.passed_over import REASONS, passed_over
 from adapters.models import LoraAdapter, Scan
 from adapters.tests import layouts as make
+from adapters.training import layout
 
 pytestmark = pytest.mark.django_db
 
@@ -180,11 +185,89 @@ def test_one_root_of_several(registry: Path, tmp_path: Path, settings: Any) -> N
         services.scan(None, ["/nowhere"])
 
 
-def test_what_is_no_adapter_is_passed_over(registry: Path) -> None:
-    for name in (".git", ".tmp-checkpoint-5", "__pycache__", "wandb"):
-        make.adapter(registry / "run" / name)
+def test_an_adapter_is_found_whatever_its_folder_is_called(registry: Path) -> None:
+    names = (".git", ".cache", "__pycache__", "wandb", "runs", "node_modules", "site-packages", "pissa_init")
+    for name in names:
+        make.adapter(registry / name)
+        make.adapter(registry / "deeper" / name / "one")
+    assert services.scan(None).found == 2 * len(names)
+    assert Scan.objects.first().notes == []  # type: ignore[union-attr]
+
+
+def test_what_is_passed_over_is_told(registry: Path, settings: Any) -> None:
+    make.adapter(registry / "run" / "tmp-checkpoint-5")
     make.base_model(registry / "merged")
     make.adapter(registry / "/".join("d" * 14))
-    assert services.scan(None).found == 0
+    make.pissa_run(registry, "svd")
+    make.adapter(registry.parent / "itself")
+    settings.LORA_ROOTS = [registry, registry.parent / "itself"]
+    assert services.scan(None).found == 2
     notes = Scan.objects.first().notes  # type: ignore[union-attr]
-    assert [note["code"] for note in notes] == ["too_deep"]
+    codes = ["half_saved", "pissa_start", "pissa_start", "root_is_adapter", "too_deep"]
+    assert sorted(note["code"] for note in notes) == codes
+    told = passed_over()
+    assert told is not None and told["count"] == 5 and not told["more"]
+    assert {str(sentence) for sentence, _count, _places in told["reasons"]} == {str(REASONS[code]) for code in codes}
+    settings.LORA_ROOTS = [registry.parent / "itself" / "nothing"]
+    registry.parent.joinpath("itself", "nothing").mkdir()
+    services.scan(None)
+    assert passed_over() is None
+
+
+def test_every_reason_has_a_sentence() -> None:
+    source = "".join(Path(str(module.__file__)).read_text() for module in (layout, scanning, intake))
+    source = source.replace("CHECK_FAILED", '"check_failed"')
+    assert set(re.findall(r'note\("(\w+)"', source)) == set(REASONS)
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("poems/epoch_0", "poems/epoch_0"),
+        ("poems/lora_adapter", "poems/lora_adapter"),
+        ("poems/final_checkpoint", "poems/final_checkpoint"),
+        ("poems/global_step100", "poems/global_step100"),
+        ("poems/output/best-model", "poems/output/best-model"),
+        ("poems/3f2a9c0d1e", "poems/3f2a9c0d1e"),
+        ("models--org--poems/snapshots/" + "0a" * 20, "models--org--poems/snapshots/" + "0a" * 20),
+        ("poems/epoch_1/checkpoint-20", "poems/epoch_1/checkpoint-20"),
+        ("poems/haiku-r16", "haiku-r16"),
+        ("poems/最终版", "最终版"),
+        ("epoch_0", "epoch_0"),
+        ("outputs/final", "outputs/final"),
+    ],
+)
+def test_a_name_that_says_nothing_carries_its_run_s(registry: Path, path: str, name: str) -> None:
+    make.adapter(registry / path)
+    services.scan(None)
+    assert LoraAdapter.objects.get().name == name
+
+
+@pytest.mark.parametrize(
+    ("losses", "loss", "diverged"),
+    [
+        ([3.0, 2.0, float("nan"), float("inf")], None, 30),
+        ([3.0, float("nan"), 2.0, 1.0], 1.0, None),
+        ([float("nan")] * 4, None, 10),
+    ],
+)
+def test_a_loss_that_is_no_number_is_kept_and_said(
+    registry: Path, losses: list[float], loss: float | None, diverged: int | None
+) -> None:
+    make.adapter(registry / "run")
+    history = [{"step": 10 * (index + 1), "loss": value} for index, value in enumerate(losses)]
+    make.write_json(registry / "run" / "trainer_state.json", {"global_step": 40, "log_history": history})
+    services.scan(None)
+    adapter = LoraAdapter.objects.get()
+    facts = adapter.training
+    assert [point["loss"] for point in facts.curve] == [value if math.isfinite(value) else None for value in losses]
+    assert (facts.summary.get("loss"), facts.summary.get("diverged")) == (loss, diverged)
+    assert adapter.flags == (["diverged"] if diverged else [])
+    services.activate(adapter.pk, None)
+    adapter.refresh_from_db()
+    assert adapter.flags == (["diverged"] if diverged else [])
+    history[-1]["loss"] = 1.0
+    make.write_json(registry / "run" / "trainer_state.json", {"global_step": 40, "log_history": history})
+    services.scan(None)
+    adapter.refresh_from_db()
+    assert adapter.flags == []

@@ -14,7 +14,7 @@ from django.core.management import call_command
 
 from adapters import hooks, services, store
 from adapters.leases import HeldLease
-from adapters.lifecycle import cleaning, proofs
+from adapters.lifecycle import activation, cleaning, proofs
 from adapters.models import AdapterEvent, BaseMapping, BaseModel, Lease, LoraAdapter, Status
 from adapters.tests import layouts as make
 from adapters.tests.conftest import RecordingSide
@@ -62,11 +62,41 @@ def test_what_is_served_is_a_copy(registry: Path, operator: Any) -> None:
         assert services.activate(adapter.pk, None).status == Status.ACTIVE if damage == "delete" else True
 
 
+def test_a_lock_that_was_lost_while_a_copy_is_promoted(
+    registry: Path, running_side: RecordingSide, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def promote(stored: hooks.Stored) -> hooks.Promotion:
+        Lease.objects.update(token="another's")
+        return hooks.Promotion()
+
+    monkeypatch.setattr("adapters.leases.TOUCH_EVERY", 0.0)
+    monkeypatch.setattr(running_side, "promote", promote)
+    with pytest.raises(services.BusyError):
+        active(registry)
+    assert LoraAdapter.objects.get(name="one").status == Status.DISCOVERED
+
+
 def test_the_digest_is_what_sha256sum_says(registry: Path) -> None:
     adapter = active(registry)
     names = ["adapter_config.json", "adapter_model.safetensors"]
     printed = subprocess.run(["sha256sum", *names], cwd=adapter.store_path, capture_output=True, check=True).stdout
     assert hashlib.sha256(printed).hexdigest() == adapter.digest
+
+
+def test_only_a_base_that_changed_has_all_of_them_looked_at(registry: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[str] = []
+    refresh = activation.refresh
+    monkeypatch.setattr(activation, "refresh", lambda: looks.append(refresh()))
+    adapter = active(registry)
+    assert adapter.base is not None and not looks
+    (Path(adapter.base.path) / "README.md").write_text("new")
+    active(registry, "two", seed=1)
+    assert not looks, "the scan has seen it"
+    make.adapter(registry / "three", seed=2)
+    third = found("three")
+    (Path(adapter.base.path) / "README.md").write_text("newer")
+    services.activate(third.pk, None)
+    assert len(looks) == 1
 
 
 def test_activating_twice_changes_nothing(registry: Path) -> None:
@@ -154,7 +184,7 @@ def test_two_at_once(registry: Path) -> None:
     adapter = found()
     with HeldLease(f"adapter:{adapter.pk}"):
         for service in (services.activate, services.deactivate, services.forget):
-            with pytest.raises(services.Busy):
+            with pytest.raises(services.BusyError):
                 service(adapter.pk, None)
     assert services.activate(adapter.pk, None).status == Status.ACTIVE
 
@@ -294,7 +324,7 @@ def test_an_adapter_in_use_is_drained_first(
 
     monkeypatch.setattr(running_side, "drain", drain)
     digest = adapter.digest
-    with pytest.raises(services.Busy) as caught:
+    with pytest.raises(services.BusyError) as caught:
         services.delete_files(adapter.pk, None, "one")
     assert caught.value.code == "in_use"
     assert (registry / "one").exists()
@@ -326,9 +356,9 @@ def test_clean_store(registry: Path, settings: Any, capsys: pytest.CaptureFixtur
 def test_cleaning_and_activating_exclude_each_other(registry: Path) -> None:
     make.adapter(registry / "one")
     adapter = found()
-    with HeldLease("adapter:999"), pytest.raises(services.Busy):
+    with HeldLease("adapter:999"), pytest.raises(services.BusyError):
         services.clean()
-    with HeldLease(cleaning.CLEANING), pytest.raises(services.Busy):
+    with HeldLease(cleaning.CLEANING), pytest.raises(services.BusyError):
         services.activate(adapter.pk, None)
     assert not Lease.objects.exists()
 
@@ -347,7 +377,7 @@ def test_base_by_hand_is_remembered(registry: Path, tmp_path: Path, operator: An
     services.scan(None)
     assert {a.failure_code for a in LoraAdapter.objects.all()} == {""}
     assert services.activate(adapter.pk, operator).base == base
-    with pytest.raises(services.Busy):
+    with pytest.raises(services.BusyError):
         services.set_base(adapter.pk, None, operator)
     services.deactivate(adapter.pk, operator)
     adapter = services.set_base(adapter.pk, None, operator)

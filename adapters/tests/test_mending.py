@@ -251,7 +251,7 @@ def test_a_look_reads_nothing_that_has_not_changed(registry: Path, monkeypatch: 
 def test_copies_are_read_again_in_turn(registry: Path, settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     adapters = [active(registry, name, seed) for seed, name in enumerate(("one", "two", "three"))]
     settings.STORE_HASH_INTERVAL = 1000
-    folder = Path(settings.RUN_DIR) / notes.FOLDER
+    folder = Path(settings.RUN_DIR) / notes.STORED
     for age, adapter in enumerate(adapters, 1):
         os.utime(folder / adapter.digest, (time.time() - 900 * age,) * 2)
     seen = reads(monkeypatch)
@@ -269,7 +269,7 @@ def test_damage_that_no_look_can_see_is_found_in_its_turn(registry: Path, settin
     flip(store.entry(adapter.digest) / WEIGHTS)
     notes.write(adapter.digest, store.state(adapter.digest))  # as a failing disk would do it: no time has changed
     assert checking.look(read=True) == {}
-    shutil.rmtree(Path(settings.RUN_DIR) / notes.FOLDER)  # never read, as far as anybody knows
+    shutil.rmtree(Path(settings.RUN_DIR) / notes.STORED)  # never read, as far as anybody knows
     assert checking.look(read=True) == {adapter.digest: Outcome.MENDED}
     assert whole(adapter)
 
@@ -284,8 +284,24 @@ def test_a_scan_looks_too(registry: Path) -> None:
 def test_notes_that_cannot_be_kept_cost_work_only(registry: Path, settings: Any, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     settings.RUN_DIR = tmp_path / "file"
+    digests = {active(registry).digest, active(registry, "two", 1).digest}
+    assert checking.look(read=True) == {}, "an activation has just read them"
+    notes._unwritten.clear()
+    read = [checking.look(read=True) for _ in range(3)]
+    assert {digest for found in read for digest in found} == digests, "all are read in turn, not one again and again"
+    assert read[2] == {}
+
+
+def test_a_note_that_cannot_be_removed_stays(registry: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     adapter = active(registry)
-    assert checking.look(read=True) == {adapter.digest: Outcome.SOUND}
+    services.deactivate(adapter.pk, None)
+
+    def forbidden(*args: Any, **kwargs: Any) -> None:
+        raise PermissionError(errno.EPERM, "not yours")
+
+    monkeypatch.setattr(Path, "unlink", forbidden)
+    call_command("check_store")
+    assert notes.read(adapter.digest) != notes.NOTHING
 
 
 def test_the_watcher_looks_when_it_starts_and_survives_errors(monkeypatch: pytest.MonkeyPatch) -> None:

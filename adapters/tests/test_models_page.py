@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import gzip
 import re
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
 from django.test import Client
+from django.utils import timezone
 
-from adapters.models import LoraAdapter, Status
+from adapters.models import BaseModel, LoraAdapter, Status, Tag
 
 pytestmark = pytest.mark.django_db
 
@@ -107,3 +109,68 @@ def test_compressed_and_unchanged(page: Client, run: list[LoraAdapter]) -> None:
     for known in (plain, packed):
         again = {"X-Fragment": "1", "Accept-Encoding": "gzip", "If-None-Match": known.headers["ETag"]}
         assert page.get("/models", headers=again).status_code == 304
+
+
+def test_what_leads_depends_on_the_status(page: Client) -> None:
+    seen = {}
+    for status in Status.values:
+        row = adapter(f"a-{status}", status=status, failure_code="no_effect" if status == "failed" else "")
+        text = page.get(f"/models/{row.pk}").content.decode()
+        leading = re.findall(r'class="btn btn-primary"[^>]*data-testid="([\w-]+)"', text)
+        seen[status] = (leading, "chat-link" in text, "compare-link" in text, 'id="calls-title"' in text)
+    assert seen == {
+        "discovered": (["activate-button"], False, False, True),
+        "active": (["test-link"], True, True, True),
+        "failed": ([], False, False, False),
+    }
+
+
+def test_runs_stay_grouped_in_a_search(page: Client, run: list[LoraAdapter]) -> None:
+    adapter("forest", "forest")
+    assert shown(page, "?search=sea") == ["sea"]
+    assert shown(page, f"?search=sea&unfold={run[1].pk}") == ["sea", "sea-10", "sea-20", "sea-100"]
+    text = " ".join(page.get("/models?search=sea-1").content.decode().split())
+    assert shown(page, "?search=sea-1") == ["sea-100"] and "1 checkpoint" in text  # only what was found is counted
+    assert shown(page, f"?search=sea-1&unfold={run[2].pk}") == ["sea-100", "sea-10"]
+    assert shown(page, "?status=active") == ["sea-100"]
+
+
+def test_the_list_is_ordered_and_narrowed(page: Client) -> None:
+    bases = {
+        name: BaseModel.objects.create(name=name, slug=name, path=f"/{name}", path_hash=name) for name in ("ant", "bee")
+    }
+    day = datetime(2026, 3, 5, 23, 30, tzinfo=timezone.get_default_timezone())
+    facts: dict[str, dict[str, Any]] = {
+        "one": {"loss": 0.5, "effect_changed": 0.1, "base": bases["bee"], "trained_at": day},
+        "two": {"loss": 2.5, "effect_changed": 0.9, "base": bases["ant"], "trained_at": day - timedelta(days=1)},
+        "three": {},
+    }
+    rows = {name: adapter(name, **fields) for name, fields in facts.items()}
+    rows["two"].tags.add(Tag.objects.create(name="sea"))
+    LoraAdapter.objects.filter(pk=rows["one"].pk).update(notes="arr matey")
+    for query, names in {
+        "?search=matey+one": ["one"],
+        "": ["one", "two", "three"],  # the latest training first, what was never trained last
+        "?ordering=trained": ["two", "one", "three"],
+        "?ordering=loss": ["one", "two", "three"],
+        "?ordering=-loss": ["two", "one", "three"],
+        "?ordering=-effect": ["two", "one", "three"],
+        "?ordering=base": ["two", "one", "three"],
+        "?base=bee": ["one"],
+        "?tag=sea": ["two"],
+        "?after=2026-03-05": ["one"],
+        "?before=2026-03-05": ["one", "two"],  # the whole day
+        "?before=2026-03-04": ["two"],
+        "?loss=1": ["one"],
+        "?effect=50": ["two"],
+        "?base=bee&tag=sea": [],
+        "?before=9999-12-31": ["one", "two", "three"],  # a date cannot say the end of that day
+        "?after=x&before=2026-99-99&loss=nan&effect=&ordering=password": ["one", "two", "three"],
+    }.items():
+        assert shown(page, query) == names, query
+    text = page.get("/models?loss=1").content.decode()
+    assert (
+        "0.500" in text
+        and 'data-testid="filter-clear"' in text
+        and "0.500" not in page.get("/models?effect=50").content.decode()
+    )

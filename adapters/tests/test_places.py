@@ -15,19 +15,14 @@ import pytest
 from adapters import services, store
 from adapters.details import files_of
 from adapters.failures import Refused
-from adapters.files import store_folder
+from adapters.files import partials, store_folder
 from adapters.formats.files import open_below
 from adapters.lifecycle import conversion
 from adapters.models import LoraAdapter, Status
-from adapters.places import Elsewhere, innermost, names_below, open_root
+from adapters.places import Elsewhere, Place, innermost, names_below, open_root, set_mode
 from adapters.tests import layouts as make
-from adapters.tests.interference import contents, interfering
+from adapters.tests.interference import contents, interfering, swap
 from adapters.training.layout import CONFIG, WEIGHTS, Walk, look
-
-
-def swap(path: Path, target: Path) -> None:
-    path.rename(path.with_name("moved"))
-    path.symlink_to(target)
 
 
 def scanned(registry: Path, name: str = "one", **changes: Any) -> LoraAdapter:
@@ -115,7 +110,7 @@ def test_links_are_neither_written_through_nor_changed(tmp_path: Path) -> None:
             with pytest.raises(FileExistsError):
                 root.make(name)
             with pytest.raises(OSError) as caught:
-                root.chmod(name, 0o777)
+                set_mode(root, name, 0o777)
             assert caught.value.errno == errno.ELOOP
     assert gold.read_text() == "gold" and stat.S_IMODE(gold.stat().st_mode) == 0o600
     assert not (tmp_path / "new").exists()
@@ -341,11 +336,11 @@ def test_what_a_conversion_leaves_must_be_a_file(
     (registry / "one" / "adapter_model.safetensors").rename(tmp_path / "secret")
     (registry / "one" / "adapter_model.bin").write_bytes(b"pickle")
 
-    def taken_over(source: Any, target: Path, size: int) -> None:
+    def taken_over(_source: Any, scratch: Place, _size: int) -> None:
         {
-            "link": lambda: target.symlink_to(tmp_path / "secret"),
-            "pipe": lambda: os.mkfifo(target),
-            "folder": target.mkdir,
+            "link": lambda: os.symlink(tmp_path / "secret", conversion.RESULT, dir_fd=scratch.descriptor),
+            "pipe": lambda: os.mkfifo(conversion.RESULT, dir_fd=scratch.descriptor),
+            "folder": lambda: os.mkdir(conversion.RESULT, dir_fd=scratch.descriptor),
         }[kind]()
 
     monkeypatch.setattr(conversion, "_run", taken_over)
@@ -354,3 +349,41 @@ def test_what_a_conversion_leaves_must_be_a_file(
     assert refusal(adapter) == "pickle_refused"
     adapter.refresh_from_db()
     assert adapter.status == Status.FAILED
+
+
+@pytest.mark.django_db
+def test_no_copy_outside_is_taken_for_the_stored_one(registry: Path, tmp_path: Path) -> None:
+    """A bad copy is swapped for a link to a sound one before the first call, the second, ..."""
+    entry = services.activate(scanned(registry).pk, None).store_path
+    shutil.copytree(entry, tmp_path / "outside")
+    (entry / CONFIG).chmod(0o600)
+    (entry / CONFIG).write_text("{}")
+    number = 0
+    while True:
+        with interfering(lambda: swap(entry, tmp_path / "outside"), lambda count, *_: count == number) as meant:  # noqa: B023
+            assert not store.verify(entry.name)
+        if not meant.done:
+            return
+        entry.unlink()
+        entry.with_name("moved").rename(entry)
+        number += 1
+
+
+def test_sweeping_while_an_unfinished_folder_is_swapped_for_a_link(tmp_path: Path) -> None:
+    outside = make.adapter(tmp_path / "outside")
+    before = contents(outside)
+    number, name = 0, f"{partials.PREFIX}{partials.machine()}-1"
+    while True:
+        shutil.rmtree(tmp_path / "store", ignore_errors=True)
+        make.adapter(tmp_path / "store" / name)
+        with interfering(
+            lambda: swap(tmp_path / "store" / name, outside),
+            lambda count, *_: count == number,  # noqa: B023
+        ) as meant:
+            with open_root(str(tmp_path)) as top, top.below("store") as shelf:
+                partials.sweep(shelf)
+        assert contents(outside) == before, number
+        if not meant.done:
+            assert list((tmp_path / "store").iterdir()) == []
+            return
+        number += 1

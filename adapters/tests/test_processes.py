@@ -32,7 +32,7 @@ here = Path(os.environ["HERE"])
 settings.LORA_ROOTS, settings.STORE_DIR = [here / "adapters"], here / "store"
 settings.BASE_MODELS_DIR, settings.SCAN_SETTLE_SECONDS = here / "models", 0.0
 from adapters import services, store
-from adapters.discovery import scanning
+from adapters.discovery import intake, scanning
 def die(*args, **kwargs):
     os.kill(os.getpid(), signal.SIGKILL)
 def stop(*args, **kwargs):
@@ -43,7 +43,7 @@ print("ready", flush=True)
 sys.stdin.readline()
 try:
     print({action}, flush=True)
-except services.Busy as busy:
+except services.BusyError as busy:
     print("busy", busy.code, flush=True)
 except services.ActivationFailed as failed:
     print("failed", failed.code, flush=True)
@@ -92,7 +92,7 @@ def test_two_scans(registry: Path, tmp_path: Path) -> None:
     first = child(tmp_path, "services.scan(None).found", "scanning.mark_groups = stop")
     go(first)
     assert said(first) == "stopped"
-    with pytest.raises(services.Busy):
+    with pytest.raises(services.BusyError):
         services.scan(None)
     second = child(tmp_path, "services.scan(None).found")
     go(second)
@@ -111,7 +111,7 @@ def test_two_activations(registry: Path, tmp_path: Path) -> None:
     first = child(tmp_path, f"services.activate({pk}, None).status", slow)
     go(first)
     assert said(first) == "stopped"
-    with pytest.raises(services.Busy):
+    with pytest.raises(services.BusyError):
         services.activate(pk, None)
     go(first)
     assert said(first) == "active"
@@ -119,10 +119,10 @@ def test_two_activations(registry: Path, tmp_path: Path) -> None:
     assert services.activate(pk, None).status == "active"
 
 
-@pytest.mark.parametrize("where", ["mark_groups", "store_facts", "refresh"])
+@pytest.mark.parametrize("where", ["scanning.mark_groups", "intake.store_facts", "scanning.refresh"])
 def test_a_scan_that_is_killed(registry: Path, tmp_path: Path, where: str) -> None:
     make.hf_run(registry, "run")
-    process = child(tmp_path, "services.scan(None)", f"scanning.{where} = die")
+    process = child(tmp_path, "services.scan(None)", f"{where} = die")
     go(process)
     assert process.wait(60) == -signal.SIGKILL
     assert Lease.objects.filter(name=scanning.LEASE).exists()
@@ -167,7 +167,7 @@ def test_a_start_leaves_the_work_of_others_alone(registry: Path, tmp_path: Path,
     assert said(living) == "stopped" and killed.wait(60) == -signal.SIGKILL
     recovery.recover()
     assert len([entry for entry in settings.STORE_DIR.iterdir() if entry.name.startswith(partials.PREFIX)]) == 1
-    with pytest.raises(services.Busy):
+    with pytest.raises(services.BusyError):
         services.activate(one.pk, None)
     assert services.activate(two.pk, None).status == "active"
     go(living)

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import ast
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from django.conf import settings as django_settings
+from django.db import connection
 from django.test import Client
-from django.utils import translation
+from django.utils import timezone, translation
 
 from adapters import services
+from adapters.bases import registry as bases
 from adapters.discovery import periodic_scan, scanning
 from adapters.failures import FAILURES, render
 from adapters.management.commands import failure_codes
-from adapters.models import AdapterEvent, BaseModel, LoraAdapter
+from adapters.models import AdapterEvent, BaseModel, LoraAdapter, Scan, ScanState
 from adapters.tests import layouts as make
+from tests.fixtures.portal import wait_for
 
 APP = Path(__file__).resolve().parent.parent
 
@@ -55,6 +59,8 @@ def test_every_sentence_says_what_to_do() -> None:
             text = render(code, {})
             assert str(failure.sentence).endswith((".", "s")) and len(str(failure.remedy)) > 8, code
             assert "%(" not in text
+        with translation.override("zh-hans"):
+            assert "。 " not in render(code, {}), code
 
 
 def test_unknown_codes_are_shown_as_such() -> None:
@@ -65,11 +71,42 @@ def test_unknown_codes_are_shown_as_such() -> None:
 @pytest.mark.django_db(transaction=True)
 def test_the_watcher_scans_by_itself(registry: Path) -> None:
     make.adapter(registry / "one")
-    made = periodic_scan.PeriodicScan(0.0)
-    made.look()
-    assert (made.scans, LoraAdapter.objects.count()) == (1, 1)
+    made = periodic_scan.PeriodicScan(3600.0)
+    made.start()
+    wait_for(lambda: made.scans, what="the scan at the start")
+    made.stop()
+    assert LoraAdapter.objects.count() == 1
 
 
+@pytest.mark.django_db
+def test_what_was_scanned_a_moment_ago_is_not_scanned_again(registry: Path, operator: Any) -> None:
+    scanning.scan(operator)
+    made = periodic_scan.PeriodicScan(60.0)
+    made.work()
+    assert Scan.objects.count() == 1
+    Scan.objects.update(started_at=timezone.now() - timedelta(seconds=31))
+    made.work()
+    assert Scan.objects.count() == 2
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("state", [ScanState.RUNNING, ScanState.FAILED])
+def test_a_scan_that_did_not_end_is_done_again_at_once(registry: Path, state: str) -> None:
+    Scan.objects.create(state=state)  # its process was killed
+    periodic_scan.PeriodicScan(60.0).work()
+    assert Scan.objects.filter(state=ScanState.DONE).count() == 1
+
+
+@pytest.mark.django_db
+def test_scans_that_found_nothing_new_leave_no_rows(registry: Path, operator: Any) -> None:
+    make.adapter(registry / "one")
+    for actor in (None, None, None, operator, None):
+        scanning.scan(actor)
+    kept = Scan.objects.order_by("pk").values_list("new", "actor")
+    assert list(kept) == [(1, None), (0, operator.pk), (0, None)]
+
+
+@pytest.mark.django_db(transaction=True)
 def test_the_watcher_survives_errors(monkeypatch: pytest.MonkeyPatch) -> None:
     import threading
 
@@ -197,6 +234,20 @@ def test_bases_of_all_places(registry: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.django_db
+def test_a_base_is_read_outside_of_a_transaction(registry: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which takes seconds, and would keep everybody else from writing to SQLite."""
+    read, within, real = [], len(connection.savepoint_ids), bases.read_shapes
+
+    def noted(*args: Any) -> Any:
+        read.append(len(connection.savepoint_ids))
+        return real(*args)
+
+    monkeypatch.setattr(bases, "read_shapes", noted)
+    bases.refresh()
+    assert read == [within] and BaseModel.objects.get().usable
+
+
+@pytest.mark.django_db
 def test_the_key_of_a_base_follows_its_weights(registry: Path, tmp_path: Path) -> None:
     services.scan(None)
     before = BaseModel.objects.get()
@@ -207,3 +258,38 @@ def test_the_key_of_a_base_follows_its_weights(registry: Path, tmp_path: Path) -
     services.scan(None)
     after = BaseModel.objects.get()
     assert before.key != after.key and before.config_hash == after.config_hash
+
+
+DECIDING = [
+    "chat_template.jinja", "tokenizer_config.json", "generation_config.json", "special_tokens_map.json",
+    "added_tokens.json", "vocab.txt", "additional_chat_templates/default.jinja",
+]  # fmt: skip
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("name", DECIDING)
+def test_whatever_decides_an_answer_is_in_the_key_of_a_base(registry: Path, tmp_path: Path, name: str) -> None:
+    """Two folders that differ in one such file are two bases, and an edit of it is seen by the next scan."""
+    for folder in (make.BASE_NAME, "Twin"):
+        make.base_model(tmp_path / "models" / folder)
+        file = tmp_path / "models" / folder / name
+        file.parent.mkdir(exist_ok=True)
+        file.write_text('{"chat_template": "one"}')
+    services.scan(None)
+    first, twin = BaseModel.objects.order_by("name")
+    assert (first.name, twin.name, first.key) == (make.BASE_NAME, "Twin", twin.key)
+    (tmp_path / "models" / "Twin" / name).write_text('{"chat_template": "two"}')
+    services.scan(None)
+    first, twin = BaseModel.objects.order_by("name")
+    assert first.key != twin.key
+
+
+@pytest.mark.django_db
+def test_what_decides_nothing_is_not_in_the_key_of_a_base(registry: Path, tmp_path: Path) -> None:
+    services.scan(None)
+    before = BaseModel.objects.get()
+    for name in ("README.md", "LICENSE.txt", "notes"):
+        (tmp_path / "models" / make.BASE_NAME / name).write_text("something")
+    services.scan(None)
+    after = BaseModel.objects.get()
+    assert (after.key, after.signature == before.signature) == (before.key, False)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
+from django.apps import apps
 from django.test import Client
+from django.utils import timezone
 
 from adapters import services
 from adapters.bases import memory
@@ -75,6 +79,9 @@ def test_errors_have_their_place(registry: Path, op: Client) -> None:
         ("get", f"{LIST}?status=deployed", None, 400, "invalid", "status"),
         ("get", f"{LIST}?ordering=password", None, 400, "invalid", "ordering"),
         ("get", f"{LIST}?missing=perhaps", None, 400, "invalid", "missing"),
+        ("get", f"{LIST}?trained_after=yesterday", None, 400, "invalid", "trained_after"),
+        ("get", f"{LIST}?max_loss=inf", None, 400, "invalid", "max_loss"),
+        ("get", f"{LIST}?run_of=sea", None, 400, "invalid", "run_of"),
         ("get", f"{LIST}?page=999", None, 404, "not_found", None),
         ("patch", f"{LIST}/{pk}", {"slug": "A b"}, 400, "invalid", "slug"),
         ("patch", f"{LIST}/{pk}", {"slug": "tiny-llama-0.1m"}, 409, "slug_taken", "slug"),
@@ -107,6 +114,7 @@ def test_a_plain_user_sees_what_is_active_and_changes_nothing(registry: Path, op
     assert plain.get(f"{LIST}/{shown.pk}").status_code == 200
     for path in (f"{LIST}/{hidden.pk}", f"{LIST}/{hidden.pk}/events", f"{LIST}/{hidden.pk}/metrics"):
         assert plain.get(path).status_code == 404
+    assert [plain.get(f"/models/{row.pk}").status_code for row in (shown, hidden)] == [200, 404]
     for method, path in [
         ("post", "/api/lora/scan"),
         ("get", "/api/lora/scan"),
@@ -126,7 +134,7 @@ def test_a_plain_user_sees_what_is_active_and_changes_nothing(registry: Path, op
 def test_search_filters_and_ordering(registry: Path, op: Client) -> None:
     make.adapter(registry / "pirate", make.lora_tensors(rank=2), r=2)
     make.adapter(registry / "poet", make.lora_tensors(rank=8), r=8)
-    make.adapter(registry / "lost", base_model_name_or_path="Qwen/Other")
+    make.adapter(registry / "archive" / "lost", base_model_name_or_path="Qwen/Other")
     op.post("/api/lora/scan")
     pirate = LoraAdapter.objects.get(name="pirate")
     services.edit(pirate.pk, None, notes="arr matey", tags=["sea", "fun"])
@@ -138,7 +146,10 @@ def test_search_filters_and_ordering(registry: Path, op: Client) -> None:
     assert names("ordering=name") == ["lost", "pirate", "poet"]
     assert names("ordering=-rank&base=tiny-llama-0.1m") == ["poet", "pirate"]
     assert names("status=active") == names("search=matey") == names("search=SEA+pir") == names("tag=sea") == ["pirate"]
-    assert names("search=qwen") == names("failure=base_not_found") == ["lost"]
+    assert names("search=qwen") == names("failure=base_not_found") == names("search=archive") == ["lost"]
+    assert (
+        names(f"search={registry.parent.name}") == names(f"search={registry}/pirate") == []
+    )  # never where the root lies
     assert names("status=failed&search=pirate") == []
     assert len(results(op, "search=%25%27%22%5C")) == 0
     page = op.get(f"{LIST}?page_size=2&ordering=name").json()
@@ -199,7 +210,7 @@ def test_damaged_facts_stop_nothing(registry: Path, damage: bytes) -> None:
     adapter = LoraAdapter.objects.get()
     assert services.activate(adapter.pk, None).status == "active"
     facts = TrainingFacts.objects.filter(adapter=adapter).first()
-    assert facts is None or facts.curve in ([], [{"step": 1}])
+    assert facts is None or facts.curve in ([], [{"step": 1, "loss": None}])
 
 
 def test_queries_of_lists_do_not_grow(registry: Path, op: Client, django_assert_max_num_queries: Any) -> None:
@@ -250,3 +261,38 @@ def test_an_activation_under_way_shows_how_far_it_is(
     seen.append(op.get(f"{LIST}/{pk}").json()["activation"])
     assert seen[0] is None and seen[-1] is None
     assert len(seen) > 2
+
+
+def test_runs_days_losses_and_effects_narrow_and_order_the_list(registry: Path, op: Client) -> None:
+    make.hf_run(registry, "run")
+    make.hf_run(registry, "other")
+    make.adapter(registry / "alone")
+    op.post("/api/lora/scan")
+
+    def names(query: str) -> list[str]:
+        return [row["name"] for row in results(op, query)]
+
+    member = next(row for row in results(op) if row["name"] == "run/checkpoint-20")
+    assert (member["loss"], member["eval_loss"]) == (3 / 20, 1.0)  # of its own step
+    in_order = ["run/checkpoint-10", "run/checkpoint-20", "run/checkpoint-100", "run"]
+    assert names(f"run_of={member['id']}&ordering=checkpoint") == in_order
+    assert names(f"run_of={next(row for row in results(op) if row['name'] == 'alone')['id']}") == ["alone"]
+    assert names("run_of=99999") == []
+    assert names("run=run&max_loss=0.2&ordering=-loss,name")[0] == "run/checkpoint-20"
+    assert "alone" not in names("max_loss=100") and names("ordering=loss")[-1] == "alone"
+    LoraAdapter.objects.filter(name="alone").update(
+        effect_changed=0.25, trained_at=datetime(2020, 5, 6, 12, tzinfo=timezone.get_default_timezone())
+    )
+    assert names("trained_before=2020-05-06") == ["alone"] == names("min_effect=0.2")
+    assert names("trained_before=2020-05-05") == [] == names("max_effect=0.2")
+    assert "alone" not in names("trained_after=2020-05-07")
+    assert op.get("/api/lora/models?trained_before=9999-12-31").status_code == 400
+
+
+def test_known_losses_are_filled_in_by_the_migration(registry: Path) -> None:
+    make.hf_run(registry, "run")
+    scanning.scan(None)
+    LoraAdapter.objects.update(loss=None, eval_loss=None)
+    import_module("adapters.migrations.0013_losses").fill(apps, None)
+    found = dict(LoraAdapter.objects.values_list("name", "loss"))
+    assert found["run/checkpoint-10"] == 3 / 10

@@ -10,13 +10,14 @@ from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
+from django.db import connection
 
 from adapters import services
-from adapters.discovery import scanning
+from adapters.discovery import intake, scanning
 from adapters.leases import HeldLease
-from adapters.models import AdapterEvent, BaseModel, LoraAdapter, Scan, ScanState, Status
+from adapters.models import AdapterEvent, BaseModel, LoraAdapter, Scan, ScanState, Status, TrainingFacts
 from adapters.tests import layouts as make
-from adapters.training import layout
+from adapters.training import facts, layout
 
 pytestmark = pytest.mark.django_db
 
@@ -25,16 +26,27 @@ def counts(summary: services.ScanSummary) -> tuple[int, int, int, int, int]:
     return summary.found, summary.new, summary.changed, summary.missing, summary.incomplete
 
 
+def looks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the folders that scans read from now on."""
+    read: list[str] = []
+    validate = intake.validate
+
+    def noted(candidate: layout.AdapterFolder, *args: Any) -> Any:
+        read.append(os.path.basename(candidate.path))
+        return validate(candidate, *args)
+
+    monkeypatch.setattr(intake, "validate", noted)
+    return read
+
+
 def test_nothing_changed_means_nothing_read_again(registry: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make.hf_run(registry, "run")
     assert counts(services.scan(None)) == (4, 4, 0, 0, 0)
     events = AdapterEvent.objects.count()
 
-    def forbidden(*args: Any, **kwargs: Any) -> None:
-        raise AssertionError("read again")
-
-    monkeypatch.setattr(scanning, "validate", forbidden)
+    read = looks(monkeypatch)
     assert counts(services.scan(None)) == (4, 0, 0, 0, 0)
+    assert read == []
     assert AdapterEvent.objects.count() == events
 
 
@@ -44,6 +56,20 @@ def test_an_unchanged_scan_asks_little_of_the_database(registry: Path, django_as
     services.scan(None)
     with django_assert_max_num_queries(30):
         services.scan(None)
+
+
+def test_training_facts_are_read_outside_of_a_transaction(registry: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Logs of a whole batch take seconds, and would keep everybody else from writing to SQLite."""
+    make.hf_run(registry, "run")
+    read, within, real = set(), len(connection.savepoint_ids), facts.read_facts
+
+    def noted(*args: Any) -> Any:
+        read.add(len(connection.savepoint_ids))
+        return real(*args)
+
+    monkeypatch.setattr(facts, "read_facts", noted)
+    services.scan(None)
+    assert read == {within} and TrainingFacts.objects.exists()
 
 
 def test_changes_are_noticed(registry: Path) -> None:
@@ -220,6 +246,16 @@ def test_code_beside_an_adapter_is_flagged_and_never_run(registry: Path, tmp_pat
     assert not canary.exists()
 
 
+@pytest.mark.parametrize("where", ["beside it", "in its config"])
+def test_code_is_flagged_wherever_it_is_named(registry: Path, where: str) -> None:
+    if where == "beside it":
+        (make.adapter(registry / "one") / "model.py").touch()
+    else:
+        make.adapter(registry / "one", auto_map={"AutoModel": "model.Model"})
+    services.scan(None)
+    assert LoraAdapter.objects.get().flags == ["contains_code"]
+
+
 def test_names_with_control_characters(registry: Path) -> None:
     make.adapter(registry / "bad\nname")
     make.adapter(registry / "\x1b[31mred")
@@ -233,7 +269,7 @@ def test_names_with_control_characters(registry: Path) -> None:
 
 def test_one_scan_at_a_time(registry: Path) -> None:
     with HeldLease(scanning.LEASE):
-        with pytest.raises(services.Busy) as caught:
+        with pytest.raises(services.BusyError) as caught:
             services.scan(None)
         assert caught.value.code == "scan_running"
         with pytest.raises(CommandError):
@@ -263,14 +299,14 @@ def test_an_adapter_that_is_forgotten_during_a_scan(registry: Path, monkeypatch:
     services.scan(None)
     for name in ("one", "two"):
         make.adapter(registry / name, seed=4)
-    validate = scanning.validate
+    validate = intake.validate
 
     def forgetting(*args: Any) -> Any:
         LoraAdapter.objects.filter(name="one").delete()
         return validate(*args)
 
     with monkeypatch.context() as patched:
-        patched.setattr(scanning, "validate", forgetting)
+        patched.setattr(intake, "validate", forgetting)
         services.scan(None)
     assert [a.name for a in LoraAdapter.objects.all()] == ["two"]
     assert services.scan(None).new == 1
@@ -289,3 +325,39 @@ def test_the_command(registry: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert '"found": 1' in capsys.readouterr().out
     with pytest.raises(CommandError, match="LORA_ROOTS"):
         call_command("scan_adapters", "--root", "/nowhere")
+
+
+def test_only_a_row_that_changed_is_told_as_changed(registry: Path) -> None:
+    make.adapter(registry / "one")
+    services.scan(None)
+    before = LoraAdapter.objects.get().updated_at
+    services.scan(None)
+    assert LoraAdapter.objects.get().updated_at == before
+    make.adapter(registry / "one", seed=4)
+    services.scan(None)
+    assert LoraAdapter.objects.get().updated_at > before
+
+
+ODD_FACTS = [[5], {"a": 1}, 10**400, "10", True, None]
+
+
+@pytest.mark.parametrize("odd", ODD_FACTS, ids=lambda value: str(value)[:10])
+def test_training_facts_of_odd_types(registry: Path, odd: object) -> None:
+    folder = make.checkpoint(registry / "run" / "checkpoint-10", 10)
+    keys = ("step", "eval_loss", "loss", "epoch", "learning_rate", "current_steps")
+    state = dict.fromkeys(("global_step", "max_steps", "best_metric", "best_global_step", "epoch"), odd)
+    entries = [dict.fromkeys(keys, odd), {"step": odd, "eval_loss": 1.0}, {"step": 10, "eval_loss": odd}]
+    make.write_json(folder / "trainer_state.json", {**state, "log_history": entries, "best_model_checkpoint": odd})
+    make.write_json(folder / "args.json", {"model": odd, "dataset": odd, "per_device_train_batch_size": odd})
+    assert services.scan(None).new == 1
+    assert LoraAdapter.objects.get().status == Status.DISCOVERED
+
+
+def test_activating_again_shows_what_is_served_now(registry: Path) -> None:
+    make.adapter(registry / "one")
+    services.scan(None)
+    pk = services.activate(LoraAdapter.objects.get().pk, None).pk
+    make.adapter(registry / "one", make.lora_tensors(rank=2), r=2)
+    services.scan(None)
+    assert LoraAdapter.objects.get().rank == 4, "the stored copy's"
+    assert services.activate(pk, None).rank == 2 and LoraAdapter.objects.get().rank == 2

@@ -12,6 +12,7 @@ import pytest
 
 from adapters import services
 from adapters.failures import FAILURES
+from adapters.formats import config as adapter_config
 from adapters.models import LoraAdapter, Status
 from adapters.tests import layouts as make
 from tests.fixtures.machine import slowness
@@ -42,11 +43,17 @@ CONFIGS: list[tuple[dict[str, Any], str]] = [
     ({"peft_type": "PROMPT_TUNING"}, "unsupported_peft_type"),
     ({"peft_type": None}, "config_invalid"),
     ({"task_type": "SEQ_CLS"}, "unsupported_task_type"),
-    ({"use_dora": True}, "dora_unsupported"),
+    ({"task_type": 5}, "config_invalid"),
+    ({"bias": ""}, "config_invalid"),
+    ({"init_lora_weights": ""}, "config_invalid"),
+    ({"use_dora": True}, "tensors_missing"),  # the file says otherwise
     ({"modules_to_save": ["embed_tokens", "lm_head"]}, "modules_to_save_unsupported"),
-    ({"bias": "all"}, "bias_unsupported"),
-    ({"lora_bias": True}, "bias_unsupported"),
-    ({"trainable_token_indices": [1, 2]}, "vocabulary_resized"),
+    ({"bias": "some"}, "bias_unsupported"),
+    ({"lora_bias": True}, "tensors_missing"),
+    ({"lora_bias": "yes"}, "config_invalid"),
+    ({"trainable_token_indices": [1, 2]}, "tensors_missing"),
+    ({"trainable_token_indices": {"embed_tokens": [1, -2]}}, "config_invalid"),
+    ({"trainable_token_indices": 7}, "config_invalid"),
     ({"layer_replication": [[0, 4], [2, 5]]}, "layer_replication_unsupported"),
     ({"init_lora_weights": "pissa_niter_16"}, "init_changes_base"),
     ({"init_lora_weights": "loftq"}, "init_changes_base"),
@@ -80,7 +87,9 @@ CONFIGS: list[tuple[dict[str, Any], str]] = [
     ({"layers_to_transform": [0], "layers_pattern": "model|h"}, "tensors_untargeted"),
     ({"layers_to_transform": [0], "layers_pattern": "layers"}, "tensors_untargeted"),
     ({"layers_to_transform": [-1]}, "config_invalid"),
-    ({"unheard_of": {"x": 1}}, "config_unknown_key"),
+    ({"use_unheard_of": True}, "config_unknown_key"),
+    ({"unheard_config": {"x": 1}}, "config_unknown_key"),
+    ({"enable_lora": [True, False, True]}, "config_unknown_key"),
     ({"fan_in_fan_out": True}, "fan_in_fan_out_mismatch"),
     ({"r": 8}, "rank_mismatch"),
     ({"target_modules": ["q_proj"]}, "tensors_untargeted"),
@@ -117,6 +126,8 @@ def test_config(registry: Path, changes: dict[str, Any], code: str) -> None:
         {"init_lora_weights": "gaussian"},
         {"lora_alpha": 8.5},
         {"task_type": None},
+        {"task_type": ""},
+        {"task_type": " "},
         {"something_new": None, "another": []},
         {"base_model_name_or_path": f"/home/somebody/models/{make.BASE_NAME}/"},
         {"base_model_name_or_path": f"C:\\models\\{make.BASE_NAME}"},
@@ -131,6 +142,45 @@ def test_served(registry: Path, changes: dict[str, Any]) -> None:
     adapter = services.activate(adapter.pk, None)
     assert adapter.status == Status.ACTIVE
     assert (adapter.store_path / "adapter_model.safetensors").is_file()
+
+
+def test_the_placeholders_of_zero_3_are_told_as_such(registry: Path) -> None:
+    whole = make.lora_tensors()
+    empty: make.Tensors = {name: (dtype, (0,), b"") for name, (dtype, _shape, _data) in whole.items()}
+    some = whole | dict(list(empty.items())[:1])
+    make.adapter(registry / "one", empty, base_model_name_or_path="org/unknown")
+    make.adapter(registry / "two", some)
+    services.scan(None)
+    for adapter in LoraAdapter.objects.all():
+        assert adapter.failure_code == "weights_empty" and "ZeRO" in adapter.failure_message
+        assert_refused(adapter, "weights_empty")
+
+
+MLX = {"fine_tune_type": "lora", "lora_parameters": {"rank": 8, "scale": 20.0}, "num_layers": 16, "model": "org/x"}
+
+
+@pytest.mark.parametrize(
+    ("config", "file", "advice"),
+    [
+        (MLX, "adapters.safetensors", "mlx_lm.fuse"),
+        (make.config(), "lora.gguf", "save_pretrained"),
+        (make.config(), "pytorch_lora_weights.safetensors", "save_pretrained"),
+    ],
+)
+def test_weights_of_another_format_are_told_as_such(
+    registry: Path, config: dict[str, Any], file: str, advice: str
+) -> None:
+    make.write_json(registry / "one" / "adapter_config.json", config)
+    (registry / "one" / file).write_bytes(b"weights")
+    (registry / "one" / "optimizer.pt").write_bytes(b"state")
+    adapter = scanned()
+    assert adapter.failure_code == "other_format"
+    assert file in adapter.failure_message and advice in adapter.failure_message
+    assert "wait" not in adapter.failure_message
+    assert_refused(adapter, "other_format")
+    (registry / "one" / file).unlink()
+    if config is not MLX:
+        assert scanned().failure_code == "weights_missing"
 
 
 def test_rank_pattern_is_followed(registry: Path) -> None:
@@ -150,21 +200,28 @@ def tensors_with(name: str, shape: tuple[int, ...] = (2, 2), dtype: str = "F32")
     return make.lora_tensors() | {name: (dtype, shape, data)}
 
 
+Q = PREFIX + make.module(0, "q_proj")
 WEIGHTS: list[tuple[make.Tensors, str]] = [
     (tensors_with(PREFIX + "model.embed_tokens.weight", (70, 16)), "vocabulary_resized"),
     (tensors_with(PREFIX + "lm_head.weight", (70, 16)), "vocabulary_resized"),
     (tensors_with(PREFIX + "model.norm.weight", (16,)), "modules_to_save_unsupported"),
-    (tensors_with(PREFIX + make.module(0, "q_proj") + ".lora_magnitude_vector", (16,)), "dora_unsupported"),
-    (tensors_with(PREFIX + "model.embed_tokens.lora_embedding_A", (4, 64)), "variant_unsupported"),
-    (tensors_with(PREFIX + make.module(0, "q_proj") + ".lora_B.bias", (16,)), "bias_unsupported"),
+    (tensors_with(PREFIX + make.module(0, "q_proj") + ".lora_magnitude_vector", (16,)), "config_invalid"),
+    (tensors_with(PREFIX + "model.embed_tokens.lora_embedding_A", (4, 64)), "tensors_missing"),
+    (tensors_with(PREFIX + "model.embed_tokens.lora_embedding_A", (4, 64))
+     | tensors_with(PREFIX + "model.embed_tokens.lora_embedding_B", (16, 4)), "tensors_untargeted"),
+    (tensors_with(PREFIX + "model.embed_tokens.token_adapter.trainable_tokens_delta", (2, 16)), "config_invalid"),
+    (tensors_with(PREFIX + make.module(0, "q_proj") + ".lora_B.bias", (16,)), "config_invalid"),
+    (tensors_with(PREFIX + make.module(0, "q_proj") + ".base_layer.bias", (16,)), "bias_unsupported"),
     (tensors_with("something.else", (4,)), "tensors_mismatch"),
     (tensors_with(PREFIX + make.module(0, "o_proj") + ".lora_A.weight", (4, 16)), "tensors_missing"),
     (tensors_with(PREFIX + "model.layers.7.self_attn.q_proj.lora_A.weight", (4, 16))
      | tensors_with(PREFIX + "model.layers.7.self_attn.q_proj.lora_B.weight", (16, 4)), "tensors_mismatch"),
     (make.lora_tensors(layers=3), "tensors_mismatch"),
     (make.lora_tensors(hidden=32), "base_mismatch"),
-    ({k.removeprefix(PREFIX): v for k, v in make.lora_tensors().items()}, "tensors_mismatch"),
-    ({k.replace("_A.", "_A.default."): v for k, v in make.lora_tensors().items()}, "tensors_mismatch"),
+    (tensors_with(Q + ".lora_A.weight", (4, make.HIDDEN + 1)), "base_mismatch"),
+    (tensors_with(Q + ".lora_B.weight", (make.HIDDEN + 1, 4)), "base_mismatch"),
+    (make.lora_tensors(targets=("q_proj",)), "tensors_missing"),
+    (make.lora_tensors(targets=("q_proj", "v_proj", "o_proj")), "tensors_untargeted"),
     ({}, "weights_malformed"),
 ]  # fmt: skip
 
@@ -175,6 +232,52 @@ def test_weights(registry: Path, tensors: make.Tensors, code: str) -> None:
     adapter = scanned()
     assert (adapter.status, adapter.failure_code) == (Status.FAILED, code)
     assert_refused(adapter, code)
+
+
+WITH_PARTS: list[tuple[dict[str, Any], str, tuple[int, ...], str]] = [
+    ({"use_dora": True}, ".lora_magnitude_vector", (1,), ""),
+    ({"use_dora": True}, ".lora_magnitude_vector", (-1,), "base_mismatch"),
+    ({"lora_bias": True}, ".lora_B.bias", (1,), ""),
+    ({"lora_bias": True}, ".lora_B.bias", (-1,), "base_mismatch"),
+]
+
+
+@pytest.mark.parametrize(("config", "end", "size", "code"), WITH_PARTS)
+def test_what_a_config_says_of_pairs_is_there_for_each(
+    registry: Path, config: dict[str, Any], end: str, size: tuple[int, ...], code: str
+) -> None:
+    tensors = make.lora_tensors()
+    for name, (_, (out, _), _) in list(tensors.items()):
+        if name.endswith(".lora_B.weight"):
+            own = (out + size[0] - 1,)
+            tensors[name.removesuffix(".lora_B.weight") + end] = ("F32", own, make.values(own))
+    make.adapter(registry / "one", tensors, **config)
+    assert scanned().failure_code == code
+
+
+EMBEDDING = PREFIX + "model.embed_tokens"
+
+
+@pytest.mark.parametrize(
+    ("indices", "rows", "code"), [([1, 63], 2, ""), ({"embed_tokens": [1, 63]}, 2, ""), ([1, 64], 2, "base_mismatch"),
+                                  ([1], 2, "base_mismatch")]
+)  # fmt: skip
+def test_rows_of_single_tokens(registry: Path, indices: Any, rows: int, code: str) -> None:
+    name, shape = EMBEDDING + ".token_adapter.trainable_tokens_delta", (rows, make.HIDDEN)
+    tensors = make.lora_tensors() | {name: ("F32", shape, make.values(shape))}
+    make.adapter(registry / "one", tensors, trainable_token_indices=indices)
+    assert scanned().failure_code == code
+
+
+@pytest.mark.parametrize(("rows", "code"), [(make.VOCAB, ""), (make.VOCAB + 1, "base_mismatch")])
+def test_matrices_of_an_embedding(registry: Path, rows: int, code: str) -> None:
+    pair = {"A": (3, rows), "B": (make.HIDDEN, 3)}
+    tensors = make.lora_tensors() | {
+        f"{EMBEDDING}.lora_embedding_{side}": ("F32", shape, make.values(shape)) for side, shape in pair.items()
+    }
+    targets = ["q_proj", "v_proj", "embed_tokens"]
+    make.adapter(registry / "one", tensors, target_modules=targets, rank_pattern={"embed_tokens": 3})
+    assert scanned().failure_code == code
 
 
 def test_other_dtype(registry: Path) -> None:
@@ -322,8 +425,25 @@ def test_sharded_base(registry: Path, tmp_path: Path) -> None:
 
 
 def test_details_of_a_refusal_stay_short(registry: Path) -> None:
-    changes: dict[str, Any] = {"x" * 100_000: 1}
+    changes: dict[str, Any] = {"use_" + "x" * 100_000: 1}
     make.adapter(registry / "one", **changes)
     adapter = scanned()
     assert adapter.failure_code == "config_unknown_key"
     assert len(json.dumps(adapter.failure_details)) < 1000
+
+
+def test_texts_of_a_config_are_cleaned() -> None:
+    raw = {
+        "base_model_name_or_path": "a\x1b[31m\n" + "b" * 1000,
+        "peft_type": "LO\x00RA",
+        "target_modules": ["q\u202e"],
+    }
+    seen = adapter_config.glance(raw)
+    assert seen.base_name.isprintable() and len(seen.base_name) == 512
+    assert seen.peft_type == "LO\ufffdRA" and seen.target_modules == ("q\ufffd",)
+
+
+def test_a_refused_adapter_has_its_base_where_that_is_there(registry: Path) -> None:
+    make.adapter(registry / "one", peft_type="LOHA")
+    adapter = scanned()
+    assert (adapter.failure_code, adapter.base and adapter.base.name) == ("unsupported_peft_type", make.BASE_NAME)

@@ -10,6 +10,7 @@ from typing import Any
 
 from django.utils import timezone
 
+from adapters.containment import contained
 from adapters.failures import Refused
 from adapters.formats.files import open_below, parse_json, read_small
 from adapters.models import LoraAdapter, Status
@@ -35,7 +36,8 @@ def mark_groups(groups: Iterable[str], roots: tuple[str, ...]) -> None:
             members[adapter.group_hash].append(adapter)
         changed: list[LoraAdapter] = []
         for group in members.values():
-            changed += _mark(group, roots)
+            with contained("the checkpoints of %s could not be compared", group[0].path):
+                changed += _mark(group, roots)
         for adapter in changed:
             adapter.updated_at = timezone.now()
         LoraAdapter.objects.bulk_update(changed, ["is_best", "is_last", "duplicate_of", "updated_at"], batch_size=100)
@@ -76,7 +78,7 @@ def best_step(checkpoints: list[LoraAdapter], final: LoraAdapter | None, roots: 
     losses = [
         (entry["eval_loss"], entry["step"])
         for entry in _entries(state)
-        if type(entry.get("eval_loss")) in (int, float) and entry.get("step") in steps
+        if type(entry.get("eval_loss")) in (int, float) and type(entry.get("step")) is int and entry["step"] in steps
     ]
     finite = [(loss, step) for loss, step in losses if loss == loss]
     return min(finite)[1] if finite else None

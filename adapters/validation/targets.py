@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
+from django.utils.translation import gettext_noop
+
 import patterns
 from adapters.failures import Refused
 from adapters.formats.config import AdapterConfig
@@ -65,6 +67,6 @@ def _refusing(field: str) -> Iterator[None]:
     try:
         yield
     except patterns.InvalidPatternError:
-        raise Refused("config_invalid", field=field, reason="not a regular expression") from None
+        raise Refused("config_invalid", field=field, reason=gettext_noop("not a regular expression")) from None
     except patterns.SlowPatternError:
         raise Refused("pattern_too_slow", field=field) from None

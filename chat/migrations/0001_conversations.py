@@ -22,7 +22,7 @@ class Migration(migrations.Migration):
                 ("system", models.TextField(blank=True, default="", verbose_name="system prompt")),
                 ("target", models.CharField(blank=True, default="", max_length=128, verbose_name="model")),
                 ("params", models.JSONField(blank=True, default=dict, verbose_name="parameters")),
-                ("created_at", models.DateTimeField(auto_now_add=True, verbose_name="made at")),
+                ("created_at", models.DateTimeField(auto_now_add=True, verbose_name="created at")),
                 ("updated_at", models.DateTimeField(default=django.utils.timezone.now, verbose_name="updated at")),
                 (
                     "user",
@@ -60,10 +60,10 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 ("target", models.CharField(blank=True, default="", max_length=128, verbose_name="model")),
-                ("target_name", models.CharField(blank=True, default="", max_length=255, verbose_name="model's name")),
+                ("target_name", models.CharField(blank=True, default="", max_length=255, verbose_name="model name")),
                 ("digest", models.CharField(blank=True, default="", max_length=64, verbose_name="digest")),
                 ("info", models.JSONField(blank=True, default=dict)),
-                ("created_at", models.DateTimeField(default=django.utils.timezone.now, verbose_name="made at")),
+                ("created_at", models.DateTimeField(default=django.utils.timezone.now, verbose_name="created at")),
                 ("updated_at", models.DateTimeField(default=django.utils.timezone.now, verbose_name="updated at")),
                 (
                     "conversation",

@@ -24,7 +24,7 @@ class Migration(migrations.Migration):
                 ("params", models.JSONField(blank=True, default=dict, verbose_name="parameters")),
                 ("samples", models.JSONField(blank=True, default=list, verbose_name="sample questions")),
                 ("shared", models.BooleanField(default=False, verbose_name="shared")),
-                ("created_at", models.DateTimeField(auto_now_add=True, verbose_name="made at")),
+                ("created_at", models.DateTimeField(auto_now_add=True, verbose_name="created at")),
                 ("updated_at", models.DateTimeField(auto_now=True, verbose_name="updated at")),
                 (
                     "owner",

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from channels.db import database_sync_to_async
 from django.contrib.auth.models import User
+from django.db import connection
 from rest_framework.test import APIClient
 
+from accounts.grants import Grant
 from adapters.models import LoraAdapter
+from chat import assistant_api, flows
 from chat.models import Assistant, Conversation, Message, State
+from chat.runs import Run
+from common.api import ApiError
+from inference.engine.params import SamplingParams
+from inference.gateway.targets import find
 from inference.manager import ModelManager
 from inference.models import UsageDay
 from inference.quota.ledger import ledger
@@ -171,6 +181,35 @@ def test_a_conversation_of_somebody_else_or_with_somebody_else(
     assert Message.objects.count() == 1
 
 
+def test_of_two_that_ask_at_once_one_is_answered(
+    flint: int, client: APIClient, owner: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = begin(client, flint).json()["id"]
+    assistant, target, flows_ask = Assistant.objects.get(), find("pirate"), flows.ask
+    others: list[Future[str]] = []
+
+    def ask_it() -> str:
+        try:
+            assistant_api.begin(mine, assistant, target, "hello", Grant(owner.pk))
+        except ApiError as refusal:
+            return refusal.code
+        finally:
+            connection.close()
+        return "asked"
+
+    def ask_meanwhile(*given: Any) -> Any:
+        """Another one asks between the look at the conversation and the question."""
+        if not others:
+            others.append(pool.submit(ask_it))
+            wait([others[0]], 1)  # where nothing holds it back, it has asked by now
+        return flows_ask(*given)
+
+    monkeypatch.setattr(flows, "ask", ask_meanwhile)
+    with ThreadPoolExecutor(2) as pool:
+        assert [pool.submit(ask_it).result(), others[0].result()] == ["asked", "busy"]
+    assert Message.objects.count() == 2
+
+
 @pytest.mark.parametrize(
     ("fields", "status", "code", "param"),
     [
@@ -199,3 +238,21 @@ def test_a_failure_in_a_conversation_is_kept_and_told(client: APIClient, flint: 
     refused = ask(client, flint, "fail", conversation=conversation)
     assert (refused.status_code, refused.json()["error"]["code"]) == (400, "context_length_exceeded")
     assert Message.objects.get(role="assistant").state == State.FAILED
+
+
+async def test_a_process_that_ends_is_told_as_such(
+    registry: SimpleNamespace, owner: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def cancelled(_run: Run) -> None:
+        raise asyncio.CancelledError
+
+    monkeypatch.setattr(Run, "_answer", cancelled)
+    target = await database_sync_to_async(find)("pirate")
+    conversation = await Conversation.objects.acreate(user=owner)
+    message = await Message.objects.acreate(
+        conversation=conversation, role="assistant", state=State.RUNNING, target="pirate"
+    )
+    run = Run(message, [], SamplingParams(), Grant(owner.pk), "en")
+    with pytest.raises(ApiError) as caught:
+        await assistant_api.to_the_end(run, target, conversation.pk)
+    assert (caught.value.code, caught.value.status) == ("shutting_down", 503)

@@ -68,6 +68,18 @@ def test_bad_values_are_refused_beside_their_field(client: Client, field: str, v
     assert not Assistant.objects.exists()
 
 
+def test_talking_again_goes_on_where_nothing_was_said(client: Client, owner: User) -> None:
+    made = Assistant.objects.create(owner=owner, name="Flint", target="pirate", system="be brief")
+    first = client.post(f"/assistants/{made.pk}/talk").headers["Location"]
+    Assistant.objects.update(system="be long")
+    assert client.post(f"/assistants/{made.pk}/talk").headers["Location"] == first
+    talk = Conversation.objects.get()
+    assert talk.system == "be long"
+    assert ">Flint<" in client.get("/chat").content.decode()
+    talk.messages.create(role="user", content="hello")
+    assert client.post(f"/assistants/{made.pk}/talk").headers["Location"] != first
+
+
 def test_shared_ones_are_seen_but_not_changed_by_others(client: Client) -> None:
     other = User.objects.create_user("other")
     shared = Assistant.objects.create(owner=other, name="Shared one", target="pirate", shared=True)

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from rest_framework.test import APIClient
 
@@ -148,3 +150,17 @@ def test_questions_without_an_answer_are_no_part_of_the_prompt(conversation: Con
         "deep",
         "now?",
     ]
+
+
+@pytest.mark.parametrize("title", ["", "   "])
+def test_a_title_is_no_empty_one(client: APIClient, conversation: Conversation, title: str) -> None:
+    refused = client.patch(f"{URL}/{conversation.pk}", {"title": title}, format="json")
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "title")
+    conversation.refresh_from_db()
+    assert conversation.title == "sea"
+
+
+def test_a_page_reads_its_messages_once(client: APIClient, conversation: Conversation) -> None:
+    with CaptureQueriesContext(connection) as asked:
+        assert client.get(f"/chat/{conversation.pk}").status_code == 200
+    assert sum('FROM "chat_message"' in query["sql"].replace("`", '"') for query in asked) == 1

@@ -15,7 +15,7 @@ from django.utils import timezone
 from chat import flows, keeping
 from chat.keeping import BEAT_EVERY, Keeper, end_abandoned, settled
 from chat.models import STALE, Conversation, Message, State
-from chat.present import whole_json
+from chat.transfer import whole_json
 
 pytestmark = pytest.mark.django_db
 

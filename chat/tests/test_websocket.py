@@ -12,11 +12,13 @@ import pytest_asyncio
 from channels.db import database_sync_to_async
 from channels.testing import WebsocketCommunicator
 from django.contrib.auth.models import User
+from django.db import DatabaseError
 
 from accounts.tokens import issue_token
 from accounts.websocket import AuthMiddleware
 from chat import keeping
 from chat.consumers import ChatConsumer
+from chat.flows import save_end
 from chat.models import Conversation, Message, State
 from inference.manager import ModelManager
 
@@ -87,6 +89,30 @@ async def test_an_answer_streams_and_is_kept(conversation: Conversation, connect
     assert (conversation.title, conversation.leaf_id) == ("ahoy there", row.pk)
 
 
+@pytest.mark.parametrize("times", [1, 9])
+async def test_an_end_that_cannot_be_saved(
+    conversation: Conversation, connect: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
+    """Saving is tried again; where the database stays away, the answer is whole and says that it is not kept."""
+    failures = [DatabaseError("away")] * times
+
+    def save(*end: Any) -> None:
+        if failures:
+            raise failures.pop()
+        save_end(*end)
+
+    monkeypatch.setattr("chat.runs.save_end", save)
+    monkeypatch.setattr("chat.runs.SAVE_AGAIN", 0.0)
+    monkeypatch.setattr("chat.runs.SAVE_ATTEMPTS", 3)
+    client = await connect()
+    await ask(client, conversation, "ahoy")
+    done = (await client.last("done"))["message"]
+    assert done["content"] == "pirate says ahoy "
+    assert done["info"].get("unsaved", False) is (times == 9)
+    if times == 1:
+        assert (await Message.objects.aget(pk=done["id"])).content == done["content"]
+
+
 async def test_what_waits_says_for_how_long(
     conversation: Conversation, connect: Callable[..., Any], manager: ModelManager
 ) -> None:
@@ -155,6 +181,21 @@ async def test_a_start_of_the_engine_is_told_before_anything_is_counted(
     progress = await client.last("progress")
     assert (progress["stage"], progress["name"]) == ("starting", "tiny")
     assert (await client.last("done"))["message"]["content"] == "pirate says one two three "
+
+
+async def test_one_that_went_on_elsewhere_is_not_forked(
+    conversation: Conversation, connect: Callable[..., Any]
+) -> None:
+    one, other = await connect(), await connect()
+    answer = (await ask(one, conversation, "first", seen=0))["answer"]["id"]
+    await one.until("done")
+    await other.send("ask", id="2", conversation=conversation.pk, seen=0, content="second", target="pirate")
+    error = await other.last("error")
+    assert (error["id"], error["code"], error["status"], error["param"]) == ("2", "conversation_changed", 409, "seen")
+    assert await conversation.messages.acount() == 2
+    await ask(other, conversation, "second", seen=answer, parent=answer)
+    await other.until("done")
+    assert await conversation.messages.acount() == 4
 
 
 async def test_a_long_conversation_is_trimmed_and_says_so(

@@ -6,13 +6,14 @@ from typing import Any
 
 from django import template
 from django.templatetags.static import static
-from django.utils.html import format_html
+from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 
 register = template.Library()
 
 SPRITE = "vendor/fontawesome/icons.svg"
+NAME_START, NAME_END = 8, 16  # characters: what is left of a cut name at least, and the end that always shows
 STATUS_LABELS = {"discovered": _("Discovered"), "active": _("Active"), "failed": _("Failed")}
 
 
@@ -37,6 +38,36 @@ def icon_sprite() -> str:
 def status_badge(status: str) -> SafeString:
     label = STATUS_LABELS.get(status, status)
     return format_html('<span class="badge badge-{}" data-testid="status-badge">{}</span>', status, label)
+
+
+@register.filter
+def cut(name: str) -> SafeString:
+    """A name that gives way in its middle where it has no room: often it is the end that tells names apart.
+
+    `cutName` in `static/js/lib/dom.js` makes the same.
+    """
+    if len(name) <= NAME_END + NAME_START:
+        return format_html('<span class="cut" title="{}"><span>{}</span></span>', name, name)
+    start, end = name[:-NAME_END], name[-NAME_END:]
+    return format_html('<span class="cut" title="{}"><span>{}</span><span>{}</span></span>', name, start, end)
+
+
+@register.filter
+def middle(name: str, most: int) -> str:
+    """At most so many characters of a name, where the page cannot cut by its width: beginning and end."""
+    if len(name) <= most:
+        return name
+    return f"{name[: most - most // 2 - 1]}…{name[-(most // 2) :]}"
+
+
+@register.filter
+def with_code(text: str) -> SafeString:
+    """What stands between backticks, as code."""
+    parts = text.split("`")
+    pieces = [(part, index % 2 == 1 and index < len(parts) - 1) for index, part in enumerate(parts)]
+    return format_html_join(
+        "", "{}", ((format_html('<code class="code">{}</code>', part) if code else part,) for part, code in pieces)
+    )
 
 
 @register.simple_tag(takes_context=True)

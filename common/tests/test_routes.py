@@ -37,7 +37,7 @@ def test_every_address_has_its_twin() -> None:
     alone = {
         route
         for route in routes
-        if not route.startswith(("admin/", "i18n/")) and not route.endswith((".html", ".js"))
+        if not route.startswith(("admin/", "i18n/")) and not route.endswith((".html", ".js", ".ico"))
         if (route.rstrip("/") if route.endswith("/") else f"{route}/") not in routes
     }
     assert not alone

@@ -21,7 +21,7 @@ class Migration(migrations.Migration):
                 (
                     "verdict",
                     models.CharField(
-                        choices=[("best", "one is best"), ("tie", "all equally good"), ("none", "none is good")],
+                        choices=[("best", "one answer is best"), ("tie", "all equally good"), ("none", "none is good")],
                         max_length=8,
                         verbose_name="verdict",
                     ),
@@ -31,7 +31,7 @@ class Migration(migrations.Migration):
                 ("system", models.TextField(blank=True, default="", verbose_name="system prompt")),
                 ("params", models.JSONField(blank=True, default=dict, verbose_name="parameters")),
                 ("size", models.PositiveSmallIntegerField(verbose_name="candidates")),
-                ("created_at", models.DateTimeField(auto_now_add=True, verbose_name="made at")),
+                ("created_at", models.DateTimeField(auto_now_add=True, verbose_name="created at")),
                 ("updated_at", models.DateTimeField(auto_now=True, verbose_name="updated at")),
                 (
                     "user",
@@ -55,7 +55,7 @@ class Migration(migrations.Migration):
                 ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
                 ("position", models.PositiveSmallIntegerField(verbose_name="position")),
                 ("model", models.CharField(max_length=128, verbose_name="model")),
-                ("name", models.CharField(max_length=255, verbose_name="model's name")),
+                ("name", models.CharField(max_length=255, verbose_name="model name")),
                 ("digest", models.CharField(max_length=64, verbose_name="digest")),
                 ("text", models.TextField(blank=True, verbose_name="answer")),
                 ("chosen", models.BooleanField(default=False, verbose_name="chosen")),

@@ -14,9 +14,9 @@ from asgiref.sync import async_to_sync
 from django.contrib.auth.models import User
 from rest_framework.test import APIClient
 
+from common.shares import wilson
 from comparison import flows
 from comparison.models import Candidate, Vote
-from comparison.summary import wilson
 from inference.models import UsageDay
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -209,7 +209,7 @@ def test_few_votes_say_little() -> None:
 
 
 def test_pairs_set_the_best_against_each_other_one(client: APIClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("comparison.present.CHUNK", 2)
+    monkeypatch.setattr("comparison.export.CHUNK", 2)
     for index in range(3):
         put(client, body(prompt=f"Number {index}\nwith a line"))
     put(client, body(None))
@@ -249,3 +249,22 @@ def test_the_page_lists_filters_and_deletes(client: APIClient) -> None:
 def test_a_token_needs_the_scope(api: Callable[..., APIClient], operator: User, registry: SimpleNamespace) -> None:
     assert put(api(operator, "operate"), body()).status_code == 403
     assert put(api(operator, "infer"), body()).status_code == 201
+
+
+def test_a_model_takes_part_twice_with_other_parameters(client: APIClient) -> None:
+    one, other = ({"model": "pirate", "digest": PIRATE, "text": text} for text in ("warm", "cold"))
+    run = uuid.uuid4()
+    twice = [{**one, "chosen": True}, {**other, "params": {"temperature": 0.1}}]
+    made = put(client, body(candidates=twice), run)
+    assert made.status_code == 201, made.content
+    assert [c["params"] for c in made.json()["candidates"]] == [{}, {"temperature": 0.1}]
+    assert put(client, body(candidates=twice), run).status_code == 200
+    (pair,) = [json.loads(line) for line in content(client.get(f"{URL}/export.jsonl")).splitlines()]
+    assert ("params" not in pair["chosen"], pair["rejected"]["params"]) == (True, {"temperature": 0.1})
+    rows = client.get("/api/compare/summary").json()["results"]
+    assert [(row["params"], row["wins"], row["losses"]) for row in rows] == [({}, 1, 0), ({"temperature": 0.1}, 0, 1)]
+    for same in (other, {**other, "params": {}}):
+        refused = put(client, body(candidates=[twice[0], same]))
+        assert (refused.status_code, refused.json()["error"]["code"]) == (400, "duplicate")
+    wrong = put(client, body(candidates=[twice[0], {**other, "params": {"temperature": 9}}]))
+    assert wrong.json()["error"]["param"] == "candidates.1.params.temperature"

@@ -5,7 +5,8 @@ The views are async to the bottom: a client that leaves cancels its view, and wi
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+import operator
+from typing import Annotated, Any, Literal
 
 from adrf.views import APIView
 from pydantic import Field
@@ -15,12 +16,17 @@ from rest_framework.response import Response
 
 from accounts.grants import Grant
 from accounts.permissions import CanInfer, IsOperator
+from common import answers as shapes
 from common.shapes import Lenient, part
+from inference.backends.interface import Worker
 from inference.engine.params import SamplingParams
+from inference.engine.protocol import Timings, Usage
 from inference.gateway import operating
-from inference.gateway.asking import Answer, Question, ask
+from inference.gateway.asking import Question, WholeAnswer, ask
 from inference.gateway.targets import Target, resolve, resolve_adapter
 from inference.params import Asked, ModelName, body
+
+from .doors import Door
 
 
 class TestRequest(Asked, SamplingParams):
@@ -43,7 +49,32 @@ class LoadRequest(Lenient, extra="forbid"):
     ] = None
 
 
-class TestView(APIView):
+class TestAnswer(shapes.Answer):
+    model: str
+    response: str
+    response_length: int = Field(description="Characters.")
+    finish_reason: Literal["stop", "length", "cancelled"]
+    usage: Usage
+    timings: Timings
+    digest: str = Field(description="Content hash of the adapter that answered.")
+    logprobs: list[dict[str, Any]] = Field([], exclude_if=operator.not_)
+
+
+class Count(shapes.Answer):
+    tokens: int
+    context_length: int = Field(description="Tokens that prompt and answer may have together.")
+
+
+class EngineStatus(shapes.Answer):
+    worker: Worker
+    engine: dict[str, Any] | None = Field(description="What is loaded, memory, queue.")
+
+
+class Freed(shapes.Answer):
+    freed_bytes: int
+
+
+class TestView(Door):
     """Ask an active adapter and wait for the whole answer."""
 
     permission_classes = [IsAuthenticated, CanInfer]
@@ -57,19 +88,8 @@ class TestView(APIView):
         return Response(answer_json(target, answer), headers=asking.headers)
 
 
-def answer_json(target: Target, answer: Answer) -> dict[str, Any]:
-    body: dict[str, Any] = {
-        "model": target.slug,
-        "response": answer.text,
-        "response_length": len(answer.text),
-        "finish_reason": answer.finish_reason,
-        "usage": answer.usage,
-        "timings": answer.timings,
-        "digest": answer.digest,
-    }
-    if answer.logprobs:
-        body["logprobs"] = answer.logprobs
-    return body
+def answer_json(target: Target, answer: WholeAnswer) -> dict[str, Any]:
+    return TestAnswer.of(answer, model=target.slug, response=answer.text, response_length=len(answer.text))
 
 
 class CountView(APIView):
@@ -81,7 +101,7 @@ class CountView(APIView):
         asked = body(CountRequest, request.data)
         question = Question(await resolve(asked.model), SamplingParams(), asked.turns, asked.prompt)
         tokens, context_length = await operating.count(question)
-        return Response({"tokens": tokens, "context_length": context_length})
+        return Response(Count.of(tokens=tokens, context_length=context_length))
 
 
 class StatusView(APIView):
@@ -90,7 +110,7 @@ class StatusView(APIView):
     permission_classes = [IsAuthenticated, IsOperator]
 
     async def get(self, request: Request) -> Response:
-        return Response(await operating.status())
+        return Response(EngineStatus.of(**await operating.status()))
 
 
 class LoadView(APIView):
@@ -104,7 +124,7 @@ class LoadView(APIView):
     async def post(self, request: Request) -> Response:
         asked = body(LoadRequest, request.data)
         await operating.load(asked.model, asked.pin)
-        return Response(await operating.status())
+        return Response(EngineStatus.of(**await operating.status()))
 
 
 class UnloadView(APIView):
@@ -113,4 +133,4 @@ class UnloadView(APIView):
     permission_classes = [IsAuthenticated, IsOperator]
 
     async def post(self, request: Request) -> Response:
-        return Response({"freed_bytes": await operating.unload()})
+        return Response(Freed.of(freed_bytes=await operating.unload()))

@@ -6,8 +6,8 @@ registry keeps it. An implementation may serve them from anywhere, as long as an
 Every request has an id of its caller's choice, unique while it runs, and a sink. The sink hears the request's events in
 order; the last of them is the only final one:
 
-- asked (`submit`): `queued` whenever the place or the reason changes, `loading` while something is fetched, `token` for
-  each piece of text, then `done` or `error`;
+- asked (`submit`): `queued` whenever the place or the reason changes, `loading` while something is fetched, `prompt`
+  for each part of what is wanted of the prompt itself, `token` for each piece of text, then `done` or `error`;
 - `load`: `loading`, then `reply` or `error`;
 - `count`, `unload`, `evict`, `status`: `reply` or `error`.
 
@@ -20,11 +20,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, NotRequired, Protocol, TypedDict
+from typing import Any, Literal, NotRequired, Protocol
+
+from typing_extensions import TypedDict
 
 from inference.engine import protocol
 from inference.engine.params import SamplingParams
-from inference.engine.protocol import AdapterSpec, BaseSpec, Done, Failed, Reply, Token
+from inference.engine.protocol import AdapterSpec, BaseSpec, Done, Failed, PromptPart, Reply, Token
 
 
 class Queued(protocol.Queued):
@@ -38,9 +40,16 @@ class Loading(protocol.Loading):
 
 
 # What became of a request. One such object goes from the engine's line to the reader's frame.
-Event = Queued | Loading | Token | Done | Failed | Reply
+Event = Queued | Loading | PromptPart | Token | Done | Failed | Reply
 FINAL = frozenset({"done", "error", "reply"})
 Sink = Callable[[Event], bool]  # false: nobody listens any more
+# Hears what an engine says that is tied to no request: a `proof`, `refusal`, `damage`, `change`, `happened` or
+# `heartbeat` of the protocol. Of a process of its own, `happened` has the kinds `engine_started`, `engine_crashed` and
+# `engine_stopped` besides. Called like a sink.
+OnVerdict = Callable[[dict[str, Any]], None]
+
+
+CHARS_OF_TOKEN = 4  # about
 
 
 def is_final(event: Event) -> bool:
@@ -67,8 +76,23 @@ def cancelled(request_id: str, digest: str) -> Done:
 
 
 @dataclass(frozen=True)
+class Reading:
+    """What is wanted of a prompt itself; see `protocol.Reading`."""
+
+    logprobs: int | None = None
+    continuation: str | None = None
+    echo: bool = False
+    answer: bool = True
+
+    @property
+    def streams(self) -> bool:
+        """Whether nothing is wanted that only a whole prompt can tell."""
+        return self.logprobs is None and self.answer
+
+
+@dataclass(frozen=True)
 class Request:
-    """One of `messages` and `prompt` for one model; `user` is the key of fairness."""
+    """One of `messages`, `prompt` and `tokens` for one model; `user` is the key of fairness."""
 
     user: str
     base: BaseSpec
@@ -77,21 +101,28 @@ class Request:
     prompt: str | None = None
     params: SamplingParams = SamplingParams()
     continue_last: bool = False  # the last message is an answer's beginning
+    tokens: list[int] | None = None
+    reading: Reading = Reading()
+    background: bool = False  # nobody waits for it
 
     def __post_init__(self) -> None:
-        if (self.messages is None) == (self.prompt is None):
-            raise ValueError("exactly one of messages and prompt")
+        if sum(given is not None for given in (self.messages, self.prompt, self.tokens)) != 1:
+            raise ValueError("exactly one of messages, prompt and tokens")
 
     @property
     def chars(self) -> int:
-        """Characters of the prompt."""
-        return len(self.prompt or "") + sum(len(message["content"]) for message in self.messages or ())
+        """Characters of the prompt; of a token about as many as one has."""
+        texts = [self.prompt or "", self.reading.continuation or "", *(m["content"] for m in self.messages or ())]
+        return sum(map(len, texts)) + CHARS_OF_TOKEN * len(self.tokens or ())
 
 
-class Snapshot(TypedDict):
+State = Literal["stopped", "starting", "ready", "failed", "closed"]
+
+
+class Worker(TypedDict):
     """An engine as its metrics and the status page show it."""
 
-    state: str  # stopped, starting, ready, failed, closed
+    state: State
     pid: int | None
     device: str
     restarts: int  # times that it ended unasked
@@ -109,7 +140,7 @@ class Backend(Protocol):
     def last_status(self) -> dict[str, Any] | None:
         """What it held when it last said so (the data of `status`'s reply); None while it does not run."""
 
-    def snapshot(self) -> Snapshot: ...
+    def snapshot(self) -> Worker: ...
 
     def submit(self, request_id: str, request: Request, sink: Sink) -> None:
         """Ask for an answer. Raises ValueError where the prompt is too long to be handed over."""

@@ -10,27 +10,18 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import launching
 from inference.engine.protocol import MAX_LINE
 
 logger = logging.getLogger(__name__)
 
 CHUNK = 256 * 1024
 MAX_LOG_BYTES = 16 * 2**20
-# What the worker has no business with.
-PRIVATE = ("SECRET_KEY", "DATABASE_URL", "REDIS_URL")
-OFFLINE = (
-    "HF_HUB_OFFLINE",
-    "TRANSFORMERS_OFFLINE",
-    "HF_DATASETS_OFFLINE",
-    "HF_HUB_DISABLE_TELEMETRY",
-    "DO_NOT_TRACK",
-)
 
 
 @dataclass(frozen=True)
@@ -55,7 +46,6 @@ class WorkerProcess:
 
     def __init__(self, options: WorkerOptions) -> None:
         self.options = options
-        self.started = time.monotonic()
         # Seconds in which the I/O thread waited for a word of the worker: since it was started, and since the last one
         self.listened = self.silence = 0.0
         self.ready = False
@@ -66,15 +56,11 @@ class WorkerProcess:
         try:
             self.socket.setblocking(False)
             with open_log(options.log_path) as log:
-                self.process = subprocess.Popen(  # noqa: S603  (a fixed command, no shell)
-                    [*options.command, "--fd", str(far.fileno())],
-                    pass_fds=[far.fileno()],
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                    cwd=options.folder,
-                    env=environment(options),
-                )
+                words = [*options.command, "--fd", str(far.fileno())]
+                self.process = launching.start(
+                    words, environment(options), stdout=log, stderr=log,
+                    descriptors=[far.fileno()], folder=options.folder,
+                )  # fmt: skip
         except OSError:
             self.socket.close()
             raise
@@ -160,15 +146,14 @@ def encode(command: Mapping[str, Any]) -> bytes:
 
 
 def environment(options: WorkerOptions) -> dict[str, str]:
-    env = {name: value for name, value in os.environ.items() if name not in PRIVATE}
-    env |= dict.fromkeys(OFFLINE, "1")
-    env |= {
+    return {
+        **launching.without_secrets(),
         "PYTHONPATH": os.pathsep.join(filter(None, [str(options.folder), os.environ.get("PYTHONPATH", "")])),
         "PYTHONUNBUFFERED": "1",
         "TOKENIZERS_PARALLELISM": "false",
         "LORAPORTAL_ENGINE": json.dumps(dict(options.config)),
+        **options.environment,
     }
-    return env | dict(options.environment)
 
 
 def open_log(path: Path) -> Any:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
+
+from inference.engine.protocol import BaseSpec
 
 KNOWN = 1024
 
@@ -19,10 +21,7 @@ class Residents:
         self._bases: OrderedDict[str, Mapping[str, Any]] = OrderedDict()
         self._adapters: OrderedDict[str, Mapping[str, Any]] = OrderedDict()
         self._status: Mapping[str, Any] = {}
-        self._answered: tuple[str, set[str]] = (
-            "",
-            set(),
-        )  # base and adapters that answered since that status
+        self._answered: tuple[str, set[str]] = ("", set())  # base and adapters that answered since that status
 
     def note(self, command: Mapping[str, Any]) -> None:
         base = command.get("base")
@@ -31,6 +30,10 @@ class Residents:
         for adapter in [command.get("adapter"), *command.get("adapters", ())]:
             if adapter:
                 keep(self._adapters, adapter["digest"], adapter)
+
+    def base(self, key: str) -> BaseSpec | None:
+        """The base's spec as it was last asked for."""
+        return cast(BaseSpec | None, self._bases.get(key))
 
     def seen(self, status: Mapping[str, Any]) -> None:
         """A heartbeat's status."""

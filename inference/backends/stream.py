@@ -45,6 +45,7 @@ class Stream:
         self._ended = False  # the final event was read
         self._cancelled = False
         self._tokens = 0
+        self._told = 0  # tokens of the prompt whose probabilities were read
         self._usage: Usage | None = None
         self._loop = asyncio.get_running_loop()
 
@@ -116,6 +117,8 @@ class Stream:
                 self._tokens = event["tokens"]
                 event["index"] = self._index  # pieces that were merged leave no gap
                 self._index += 1
+            elif event["type"] == "prompt":
+                self._told += len(event["logprobs"])
             elif is_final(event):
                 self._ended = True
                 self._usage = event["usage"] if event["type"] == "done" else None
@@ -123,17 +126,15 @@ class Stream:
 
     @property
     def usage(self) -> Usage:
-        """What the request has used; of one that was cut, the prompt (estimated) and the tokens that were read."""
+        """What the request has used; of one that was cut, the prompt (estimated) and the tokens that were read, or what
+        was told of the prompt."""
         if self._usage is not None:
             return self._usage
-        prompt = self._prompt_estimate if self._tokens else 0
+        prompt = self._prompt_estimate if self._tokens else self._told
         return {"prompt_tokens": prompt, "completion_tokens": self._tokens, "cached_tokens": 0}
 
-    async def cancel(self) -> None:
+    def cancel(self) -> None:
         """Ask for the end; the stream still yields what was there, and `done` with reason `cancelled`."""
-        self.cancel_nowait()
-
-    def cancel_nowait(self) -> None:
         if not self._cancelled and not self._closed:
             self._cancelled = True
             self._cancel(self.id)
@@ -149,10 +150,10 @@ class Stream:
         return self
 
     async def __aexit__(self, *_exception: object) -> None:
-        self.cancel_nowait()
+        self.cancel()
 
     def __del__(self) -> None:
-        self.cancel_nowait()
+        self.cancel()
 
 
 def weight(event: Token) -> int:

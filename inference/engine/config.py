@@ -14,7 +14,7 @@ class EngineConfig:
     runner: str = "inference.engine.model.runner:Runner"
     device: str = "auto"  # auto, cpu, cuda
     precision: str = "auto"  # auto, fp32, bf16, nf4
-    threads: int = 0  # 0: one per core
+    threads: int = 0  # 0: OMP_NUM_THREADS, or one per core
     max_batch: int = 32  # sequences in one step
     max_context: int = 2048  # tokens of one sequence, prompt and answer
     prefill_chunk: int = 256  # prompt tokens in one step, all sequences together
@@ -26,9 +26,11 @@ class EngineConfig:
     idle_unload: int = 0  # seconds without work until the base is freed; 0: never
     base_patience: float = 20.0  # longest that a request for another base waits while the loaded one is busy
     cuda_graphs: bool = True  # replay decoding steps on a card
+    raw_control_tokens: bool = False  # take control tokens that somebody typed into a message as such
     native: bool = True  # apply adapters by the native kernel where it serves
     run_dir: str = ""  # for lock files and the built kernel; "": the system's temporary folder
     log_level: str = "INFO"
+    log_format: str = "line"  # line, json
 
     def __post_init__(self) -> None:
         for name in ("max_batch", "max_context", "prefill_chunk", "adapter_bytes", "queue_limit", "user_limit"):

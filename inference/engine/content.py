@@ -1,6 +1,6 @@
 """What is loaded is what was asked for: an adapter's stored copy by its digest, a base by the state of its folder.
 
-The registry states both formulas too (`adapters/store.py`, `adapters/bases/registry.py`), since neither side imports
+The registry states both formulas too (`adapters/store.py`, `adapters/bases/identity.py`), since neither side imports
 the other; a test compares them.
 """
 
@@ -18,18 +18,24 @@ from .errors import EngineError
 from .protocol import BaseSpec
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+TEMPLATES = "additional_chat_templates"  # a folder within a base's that Transformers reads too
+PROMPTING = "prompting.json"  # what training left beside the weights; not every copy has it
 CONFIG_LIMIT = 2**20  # bytes, as in the registry
+PROMPTING_LIMIT = 2**21
 CHUNK = 4 * 2**20  # bytes that are read and hashed in turn
 
 
-def combine(config_hash: str, weights_hash: str) -> str:
-    """The digest of a stored copy: sha256 over what `sha256sum` prints for its two files."""
-    return hashlib.sha256(f"{config_hash}  {CONFIG}\n{weights_hash}  {WEIGHTS}\n".encode()).hexdigest()
+def combine(config_hash: str, weights_hash: str, prompting_hash: str = "") -> str:
+    """The digest of a stored copy: sha256 over what `sha256sum` prints for its files."""
+    lines = f"{config_hash}  {CONFIG}\n{weights_hash}  {WEIGHTS}\n"
+    lines += f"{prompting_hash}  {PROMPTING}\n" if prompting_hash else ""
+    return hashlib.sha256(lines.encode()).hexdigest()
 
 
 def digest_of(folder: Path) -> str:
-    """The digest that a folder's two files have; for benchmarks and tests, which load folders outside of a store."""
-    return combine(*(hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in (CONFIG, WEIGHTS)))
+    """The digest that a folder's files have; for benchmarks and tests, which load folders outside of a store."""
+    names = [CONFIG, WEIGHTS, *([PROMPTING] if (folder / PROMPTING).exists() else [])]
+    return combine(*(hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in names))
 
 
 def read_copy(folder: Path, digest: str, name: str, limit: int) -> tuple[bytes, memoryview]:
@@ -46,9 +52,10 @@ def read_copy(folder: Path, digest: str, name: str, limit: int) -> tuple[bytes, 
         try:
             config, config_hash = _read(place, CONFIG, CONFIG_LIMIT)
             weights, weights_hash = _read(place, WEIGHTS, limit)
+            prompting_hash = _read(place, PROMPTING, PROMPTING_LIMIT)[1] if _exists(place, PROMPTING) else ""
         finally:
             os.close(place)
-        if combine(config_hash, weights_hash) != digest:
+        if combine(config_hash, weights_hash, prompting_hash) != digest:
             raise DamageError("its content has changed")
         return bytes(config), weights
     except FileNotFoundError as error:
@@ -58,10 +65,35 @@ def read_copy(folder: Path, digest: str, name: str, limit: int) -> tuple[bytes, 
     except DamageError as error:
         raise damaged(name, digest, str(error)) from error
     except TooLargeError as error:
-        if error.file == CONFIG:
-            raise damaged(name, digest, f"{CONFIG} is too large") from error
+        if error.file != WEIGHTS:
+            raise damaged(name, digest, f"{error.file} is too large") from error
         message = f"The weights of {name} take {error.size // 2**20} MiB, which the bank or this machine does not have."
         raise EngineError("out_of_memory", message, name=name, needed=error.size) from error
+
+
+def read_prompting(folder: Path, digest: str, name: str, expected: str) -> bytes:
+    """The file `PROMPTING` of a stored copy, whose sha256 is `expected`. Raises EngineError `store_damaged`."""
+    try:
+        place = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            data, found = _read(place, PROMPTING, PROMPTING_LIMIT)
+        finally:
+            os.close(place)
+    except OSError as error:
+        raise damaged(name, digest, os.strerror(error.errno or 0)) from error
+    except (DamageError, TooLargeError) as error:
+        raise damaged(name, digest, str(error)) from error
+    if found != expected:
+        raise damaged(name, digest, "its content has changed")
+    return bytes(data)
+
+
+def _exists(place: int, name: str) -> bool:
+    try:
+        os.stat(name, dir_fd=place, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 class DamageError(Exception):
@@ -116,16 +148,20 @@ def _pages(size: int, name: str) -> memoryview:
 
 def folder_signature(folder: str) -> str:
     """Changes with any file of a model's folder: names, inodes, sizes, times. Reads no file. Raises OSError."""
-    parts = []
+    return hashlib.sha256("\0".join(_states(folder)).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def _states(folder: str, deeper: str = TEMPLATES) -> Iterator[str]:
     with os.scandir(folder) as entries:
         for entry in sorted(entries, key=lambda e: e.name):
             try:
                 info = entry.stat()
             except OSError:
-                parts.append(f"{entry.name} gone")
+                yield f"{entry.name} gone"
                 continue
-            parts.append(f"{entry.name} {info.st_ino} {info.st_size} {info.st_mtime_ns} {info.st_ctime_ns}")
-    return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogateescape")).hexdigest()
+            yield f"{entry.name} {info.st_ino} {info.st_size} {info.st_mtime_ns} {info.st_ctime_ns}"
+            if entry.name == deeper and entry.is_dir():
+                yield from _states(entry.path, "")
 
 
 @contextmanager

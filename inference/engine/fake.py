@@ -19,8 +19,8 @@ from inference.engine.scheduling.sequence import Sequence
 
 from .config import EngineConfig
 from .errors import EngineError
-from .protocol import AdapterSpec, BaseSpec
-from .runner_interface import BaseInfo, Choice, Loaded, Progress, ProofResult, StepResult
+from .protocol import AdapterSpec, BaseSpec, PromptLogprob
+from .runner_interface import BaseInfo, Loaded, OnProgress, ProofResult, SampledToken, StepResult
 
 EOS = 0
 
@@ -45,7 +45,7 @@ class FakeRunner:
         self.proving: str | None = None
         self.steps = 0
 
-    def load_base(self, spec: BaseSpec, progress: Progress) -> BaseInfo:
+    def load_base(self, spec: BaseSpec, progress: OnProgress) -> BaseInfo:
         if spec["name"].startswith("broken"):
             raise EngineError("base_load_failed", "The base model could not be loaded.", reason="broken")
         for done in (0.0, 0.5, 1.0):
@@ -60,17 +60,31 @@ class FakeRunner:
         self.info, self.names, self.proving = None, {}, None
         return 1000
 
+    def manner(self, spec: BaseSpec, adapter: AdapterSpec | None) -> tuple[frozenset[int], dict[str, Any]]:
+        return frozenset(), {}
+
     def encode(
-        self, spec: BaseSpec, messages: list[dict[str, str]] | None, prompt: str | None, continue_last: bool
-    ) -> list[int]:
+        self, spec: BaseSpec, messages: list[dict[str, str]] | None, prompt: str | None, continue_last: bool,
+        adapter: AdapterSpec | None = None,
+    ) -> list[int]:  # fmt: skip
         text = prompt if messages is None else "".join(f"{m['role']}: {m['content']}\n" for m in messages)
         return [ord(character) for character in text or ""]
+
+    def encode_pair(
+        self, spec: BaseSpec, messages: list[dict[str, str]] | None, prompt: str | None, continuation: str,
+        adapter: AdapterSpec | None = None,
+    ) -> tuple[list[int], int]:  # fmt: skip
+        before = self.encode(spec, messages, prompt, False)
+        return before + self.encode(spec, None, continuation, False), len(before)
 
     def context_length(self, spec: BaseSpec) -> int:
         return self.config.max_context
 
     def decode(self, tokens: list[int]) -> str:
         return "".join(chr(token) for token in tokens)
+
+    def spell(self, tokens: list[int]) -> str:
+        return self.decode(tokens)
 
     def token_name(self, token: int) -> str:
         return chr(token)
@@ -102,12 +116,13 @@ class FakeRunner:
             time.sleep(self.step_seconds)
         self.steps += 1
         result = StepResult([self._choose(chunk) if chunk.last else None for chunk in chunks])
+        result.scored = {index: scored(chunk) for index, chunk in enumerate(chunks) if chunk.sequence.untold}
         if self.proving is not None and proof_budget > 0:
             result.proof = ProofResult(self.proving, True, "", "", 0.5, 0.25)
             self.proving = None
         return result
 
-    def _choose(self, chunk: Chunk) -> Choice:
+    def _choose(self, chunk: Chunk) -> SampledToken:
         sequence = chunk.sequence
         if self.info is None or chunk.start != sequence.computed:
             raise EngineError("internal_error", "a step without its base or its earlier tokens")
@@ -117,7 +132,7 @@ class FakeRunner:
         while len(text) <= sequence.generated:
             text += f"{name}:{count} "
             count += 1
-        return Choice(ord(text[sequence.generated]))
+        return SampledToken(ord(text[sequence.generated]))
 
     def scrub(self, slot: int) -> None:
         pass
@@ -125,4 +140,16 @@ class FakeRunner:
     def memory(self) -> dict[str, int]:
         base = self.info.bytes if self.info else 0
         return {"base": base, "adapters": 0, "adapter_budget": self.config.adapter_bytes, "kv": 0, "rss": 0,
-                "device_used": 0, "device_total": 0}  # fmt: skip
+                "rss_peak": 0, "rss_limit": 0, "device_used": 0, "device_peak": 0, "device_total": 0}  # fmt: skip
+
+
+def scored(chunk: Chunk) -> list[PromptLogprob] | EngineError:
+    """Every token of a prompt has the probability 1/e."""
+    tokens, reading = chunk.sequence.tokens, chunk.sequence.reading
+    told: dict[int, float | None] = {0: None} if reading and not reading.told and not chunk.start else {}
+    told |= dict.fromkeys((at + 1 for at in chunk.scored), -1.0)
+    return [
+        {"token": chr(tokens[at]), "token_id": tokens[at], "logprob": value, "bytes": list(chr(tokens[at]).encode()),
+         "offset": 0, "top": []}
+        for at, value in told.items()
+    ]  # fmt: skip

@@ -30,6 +30,7 @@ DEFAULT_MAX_TOKENS = 256
 MAX_LOGPROBS = 20
 MAX_STOPS = 16
 MAX_STOP_CHARS = 256
+MAX_STOP_IDS = 128
 MAX_SCHEMA_CHARS = 64 * 1024
 JAVASCRIPT_INTEGER = 2**53 - 1  # the largest seed that a page can send exactly
 
@@ -68,6 +69,16 @@ def _whole(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
+def _as_many_as_possible(value: Any, info: ValidationInfo) -> Any:
+    """-1, as llama.cpp and LangChain have it: the installation's own bound."""
+    return (info.context or {}).get("max_tokens_limit", value) if value == -1 else value
+
+
+def _random(value: Any) -> Any:
+    """-1, as llama.cpp and vLLM have it: no seed."""
+    return None if value == -1 else value
+
+
 def _within_limit(value: int, info: ValidationInfo) -> int:
     """`max_tokens_limit` of the validation context is the installation's own bound."""
     limit = (info.context or {}).get("max_tokens_limit")
@@ -96,6 +107,14 @@ def _stops(value: Any) -> tuple[str, ...]:
     return tuple(items)
 
 
+def _ids(value: Any) -> tuple[Any, ...]:
+    if not isinstance(value, (list, tuple)):
+        raise PydanticCustomError("list_type", "not a list")
+    if len(value) > MAX_STOP_IDS:
+        raise PydanticCustomError("too_many", "too many entries", {"limit": MAX_STOP_IDS})
+    return tuple(value)
+
+
 def _schema(value: dict[str, Any]) -> dict[str, Any]:
     if len(str(value)) > MAX_SCHEMA_CHARS:
         raise PydanticCustomError("too_long", "too long", {"limit": MAX_SCHEMA_CHARS})
@@ -103,7 +122,7 @@ def _schema(value: dict[str, Any]) -> dict[str, Any]:
 
 
 WHOLE = BeforeValidator(_whole)
-Number = Annotated[float, Field(allow_inf_nan=False)]
+UNBOUNDED = BeforeValidator(_as_many_as_possible)
 StopStrings = Annotated[
     tuple[str, ...],
     BeforeValidator(_stops),
@@ -133,35 +152,36 @@ class SamplingParams(NullIsMissing):
 
     max_tokens: Annotated[
         int,
-        Field(ge=1, description="New tokens at most."),
+        Field(ge=1, description="New tokens at most; -1: as many as this installation allows."),
         AfterValidator(_within_limit),
+        UNBOUNDED,
         WHOLE,
         Shown(
             gettext_noop("Max tokens"),
-            gettext_noop("The answer ends here at the latest."),
+            gettext_noop("Maximum length of the answer."),
             step=1,
             value=DEFAULT_MAX_TOKENS,
         ),
     ] = DEFAULT_MAX_TOKENS
     temperature: Annotated[
-        Number,
-        Field(ge=0, le=2, description="0 is greedy."),
+        float,
+        Field(ge=0, le=2, description="0 is greedy, and so is what lies below 0.00001."),
         OPENAI,
         Shown(
             gettext_noop("Temperature"),
-            gettext_noop("0 always picks the most likely token; higher is freer."),
+            gettext_noop("0 always picks the most likely token; higher is more random."),
             step=0.05,
             value=0.7,
             slider=True,
         ),
     ] = 1.0
     top_p: Annotated[
-        Number,
+        float,
         Field(gt=0, le=1, description="Only the likeliest tokens that reach this share together."),
         OPENAI,
         Shown(
             "Top-p",
-            gettext_noop("Only the likeliest tokens that reach this share together."),
+            gettext_noop("Sample only from the most likely tokens whose cumulative probability reaches this value."),
             step=0.01,
             low=0.01,
             value=0.95,
@@ -170,19 +190,21 @@ class SamplingParams(NullIsMissing):
     ] = 1.0
     top_k: Annotated[
         int,
-        Field(ge=0, le=1000, description="Only the k likeliest tokens; 0 is off."),
+        Field(ge=-1, le=2**31 - 1, description="Only the k likeliest tokens; 0 and -1 are off."),
         WHOLE,
         OPENAI,
         Shown(
             "Top-k",
-            gettext_noop("Only the k likeliest tokens; 0 is off."),
+            gettext_noop("Sample only from the k most likely tokens; 0 turns this off."),
             "more",
             step=1,
+            low=0,
+            high=1000,
             placeholder=gettext_noop("off"),
         ),
     ] = 0
     min_p: Annotated[
-        Number, Field(ge=0, le=1, description="Only tokens with this share of the likeliest one's."), OPENAI
+        float, Field(ge=0, le=1, description="Only tokens with this share of the likeliest one's."), OPENAI
     ] = 0.0
     min_tokens: Annotated[
         int,
@@ -192,29 +214,31 @@ class SamplingParams(NullIsMissing):
         OPENAI,
     ] = 0
     repetition_penalty: Annotated[
-        Number,
+        float,
         Field(gt=0, le=10, description="Over prompt and answer; above 1 discourages words that were already used."),
         OPENAI,
         Shown(
             gettext_noop("Repetition penalty"),
-            gettext_noop("Above 1 discourages words that were already used."),
+            gettext_noop("Values above 1 reduce repetition."),
             "more",
             step=0.05,
             low=0.1,
             placeholder="1",
         ),
     ] = 1.0
-    presence_penalty: Annotated[Number, Field(ge=-2, le=2, description="Over the answer."), OPENAI] = 0.0
-    frequency_penalty: Annotated[Number, Field(ge=-2, le=2, description="Over the answer."), OPENAI] = 0.0
+    presence_penalty: Annotated[float, Field(ge=-2, le=2, description="Over the answer."), OPENAI] = 0.0
+    frequency_penalty: Annotated[float, Field(ge=-2, le=2, description="Over the answer."), OPENAI] = 0.0
     seed: Annotated[
-        Annotated[int, Field(ge=0, le=2**63 - 1), WHOLE] | None,
-        Field(description="The same seed gives the same answer again."),
+        Annotated[int, Field(ge=-(2**63), le=2**63 - 1), WHOLE] | None,
+        BeforeValidator(_random),
+        Field(description="The same seed gives the same answer again; -1 is none."),
         OPENAI,
         Shown(
             gettext_noop("Seed"),
-            gettext_noop("The same seed gives the same answer again."),
+            gettext_noop("The same seed reproduces the same answer."),
             "more",
             step=1,
+            low=0,
             high=JAVASCRIPT_INTEGER,
             placeholder=gettext_noop("random"),
         ),
@@ -225,12 +249,23 @@ class SamplingParams(NullIsMissing):
         OPENAI,
         Shown(
             gettext_noop("Stop strings"),
-            gettext_noop("The answer ends before one of these appears."),
+            gettext_noop("Generation stops before any of these strings."),
             "more",
             placeholder=gettext_noop("One per line"),
             testid="stop-strings",
         ),
     ] = ()
+    stop_token_ids: Annotated[
+        tuple[Annotated[int, Field(ge=0, le=2**31 - 1), WHOLE], ...],
+        BeforeValidator(_ids),
+        Field(description="Tokens that end the answer as the model's own end does."),
+        OPENAI,
+    ] = ()
+    include_stop_str_in_output: Annotated[
+        bool,
+        Field(description="The stop string, or the text of the token, that ends the answer is part of it."),
+        OPENAI,
+    ] = False
     ignore_eos: Annotated[bool, Field(description="Go on after the model's end of text."), OPENAI] = False
     logprobs: Annotated[
         Annotated[int, Field(ge=0, le=MAX_LOGPROBS), WHOLE] | None,

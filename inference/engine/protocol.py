@@ -7,7 +7,10 @@ Sizes: a line is at most `MAX_LINE` bytes; the web side checks lengths before it
 
 from __future__ import annotations
 
-from typing import Any, Literal, NotRequired, TypedDict
+from typing import Annotated, Any, Literal, NotRequired
+
+from pydantic import Field
+from typing_extensions import TypedDict  # typing's does for pydantic from Python 3.12 on
 
 MAX_LINE = 16 * 2**20
 
@@ -26,25 +29,43 @@ class AdapterSpec(TypedDict):
     """An adapter's stored copy. `digest` is the content hash and the only identity that the engine knows."""
 
     digest: str
-    path: str  # folder with adapter_config.json and adapter_model.safetensors
+    path: str  # folder with adapter_config.json, adapter_model.safetensors and perhaps prompting.json
     name: str
+    prompting: NotRequired[str]  # sha256 of its prompting.json; missing or "": it has none
     proven: NotRequired[bool]  # its effect was measured before on this base; skips the proof
 
 
 # Web side -> worker ---------------------------------------------------------------------------------------------
 
 
-class GenerateCommand(TypedDict):
-    """Ask for an answer. Exactly one of `messages` (chat template applied) and `prompt` (raw text) is given."""
+class Prompt(TypedDict, total=False):
+    """Exactly one of the three is given."""
+
+    messages: list[dict[str, str]]  # {role: system|user|assistant, content}; the chat template is applied
+    prompt: str  # raw text
+    tokens: list[int]  # ids of the base's tokenizer, taken as they are
+
+
+class Reading(TypedDict):
+    """What is wanted of the prompt itself, told by `prompt` events."""
+
+    logprobs: int | None  # probabilities of its tokens, with so many alternatives; None: none
+    continuation: str | None  # written on after the prompt; its tokens alone are told of
+    echo: bool  # the prompt's text
+    answer: bool  # false: the prompt is only read, whatever `max_tokens` says
+
+
+class GenerateCommand(Prompt):
+    """Ask for an answer."""
 
     type: Literal["generate"]
     id: str  # chosen by the web side, unique while in flight
     user: str  # fairness key
     base: BaseSpec
     adapter: AdapterSpec | None  # None: the base itself
-    messages: NotRequired[list[dict[str, str]]]  # {role: system|user|assistant, content}
-    prompt: NotRequired[str]
     continue_last: NotRequired[bool]  # the last assistant message is to be continued, not answered
+    reading: NotRequired[Reading | None]
+    background: NotRequired[bool]  # nobody waits for it: whoever somebody waits for comes first
     params: dict[str, Any]  # what was given of `params.SamplingParams`
 
 
@@ -60,7 +81,7 @@ class LoadCommand(TypedDict):
     id: str
     base: BaseSpec
     adapters: NotRequired[list[AdapterSpec]]
-    pin: NotRequired[bool]
+    pin: NotRequired[bool | None]  # None: as it is
 
 
 class UnloadCommand(TypedDict):
@@ -78,14 +99,13 @@ class EvictCommand(TypedDict):
     digest: str
 
 
-class CountCommand(TypedDict):
+class CountCommand(Prompt):
     """How many tokens a prompt has. Answered by `reply {tokens, context_length}`; loads the tokenizer alone."""
 
     type: Literal["count"]
     id: str
     base: BaseSpec
-    messages: NotRequired[list[dict[str, str]]]
-    prompt: NotRequired[str]
+    adapter: NotRequired[AdapterSpec | None]  # whose chat template counts
 
 
 class StatusCommand(TypedDict):
@@ -99,16 +119,9 @@ class ShutdownCommand(TypedDict):
     type: Literal["shutdown"]
 
 
-Command = (
-    GenerateCommand
-    | CancelCommand
-    | LoadCommand
-    | UnloadCommand
-    | EvictCommand
-    | CountCommand
-    | StatusCommand
-    | ShutdownCommand
-)
+# What is answered, by events of the same id
+Asked = GenerateCommand | LoadCommand | UnloadCommand | EvictCommand | CountCommand | StatusCommand
+Command = Asked | CancelCommand | ShutdownCommand
 
 
 # Worker -> web side ---------------------------------------------------------------------------------------------
@@ -144,10 +157,34 @@ class Loading(TypedDict):
 
 
 class Logprob(TypedDict):
-    token: str
+    """`bytes` is None for a token that stands for no text; `token` then is its name."""
+
+    token: str  # with U+FFFD where it is a part of a character
     token_id: int
     logprob: float
-    top: list[tuple[str, int, float]]  # alternatives (token, id, logprob), most likely first
+    bytes: list[int] | None
+    offset: int  # of its first character in the answer
+    top: list[tuple[str, int, float, list[int] | None]]  # alternatives (token, id, logprob, bytes), most likely first
+
+
+class PromptLogprob(TypedDict):
+    """As `Logprob`, of a token that was given. `logprob` is None of a prompt's first, which nothing precedes."""
+
+    token: str
+    token_id: int
+    logprob: float | None
+    bytes: list[int] | None
+    offset: int  # in the text that is echoed; of a continuation, from its first token on
+    top: list[tuple[str, int, float, list[int] | None]]
+
+
+class PromptPart(TypedDict):
+    """What `Reading` asked for, in order and before any of the answer. Those of a request joined are all of it."""
+
+    type: Literal["prompt"]
+    id: str
+    text: str  # echoed, whole in the first of them
+    logprobs: list[PromptLogprob]
 
 
 class Token(TypedDict):
@@ -164,7 +201,7 @@ class Token(TypedDict):
 class Usage(TypedDict):
     prompt_tokens: int
     completion_tokens: int
-    cached_tokens: int  # of the prompt, reused from an earlier turn
+    cached_tokens: Annotated[int, Field(description="Of the prompt, reused from an earlier turn.")]
 
 
 class Timings(TypedDict):
@@ -172,7 +209,7 @@ class Timings(TypedDict):
 
     queue: float
     load: float  # part of queue that a base or adapter was being loaded for
-    ttft: float  # to the first token
+    ttft: Annotated[float, Field(description="To the first token.")]
     total: float
     tokens_per_second: float  # of decoding
 
@@ -206,10 +243,12 @@ class Reply(TypedDict):
 
 
 class AdapterProof(TypedDict):
-    """Outcome of the first load of an adapter: not tied to a request."""
+    """Outcome of the first load of an adapter: not tied to a request. An adapter that the engine refuses before any
+    measurement has one too."""
 
     type: Literal["proof"]
     digest: str
+    base: NotRequired[str]  # key of the base that it was loaded on
     ok: bool
     code: str  # "" or the registry's failure code (no_effect, weights_nonfinite, adapter_incompatible ...)
     message: str
@@ -257,13 +296,30 @@ class BaseChange(TypedDict):
     path: str
 
 
+class Happened(TypedDict):
+    """What changed in the engine's memory, tied to no request: for the time line of an operator.
+
+    `reason` of what leaves: "room" (for another adapter), "asked", "idle", "other_base".
+    """
+
+    type: Literal["happened"]
+    kind: Literal["base_loaded", "base_unloaded", "adapter_loaded", "adapter_evicted"]
+    key: str  # the base's, or the adapter's digest
+    name: str
+    seconds: float  # that a load took from the first request for it; 0 of what leaves
+    reason: str
+
+
 Event = (
-    Ready | Queued | Loading | Token | Done | Failed | Reply | AdapterProof | BaseRefusal | BaseLoad | CopyDamage
-    | BaseChange | Heartbeat
+    Ready | Queued | Loading | PromptPart | Token | Done | Failed | Reply | AdapterProof | BaseRefusal | BaseLoad
+    | CopyDamage | BaseChange | Heartbeat | Happened
 )  # fmt: skip
 
-# `status` data: {"state": "empty|loading|ready|unloading", "base": name or None, "base_key", "precision", "device",
+# `status` data: {"state": "empty|loading|ready", "base": name or None, "base_key", "precision", "device",
 #  "pinned", "adapters": [{"digest", "name", "rank", "bytes", "in_use"}], "running": n, "waiting": n,
 #  "slots": n, "memory": {"base": bytes, "adapters": bytes, "adapter_budget": bytes, "kv": bytes, "rss": bytes,
-#  "device_used": bytes, "device_total": bytes}, "steps": n, "tokens": n, "errors": unforeseen exceptions so far,
+#  "rss_peak": bytes, "rss_limit": bytes that the machine or its control group allows, "device_used": bytes,
+#  "device_peak": bytes that torch reserved at most, "device_total": bytes}, "steps": n, "tokens": n,
+#  "step_seconds": s in all steps, "step_rows": rows in all steps, "kv_used": tokens that running sequences hold,
+#  "kv_tokens": tokens that all slots hold, "errors": unforeseen exceptions so far,
 #  "loading": null or {stage, progress, name}}

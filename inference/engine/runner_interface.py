@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -9,7 +11,10 @@ from inference.engine.scheduling.scheduler import Chunk
 from inference.engine.scheduling.sequence import Sequence
 
 from .errors import EngineError
-from .protocol import AdapterSpec, BaseSpec, Stage
+from .faults import ENDS_PROCESS, one_line
+from .protocol import AdapterSpec, BaseSpec, PromptLogprob, Stage
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -29,11 +34,11 @@ class BaseInfo:
 
 
 @dataclass
-class Choice:
+class SampledToken:
     """A sampled token; `token` is -1 where the logits were not finite, or where `error` ended the choice."""
 
     token: int
-    logprobs: dict[str, Any] | None = None  # protocol.Logprob
+    logprobs: dict[str, Any] | None = None  # protocol.Logprob without its offset
     ended: bool = False  # the grammar allows nothing more
     error: EngineError | None = None
 
@@ -50,17 +55,19 @@ class ProofResult:
 
 @dataclass
 class StepResult:
-    """`choices[i]` belongs to chunk i and is None where the chunk did not reach its sequence's end. `probed` counts the
-    tokens of a proof that the step took along; `proof` is there once that proof has ended, `proof_error` where it could
-    not be carried on."""
+    """`choices[i]` belongs to chunk i and is None where none is sampled. `scored`: by chunk, the next tokens of its
+    prompt that are to be told, their offsets still to come, or why there are none. `probed` counts the tokens of a
+    proof that the step took along; `proof` is there once that proof has ended, `proof_error` where it could not be
+    carried on."""
 
-    choices: list[Choice | None] = field(default_factory=list)
+    choices: list[SampledToken | None] = field(default_factory=list)
     proof: ProofResult | None = None
     probed: int = 0
     proof_error: EngineError | None = None
+    scored: dict[int, list[PromptLogprob] | EngineError] = field(default_factory=dict)
 
 
-class Progress(Protocol):
+class OnProgress(Protocol):
     def __call__(self, stage: Stage, done: float) -> None: ...
 
 
@@ -76,21 +83,38 @@ class Loaded(Protocol):
 
 
 class BaseRunner(Protocol):
-    """A model behind the engine. All calls come from the engine's thread, except `read_adapter`."""
+    """A model behind the engine. All calls come from the engine's thread, except `read_adapter` and, on the thread that
+    takes commands, `encode`, `manner` and `context_length`."""
 
     device: str
 
-    def load_base(self, spec: BaseSpec, progress: Progress) -> BaseInfo: ...
+    def load_base(self, spec: BaseSpec, progress: OnProgress) -> BaseInfo: ...
 
     def unload_base(self) -> int: ...
 
     def encode(
-        self, spec: BaseSpec, messages: list[dict[str, str]] | None, prompt: str | None, continue_last: bool
-    ) -> list[int]: ...
+        self, spec: BaseSpec, messages: list[dict[str, str]] | None, prompt: str | None, continue_last: bool,
+        adapter: AdapterSpec | None = None,
+    ) -> list[int]: ...  # fmt: skip
+
+    def manner(self, spec: BaseSpec, adapter: AdapterSpec | None) -> tuple[frozenset[int], Mapping[str, Any]]:
+        """(end tokens of the adapter's own, its defaults of sampling parameters)."""
+        ...
 
     def context_length(self, spec: BaseSpec) -> int: ...
 
+    def encode_pair(
+        self, spec: BaseSpec, messages: list[dict[str, str]] | None, prompt: str | None, continuation: str,
+        adapter: AdapterSpec | None = None,
+    ) -> tuple[list[int], int]:  # fmt: skip
+        """Tokens of a prompt and the text that goes on after it; the number of the first that holds some of that."""
+        ...
+
     def decode(self, tokens: list[int]) -> str: ...
+
+    def spell(self, tokens: list[int]) -> str:
+        """The text of tokens of the loaded base, control tokens by their names."""
+        ...
 
     def token_name(self, token: int) -> str:
         """A token of the loaded base as its tokenizer writes it."""
@@ -118,3 +142,17 @@ class BaseRunner(Protocol):
     def scrub(self, slot: int) -> None: ...
 
     def memory(self) -> dict[str, int]: ...
+
+
+def sign_of_life(runner: BaseRunner, error: BaseException) -> None:
+    """Raises `error` where a step that belongs to nobody fails as well, twice: a broken device, not a request."""
+    for _ in range(2):
+        try:
+            runner.step([], 0)
+        except ENDS_PROCESS:
+            raise
+        except BaseException as again:  # noqa: BLE001  (whatever it is)
+            logger.error("a step that belongs to nobody failed: %s", one_line(again))
+        else:
+            return
+    raise error

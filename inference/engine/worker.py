@@ -21,6 +21,7 @@ from typing import Any
 from .config import EngineConfig
 from .engine import Engine
 from .intake import Intake
+from .logs import JsonFormatter
 from .protocol import Event
 
 logger = logging.getLogger("loraportal.engine")
@@ -92,9 +93,10 @@ def main() -> int:
     parser.add_argument("--fd", type=int, required=True)
     fd = parser.parse_args().fd
     config = EngineConfig.from_json(os.environ.get("LORAPORTAL_ENGINE", "{}"))
-    logging.basicConfig(
-        level=config.log_level, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s"
-    )
+    handler = logging.StreamHandler(sys.stderr)
+    line = logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s")
+    handler.setFormatter(JsonFormatter() if config.log_format == "json" else line)
+    logging.basicConfig(level=config.log_level, handlers=[handler])
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to the whole group; the web side decides
     sock = socket.socket(fileno=fd)
     os.set_inheritable(fd, False)
@@ -103,9 +105,7 @@ def main() -> int:
     engine = Engine(config, runner, writer.send)
     signal.signal(signal.SIGTERM, lambda *_: engine.inbox.put({"type": "shutdown"}))
     stop = threading.Event()
-    threading.Thread(
-        target=read_commands, args=(sock, Intake(engine, runner, writer.send)), name="reader", daemon=True
-    ).start()
+    threading.Thread(target=read_commands, args=(sock, Intake(engine)), name="reader", daemon=True).start()
     threading.Thread(target=beat, args=(engine, writer, stop), name="heartbeat", daemon=True).start()
     writer.send({"type": "ready", "pid": os.getpid(), "device": runner.device})
     status = 0

@@ -115,7 +115,7 @@ class WaitEstimates:
         kind, reason, stage = event["type"], event.get("reason"), event.get("stage")
         if started:
             self._ended(("start", ""), "", now)
-        served = kind == "token" or reason == "batch_full"
+        served = kind in ("prompt", "token") or reason == "batch_full"
         if served or stage == "adapter" or reason == "loading_adapter":
             self._ended(("base", request.base), request.base, now)
         if served and request.digest:

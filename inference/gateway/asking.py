@@ -13,58 +13,58 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from accounts.access import watcher
 from accounts.grants import Grant
-from inference.backends.interface import Event, Loading, Queued, Request, is_final
+from inference.backends.interface import Event, Loading, Queued, Reading, is_final
 from inference.backends.stream import Stream
-from inference.engine.params import SamplingParams
 from inference.engine.protocol import Usage
 from inference.errors import InferenceError, api_error
-from inference.manager import Answer, Gathering, get_manager
-from inference.quota.limits import Ticket, admit
+from inference.manager import PartialAnswer, WholeAnswer, get_manager
+from inference.measuring import refusals
+from inference.quota.limits import LimitError, Ticket, admit
 
-from .targets import Target
+from .outcome import ENGINES_OWN, Outcome, Question
 
-__all__ = ["Answer", "Asking", "Event", "Loading", "Queued", "Question", "answer", "ask"]
+__all__ = ["WholeAnswer", "Asking", "Event", "Loading", "Queued", "Question", "Reading", "answer", "ask"]
 
 Item = tuple[int, Event]  # the number of the question, and what became of it
+AT_ONCE = 8  # answers of one request that run together; each of the others begins when one has ended
 NOTHING: Usage = {"prompt_tokens": 0, "completion_tokens": 0, "cached_tokens": 0}
 
 
-@dataclass(frozen=True)
-class Question:
-    """What one model is asked: exactly one of `messages` and `prompt`."""
-
-    target: Target
-    params: SamplingParams
-    messages: list[dict[str, str]] | None = None
-    prompt: str | None = None
-    continue_last: bool = False  # the last message is the answer's beginning
-
-
-async def ask(grant: Grant, questions: Sequence[Question], on_withdrawn: Callable[[], None] | None = None) -> Asking:
-    """Ask one model these questions. Raises ApiError (429) where the account's limits forbid it.
+async def ask(
+    grant: Grant, questions: Sequence[Question], on_withdrawn: Callable[[], None] | None = None, bounded: bool = False
+) -> Asking:
+    """Ask one model these questions. Raises LimitError where the account's limits forbid it.
 
     Access that is withdrawn ends everything with the error `revoked`, unless `on_withdrawn` is there to be called.
+    `bounded`: as `limits_of` takes it.
     """
     target = questions[0].target
-    tokens = sum(question.params.max_tokens for question in questions)
-    ticket = await admit(grant, target.slug, target.digest, len(questions), tokens)
-    asking = Asking(grant, questions, ticket, on_withdrawn)
+    tokens = sum(question.most for question in questions)
+    outcome = Outcome(grant, questions)
     try:
-        await asking.start()
-    except BaseException:
-        asking.close()
+        at_once = min(len(questions), AT_ONCE)
+        ticket = await admit(grant, target.slug, target.digest, at_once, tokens, bounded)
+    except LimitError as refusal:
+        outcome.failed(refusal)
+        raise
+    ticket.parts = len(questions)
+    asking = Asking(grant, questions, ticket, outcome, on_withdrawn)
+    try:
+        await asking.begin_next()
+    except BaseException as error:
+        asking.close(error)
         raise
     return asking
 
 
-async def answer(grant: Grant, question: Question) -> Answer:
+async def answer(grant: Grant, question: Question) -> WholeAnswer:
     """The whole answer to one question. Raises ApiError."""
     async with await ask(grant, [question]) as asking:
         return (await asking.answers())[0]
@@ -78,9 +78,12 @@ class Asking:
     """
 
     def __init__(
-        self, grant: Grant, questions: Sequence[Question], ticket: Ticket, on_withdrawn: Callable[[], None] | None
-    ) -> None:
+        self, grant: Grant, questions: Sequence[Question], ticket: Ticket, outcome: Outcome,
+        on_withdrawn: Callable[[], None] | None,
+    ) -> None:  # fmt: skip
         self.questions = questions
+        self._outcome = outcome
+        self._full_since: float | None = None  # as many ran together as may
         self._user = f"user:{grant.user_id}"
         self._ticket = ticket
         self._streams: list[Stream] = []
@@ -88,7 +91,7 @@ class Asking:
         self._wake = asyncio.Event()
         self._next: Item | None = None  # taken, and not handed out yet
         self._peeked: deque[Item] = deque()
-        self._revoked = False
+        self._revoked = self._stopped = False
         self._loop = asyncio.get_running_loop()
         self._watcher = watcher()
         # The watcher must not keep alive what nobody reads.
@@ -100,19 +103,17 @@ class Asking:
         """`x-ratelimit-*`, of whichever limit has least left."""
         return self._ticket.headers
 
-    async def start(self) -> None:
-        for index, question in enumerate(self.questions):
-            request = Request(
-                self._user,
-                question.target.base,
-                question.target.adapter,
-                question.messages,
-                question.prompt,
-                question.params,
-                question.continue_last,
-            )
-            self._streams.append(await get_manager().generate(request, self._wake))
+    async def begin_next(self) -> None:
+        """Ask the next questions, as many as may run together."""
+        while len(self._live) < AT_ONCE and len(self._streams) < len(self.questions) and not self._stopped:
+            index = len(self._streams)
+            question = self.questions[index]
+            request = question.request(self._user)
+            trace = self._outcome.begin(self._full_since)
+            self._streams.append(await get_manager().generate(request, self._wake, trace))
             self._live.append(index)
+        if self._full_since is None:
+            self._full_since = time.monotonic()
 
     async def begin(self, patience: float) -> None:
         """Wait for the first sign of an answer, at most `patience` seconds while a model loads.
@@ -124,9 +125,9 @@ class Asking:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(patience):
                     while not seen or seen[-1][1]["type"] in ("queued", "loading"):
-                        seen.append(await anext(self))
-        except BaseException:
-            self.close()
+                        seen.append(await self._take_next())
+        except BaseException as error:
+            self.close(error)
             raise
         self._peeked.extend(seen)
 
@@ -134,11 +135,15 @@ class Asking:
         return self
 
     async def __anext__(self) -> Item:
-        if self._peeked:
-            return self._peeked.popleft()
+        index, event = self._peeked.popleft() if self._peeked else await self._take_next()
+        if event["type"] == "token":
+            self._outcome.token(index, event)
+        return index, event
+
+    async def _take_next(self) -> Item:
         while self._next is None:
             if self._revoked:
-                raise InferenceError("revoked")
+                raise self._counted(InferenceError("revoked"))
             if not self._live:
                 raise StopAsyncIteration
             self._wake.clear()
@@ -146,16 +151,23 @@ class Asking:
             if self._next is None:
                 await self._wake.wait()
         index, event = self._next
+        if is_final(event):
+            self._outcome.ended(index)
         if event["type"] == "error":
+            code = event["code"]
+            self._post("error", code, str(event["detail"].get("reason", "")) if code in ENGINES_OWN else "")
             self.close()
         if is_final(event):
             self._ticket.end(index, self._streams[index].usage)
+            await self.begin_next()
             await self._ticket.freed()
+            if event["type"] == "done" and not self._live:
+                self._post(event["finish_reason"])
         self._next = None
         if event["type"] == "error":
             question = self.questions[index]
             error = InferenceError.from_event(event)
-            raise api_error(error, raw_prompt=question.prompt is not None, name=question.target.name)
+            raise self._counted(api_error(error, question.messages is None, question.target.name))
         return index, event
 
     def _take(self) -> Item | None:
@@ -168,10 +180,10 @@ class Asking:
                 return index, event
         return None
 
-    async def answers(self) -> list[Answer]:
+    async def answers(self) -> list[WholeAnswer]:
         """The whole answers, in the questions' order. Raises ApiError."""
-        gathering = [Gathering() for _question in self.questions]
-        found: dict[int, Answer] = {}
+        gathering = [PartialAnswer() for _question in self.questions]
+        found: dict[int, WholeAnswer] = {}
         async for index, event in self:
             whole = gathering[index].add(event)
             if whole is not None:
@@ -179,12 +191,20 @@ class Asking:
         return [found[index] for index in sorted(found)]
 
     def stop(self) -> None:
-        """Ask for the end: what was there still comes, then `done` with reason `cancelled`."""
+        """Ask for the end: what was there still comes, then `done` with reason `cancelled`, of those that run."""
+        self._stopped = True
         for stream in self._streams:
-            stream.cancel_nowait()
+            stream.cancel()
 
-    def close(self) -> None:
-        """Cancel what still runs and settle. Never blocks; safe to repeat, and from any thread."""
+    def close(self, error: BaseException | None = None) -> None:
+        """Cancel what still runs and settle. Never blocks; safe to repeat, and from any thread.
+
+        `error`: that ended it. Who only leaves, as a task that is cancelled does, is no failure.
+        """
+        if isinstance(error, Exception):
+            self._outcome.failed(error, self._usages)
+        else:
+            self._post("cancelled")  # where it has not ended by itself
         self.stop()
         for index in range(len(self.questions)):  # what has ended is booked already
             self._ticket.end(index, self._streams[index].usage if index < len(self._streams) else NOTHING)
@@ -196,14 +216,26 @@ class Asking:
     def revoke(self) -> None:
         """Whoever asked may not hear any more of it."""
         self._revoked = True
+        self._post("error", "revoked")
         self.close()
         self._wake.set()
+
+    @property
+    def _usages(self) -> list[Usage]:
+        return [stream.usage for stream in self._streams]
+
+    def _post(self, reason: str, code: str = "", detail: str = "") -> None:
+        self._outcome.post(reason, self._usages, code, detail)
+
+    def _counted(self, error: InferenceError) -> InferenceError:
+        refusals.settle(error)
+        return error
 
     async def __aenter__(self) -> Asking:
         return self
 
-    async def __aexit__(self, kind: type[BaseException] | None, *_exception: object) -> None:
-        self.close()
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, *_trace: object) -> None:
+        self.close(error)
         if kind is None or issubclass(kind, Exception):  # else whoever asked has left
             await self._ticket.freed()
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from django.conf import settings
-
+from adapters.models import LoraAdapter
 from inference.backends.interface import Loading
-from inference.errors import InferenceError, api_error
+from inference.errors import InferenceError, api_error, sentence
 from inference.manager import get_manager, reply_of
+from inference.params import served_context
 from inference.quota.ledger import ledger
 
 from .asking import Question
@@ -25,10 +25,10 @@ async def count(question: Question, on_start: Callable[[Loading], None] | None =
     if on_start is not None and not manager.ready:
         on_start({"type": "loading", "id": "", "stage": "starting", "progress": 0.0, "name": base["name"]})
     try:
-        tokens, context = await manager.count_tokens(base, question.messages, question.prompt)
+        tokens, context = await manager.count_tokens(base, question.messages, question.prompt, question.target.adapter)
     except InferenceError as error:
         raise api_error(error, raw_prompt=question.prompt is not None, name=question.target.name) from None
-    return tokens, min(context, settings.ENGINE_MAX_CONTEXT)
+    return tokens, served_context(context)
 
 
 async def load(name: str, pin: bool | None) -> None:
@@ -52,7 +52,19 @@ async def unload() -> int:
 
 async def status() -> dict[str, Any]:
     """`worker` {state, pid, device, restarts, in_flight} and `engine` (what it holds, or null). Starts nothing."""
-    return await get_manager().status()
+    found = await get_manager().status()
+    adapters = (found.get("engine") or {}).get("adapters", [])
+    names: dict[str, list[str]] = {}
+    rows = LoraAdapter.objects.filter(digest__in={one["digest"] for one in adapters}).order_by("name")
+    async for digest, name in rows.values_list("digest", "name"):
+        names.setdefault(digest, []).append(name)
+    for one in adapters:  # the engine knows the name that an adapter had when it was loaded
+        known = names.get(one["digest"], [])
+        if known and one["name"] not in known:
+            one["name"] = known[0]
+    for address in (found.get("engine") or {}).get("fleet", ()):
+        address["message"] = sentence(address["error"]) if address["error"] else ""
+    return found
 
 
 def wait_booked(timeout: float) -> None:

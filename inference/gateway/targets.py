@@ -59,13 +59,14 @@ def of_adapter(adapter: LoraAdapter) -> Target:
         "digest": adapter.digest,
         "path": str(adapter.store_path),
         "name": adapter.name,
+        "prompting": adapter.prompting.get("sha256", ""),
         "proven": adapter.proven_digest == adapter.digest,
     }
     return Target(adapter.slug, adapter.name, base_spec(adapter.base), spec, adapter.pk)
 
 
 def find(slug: Any) -> Target:
-    """The target named `slug`; an adapter comes before a base of the same name. Raises InferenceError."""
+    """The target with this slug, an adapter before a base, else the one with this name. Raises InferenceError."""
     if not isinstance(slug, str) or not slug or "\0" in slug:
         raise InferenceError("unknown_target", detail={"name": str(slug)[:100]})
     adapter = LoraAdapter.objects.select_related("base").filter(slug=slug).first()
@@ -76,7 +77,16 @@ def find(slug: Any) -> Target:
         return of_base(base)
     if adapter is not None:
         return of_adapter(adapter)
-    raise InferenceError("unknown_target", detail={"name": slug[:100]})
+    return named(slug)
+
+
+def named(name: str) -> Target:
+    """The one model that people see by this name; a base's is its folder's. Raises InferenceError."""
+    bases = BaseModel.objects.filter(name__iexact=name, missing=False)[:2]
+    adapters = LoraAdapter.objects.select_related("base").filter(name__iexact=name)[:2]
+    if len(bases) + len(adapters) != 1:  # never one of several
+        raise InferenceError("unknown_target", detail={"name": name[:100]})
+    return of_base(bases[0]) if bases else of_adapter(adapters[0])
 
 
 def find_adapter(pk: int) -> Target:

@@ -24,8 +24,8 @@ class Migration(migrations.Migration):
                 ("day_tokens", models.BigIntegerField(default=0)),
             ],
             options={
-                "verbose_name": "meter",
-                "verbose_name_plural": "meters",
+                "verbose_name": "quota counter",
+                "verbose_name_plural": "quota counters",
             },
         ),
         migrations.CreateModel(
@@ -38,8 +38,8 @@ class Migration(migrations.Migration):
                 ("expires_at", models.DateTimeField()),
             ],
             options={
-                "verbose_name": "slot",
-                "verbose_name_plural": "slots",
+                "verbose_name": "concurrency slot",
+                "verbose_name_plural": "concurrency slots",
                 "constraints": [models.UniqueConstraint(fields=("key", "number"), name="one_slot_row")],
             },
         ),
@@ -66,8 +66,8 @@ class Migration(migrations.Migration):
                 ),
             ],
             options={
-                "verbose_name": "usage of a day",
-                "verbose_name_plural": "usage by day",
+                "verbose_name": "daily usage",
+                "verbose_name_plural": "daily usage",
                 "ordering": ["-day", "model", "id"],
                 "constraints": [
                     models.UniqueConstraint(

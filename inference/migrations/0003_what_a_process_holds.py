@@ -27,8 +27,8 @@ class Migration(migrations.Migration):
                 ("expires_at", models.DateTimeField()),
             ],
             options={
-                "verbose_name": "reservation",
-                "verbose_name_plural": "reservations",
+                "verbose_name": "token reservation",
+                "verbose_name_plural": "token reservations",
                 "constraints": [models.UniqueConstraint(fields=["holder", "key"], name="one_reservation_row")],
             },
         ),

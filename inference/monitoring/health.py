@@ -20,7 +20,7 @@ def readyz(request: HttpRequest) -> JsonResponse:
     checks = {"database": database_answers(), "store": store_is_there()}
     if all(checks.values()):
         return JsonResponse({"status": "ready", "checks": checks})
-    body = error_body("not_ready", _("Something that the portal needs is away."), checks=checks)
+    body = error_body("not_ready", _("A service that the portal depends on is unavailable."), checks=checks)
     return JsonResponse(body, status=503, headers={"Retry-After": "5"})
 
 

@@ -13,7 +13,8 @@ import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Mapping
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -57,7 +58,7 @@ class UsageRecord:
     freed: Future[None] = field(default_factory=Future)  # done when its slots are free again, or lost
 
     def tell_freed(self) -> None:
-        if not self.freed.done():
+        with suppress(InvalidStateError):  # told already, or whoever waited is gone
             self.freed.set_result(None)
 
     @property
@@ -67,13 +68,15 @@ class UsageRecord:
 
 
 class Ledger:
-    """Starts its thread with the first entry."""
+    """Starts its thread with the first entry. Posting takes no lock: it may happen in a garbage collection."""
 
     def __init__(self) -> None:
-        self._queue: queue.Queue[UsageRecord | None] = queue.Queue(WAITING)
+        self._inbox: queue.SimpleQueue[UsageRecord | threading.Event | None] = queue.SimpleQueue()
         self._held: set[str] = set()
+        self._unwritten: set[str] = set()  # holders of what was posted and is neither written nor lost
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
+        self._closed = False
 
     def hold(self, holder: str) -> None:
         """Keep this request's slots until it is posted."""
@@ -82,37 +85,47 @@ class Ledger:
 
     def post(self, record: UsageRecord) -> None:
         self._held.discard(record.holder)
-        self._ensure_thread()
-        try:
-            self._queue.put_nowait(record)
-        except queue.Full:
+        if self._closed:  # at the interpreter's end what was left over is collected
+            record.tell_freed()
+            return
+        if len(self._unwritten) >= WAITING:
             logger.error("the ledger is full: an entry is lost")
             record.tell_freed()
+            return
+        self._unwritten.add(record.holder)
+        self._inbox.put(record)
+        self._ensure_thread()
 
     @property
     def pending(self) -> bool:
         """Whether something posted is not written yet."""
-        return self._queue.unfinished_tasks > 0
+        return bool(self._unwritten)
 
     def flush(self, timeout: float = 60.0) -> None:
         """Block until everything posted so far is written, at most `timeout` seconds."""
-        if self._thread is not None and self._thread.is_alive():
-            done = self._queue.all_tasks_done
-            with done:
-                done.wait_for(lambda: not self._queue.unfinished_tasks, timeout)
+        if self._thread is not None:
+            done = threading.Event()
+            self._inbox.put(done)
+            done.wait(timeout)
 
     def close(self, timeout: float = 3.0) -> None:
+        """Write what waits and end. Nothing starts anew: a thread that begins at the interpreter's end never runs."""
+        self._closed = True
         thread, self._thread = self._thread, None
         if thread is not None:
-            self._queue.put(None)
+            self._inbox.put(None)
             thread.join(timeout)
 
     def _ensure_thread(self) -> None:
-        with self._lock:
-            if self._thread is None:
+        if self._thread is not None or not self._lock.acquire(blocking=False):
+            return  # there is one, or somebody starts it just now
+        try:
+            if self._thread is None and not self._closed:
                 self._thread = threading.Thread(target=self._run, name="ledger", daemon=True)
                 self._thread.start()
                 atexit.register(self.close)
+        finally:
+            self._lock.release()
 
     def _run(self) -> None:
         renewed = time.monotonic()
@@ -121,32 +134,39 @@ class Ledger:
                 self._renew()
                 renewed = time.monotonic()
             batch = self._next()
-            records = [record for record in batch if record is not None]
+            records = [entry for entry in batch if isinstance(entry, UsageRecord)]
             try:
                 if records:
                     self._write(records)
             except Exception:  # noqa: BLE001  (the thread must outlive whatever one entry does)
                 logger.exception("%d entries of the ledger are lost", len(records))
-            finally:
-                if self._queue.empty():
-                    connection.close()  # own threads close their connections
-                for entry in batch:
-                    if entry is not None:
-                        entry.tell_freed()
-                    self._queue.task_done()
+            for record in records:
+                self._unwritten.discard(record.holder)
+                record.tell_freed()
+            if self._inbox.empty():
+                self._disconnect()
+            for entry in batch:
+                if isinstance(entry, threading.Event):
+                    entry.set()
             if None in batch:
                 return
 
-    def _next(self) -> list[UsageRecord | None]:
+    def _next(self) -> list[UsageRecord | threading.Event | None]:
         """What is waiting now; empty after RENEW_EVERY seconds without anything."""
-        batch: list[UsageRecord | None] = []
+        batch: list[UsageRecord | threading.Event | None] = []
         try:
-            batch.append(self._queue.get(timeout=RENEW_EVERY))
+            batch.append(self._inbox.get(timeout=RENEW_EVERY))
             while len(batch) < BATCH:
-                batch.append(self._queue.get_nowait())
+                batch.append(self._inbox.get_nowait())
         except queue.Empty:
             pass
         return batch
+
+    def _disconnect(self) -> None:
+        try:
+            connection.close()  # own threads close their connections
+        except Exception:  # noqa: BLE001  (as in _run)
+            logger.exception("the ledger's connection cannot be closed")
 
     def _write(self, records: list[UsageRecord]) -> None:
         for _attempt in range(ATTEMPTS):
@@ -168,14 +188,15 @@ class Ledger:
         logger.error("%d entries of the ledger are lost", len(records))
 
     def _renew(self) -> None:
-        held = list(self._held)
-        if not held:
-            return
         try:
+            if not (held := list(self._held)):
+                return
             for rows in (Slot.objects, Reservation.objects):
                 rows.filter(holder__in=held).update(expires_at=timezone.now() + LEASE)
         except DatabaseError as error:
             logger.warning("the ledger cannot renew slots: %s", error.__class__.__name__)
+        except Exception:  # noqa: BLE001  (as in _run)
+            logger.exception("the ledger cannot renew slots")
 
 
 def release(records: list[UsageRecord]) -> None:

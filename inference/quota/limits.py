@@ -9,20 +9,22 @@ from __future__ import annotations
 import asyncio
 import math
 import secrets
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
 from channels.db import database_sync_to_async
 from django.conf import settings
-from django.db import IntegrityError, OperationalError, transaction
+from django.db import IntegrityError, transaction
 from django.db.models import F
 from django.utils import timezone
-from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy as _
 
 from accounts.grants import Grant
 from adapters.processes import own_name
 from common.api import ApiError
+from common.database import deadlocks_retried
+from common.numbers import grouped
 from inference.engine.protocol import Usage
 from inference.models import Meter, Reservation, Slot
 
@@ -33,6 +35,25 @@ MINUTE = timedelta(seconds=60)
 ATTEMPTS = 5
 SETTLING = 0.05  # seconds
 FREEING = 1.0  # seconds that the end of an answer waits for its slot to be free, should the database be away
+
+# What a refusal says, by its code.
+REFUSALS = {
+    "rate_limit_exceeded": _("The request limit (%(limit)s per minute) has been reached. Try again in a moment."),
+    "tokens_per_day_exceeded": _("This request could exceed the daily token limit (%(limit)s)."),
+    "too_many_generations": _(
+        "The limit of simultaneous answers (%(limit)s) has been reached. Wait for one to finish."
+    ),
+}
+
+
+class LimitError(ApiError):
+    """A refusal for the sake of `limit`; `code` is a key of REFUSALS."""
+
+    def __init__(self, code: str, limit: int, retry_after: float, headers: dict[str, str] | None = None) -> None:
+        super().__init__(
+            code, str(REFUSALS[code]) % {"limit": grouped(limit)}, 429, retry_after=retry_after, headers=headers
+        )
+        self.limit = limit
 
 
 @dataclass(frozen=True)
@@ -45,7 +66,11 @@ class Limits:
     concurrent: int
 
 
-def limits_of(grant: Grant) -> list[Limits]:
+def limits_of(grant: Grant, bounded: bool = False) -> list[Limits]:
+    """`bounded`: work that nobody waits for and that has a bound of its own takes no places and no requests from the
+    account that it belongs to. Its tokens count like all others."""
+    if bounded:
+        return [replace(one, requests_per_minute=0, concurrent=0) for one in limits_of(grant)]
     found = [
         Limits(
             f"user:{grant.user_id}",
@@ -106,20 +131,21 @@ class Ticket:
         self.close()
 
 
-def book(grant: Grant, model: str, digest: str, generations: int, tokens: int) -> Ticket:
-    """Admit a request of `generations` answers with at most `tokens` tokens together. Raises ApiError (429)."""
+def book(grant: Grant, model: str, digest: str, generations: int, tokens: int, bounded: bool = False) -> Ticket:
+    """Admit a request of `generations` answers with at most `tokens` tokens together. Raises LimitError."""
     try:
-        return _book(grant, model, digest, generations, tokens)
-    except ApiError as refusal:
+        return _book(grant, model, digest, generations, tokens, bounded)
+    except LimitError as refusal:
         # Before it counts, give back what requests of killed processes hold.
         held = refusal.code in ("too_many_generations", "tokens_per_day_exceeded")
         if not held or not leftovers.free([limits.key for limits in limits_of(grant)]):
             raise
-    return _book(grant, model, digest, generations, tokens)
+    return _book(grant, model, digest, generations, tokens, bounded)
 
 
-def _book(grant: Grant, model: str, digest: str, generations: int, tokens: int) -> Ticket:
+def _book(grant: Grant, model: str, digest: str, generations: int, tokens: int, bounded: bool) -> Ticket:
     now = timezone.now()
+    all_limits = limits_of(grant, bounded)
     record = UsageRecord(
         user_id=grant.user_id,
         token_ref=grant.token_id or 0,
@@ -127,23 +153,21 @@ def _book(grant: Grant, model: str, digest: str, generations: int, tokens: int) 
         digest=digest,
         day=now.date(),
         holder=secrets.token_hex(16),
-        reserved={limits.key: tokens for limits in limits_of(grant) if limits.tokens_per_day},
+        reserved={limits.key: tokens for limits in all_limits if limits.tokens_per_day},
     )
-    for attempt in range(ATTEMPTS):
-        try:
-            with transaction.atomic():
-                states = [take(limits, record.holder, generations, tokens, now) for limits in limits_of(grant)]
-            break
-        except OperationalError:  # a deadlock on MySQL: the other one won
-            if attempt == ATTEMPTS - 1:
-                raise
+
+    @transaction.atomic
+    def take_all() -> list[dict[str, Any]]:
+        return [take(limits, record.holder, generations, tokens, now) for limits in all_limits]
+
+    states = deadlocks_retried(take_all, ATTEMPTS)
     ledger.hold(record.holder)
-    slots = any(limits.concurrent for limits in limits_of(grant))
+    slots = any(limits.concurrent for limits in all_limits)
     return Ticket(record, generations, tightest(states), slots)
 
 
 def take(limits: Limits, holder: str, generations: int, tokens: int, now: datetime) -> dict[str, Any]:
-    """Book all three limits of one subject. Raises ApiError, which rolls everything back."""
+    """Book all three limits of one subject. Raises LimitError, which rolls everything back."""
     seen: dict[str, Any] = {}
     if limits.requests_per_minute or limits.tokens_per_day:
         meter, _made = Meter.objects.get_or_create(key=limits.key, defaults={"minute_start": now, "day": now.date()})
@@ -167,10 +191,7 @@ def take_request(rows: Any, limit: int, now: datetime) -> None:
     if fresh or rows.filter(minute_requests__lt=limit).update(minute_requests=F("minute_requests") + 1):
         return
     wait = (rows.get().minute_start + MINUTE - now).total_seconds()
-    message = _("More than %(limit)s requests in a minute. Wait a moment.") % {"limit": limit}
-    raise ApiError(
-        "rate_limit_exceeded", message, 429, None, max(1.0, wait), headers=headers("requests", 0, limit, wait)
-    )
+    raise LimitError("rate_limit_exceeded", limit, max(1.0, wait), headers("requests", 0, limit, wait))
 
 
 def take_tokens(rows: Any, limit: int, tokens: int, now: datetime) -> None:
@@ -179,10 +200,9 @@ def take_tokens(rows: Any, limit: int, tokens: int, now: datetime) -> None:
     if rows.filter(day_tokens__lte=limit - tokens).update(day_tokens=F("day_tokens") + tokens):
         return
     midnight = datetime.combine(today + timedelta(days=1), datetime.min.time(), now.tzinfo)
-    message = _("This request could go beyond the %(limit)s tokens a day.") % {"limit": limit}
     wait = (midnight - now).total_seconds()
     left = max(0, limit - rows.get().day_tokens)
-    raise ApiError("tokens_per_day_exceeded", message, 429, None, wait, headers=headers("tokens", left, limit, wait))
+    raise LimitError("tokens_per_day_exceeded", limit, wait, headers("tokens", left, limit, wait))
 
 
 def take_slots(limits: Limits, holder: str, generations: int, now: datetime) -> None:
@@ -193,8 +213,7 @@ def take_slots(limits: Limits, holder: str, generations: int, now: datetime) -> 
             break
         taken += take_slot(limits.key, number, holder, now)
     if taken < generations:
-        message = _("More than %(limit)s answers at once. Wait for one of them to end.")
-        raise ApiError("too_many_generations", message % {"limit": limits.concurrent}, 429, retry_after=2)
+        raise LimitError("too_many_generations", limits.concurrent, 2)
 
 
 def take_slot(key: str, number: int, holder: str, now: datetime) -> bool:
@@ -242,19 +261,19 @@ def headers(kind: str, left: int, limit: int, reset: float) -> dict[str, str]:
     }
 
 
-async def admit(grant: Grant, model: str, digest: str, generations: int, tokens: int) -> Ticket:
-    """As `book`, before anything is asked of the engine. Raises ApiError (429)."""
+async def admit(grant: Grant, model: str, digest: str, generations: int, tokens: int, bounded: bool = False) -> Ticket:
+    """As `book`, before anything is asked of the engine. Raises LimitError."""
     try:
-        return await booked(grant, model, digest, generations, tokens)
-    except ApiError as refusal:
+        return await booked(grant, model, digest, generations, tokens, bounded)
+    except LimitError as refusal:
         if refusal.code != "too_many_generations" or not ledger.pending:
             raise
     await asyncio.sleep(SETTLING)  # an answer has ended whose slot is being given back just now
-    return await booked(grant, model, digest, generations, tokens)
+    return await booked(grant, model, digest, generations, tokens, bounded)
 
 
-async def booked(grant: Grant, model: str, digest: str, generations: int, tokens: int) -> Ticket:
-    booking = asyncio.ensure_future(database_sync_to_async(book)(grant, model, digest, generations, tokens))
+async def booked(grant: Grant, model: str, digest: str, generations: int, tokens: int, bounded: bool = False) -> Ticket:
+    booking = asyncio.ensure_future(database_sync_to_async(book)(grant, model, digest, generations, tokens, bounded))
     try:
         return await asyncio.shield(booking)
     except asyncio.CancelledError:  # the client left while the database was at work

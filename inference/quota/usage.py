@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import date, timedelta
 from typing import Any
 
 from django.db.models import QuerySet, Sum
@@ -16,13 +16,43 @@ from rest_framework.views import APIView
 from accounts.grants import Grant
 from accounts.models import ApiToken, Scope
 from accounts.permissions import may
+from common.answers import Answer, page_of
 from common.api import ApiError, Pagination
 from inference.models import UsageDay
 
 from .limits import limits_of
 
 MAX_DAYS = 366
-COUNTED = ("requests", "prompt_tokens", "completion_tokens", "cached_tokens")
+
+
+class TokenRef(Answer):
+    id: int
+    name: str
+
+
+class Totals(Answer):
+    requests: int
+    prompt_tokens: int
+    completion_tokens: int
+    cached_tokens: int
+
+
+class UsageRow(Totals):
+    day: date
+    user: str
+    token: TokenRef | None
+    model: str
+    digest: str
+
+
+class LimitsObject(Answer):
+    key: str
+    requests_per_minute: int
+    tokens_per_day: int
+    concurrent: int
+
+
+UsagePage = page_of(UsageRow, "UsagePage", totals=(Totals, ...), limits=(list[LimitsObject], ...))
 
 
 class UsageView(APIView):
@@ -32,14 +62,14 @@ class UsageView(APIView):
 
     def get(self, request: Request) -> Response:
         rows = wanted_rows(request)
-        totals = rows.aggregate(**{name: Sum(name) for name in COUNTED})
+        totals = rows.aggregate(**{name: Sum(name) for name in Totals.model_fields})
         pages = Pagination()
         page = pages.paginate_queryset(rows.select_related("user"), request, view=self) or []
         refs = {row.token_ref for row in page if row.token_ref}
         names = dict(ApiToken.objects.filter(pk__in=refs).values_list("pk", "name"))
         response = pages.get_paginated_response([row_json(row, names) for row in page])
-        response.data["totals"] = {name: total or 0 for name, total in totals.items()}
-        response.data["limits"] = [vars(limits) for limits in limits_of(Grant.of_request(request))]
+        response.data["totals"] = Totals.of(**{name: total or 0 for name, total in totals.items()})
+        response.data["limits"] = [LimitsObject.of(limits) for limits in limits_of(Grant.of_request(request))]
         return response
 
 
@@ -49,7 +79,7 @@ def wanted_rows(request: Request) -> QuerySet[UsageDay]:
     whose = request.query_params.get("user", "me")
     if whose == "all":
         if not may(request.user, request.auth, Scope.OPERATE):
-            raise ApiError("permission_denied", _("Only operators see what others used."), 403, "user")
+            raise ApiError("permission_denied", _("Only operators can view the usage of other users."), 403, "user")
         return rows
     if whose != "me":
         raise ApiError("invalid_choice", _("user must be me or all."), 400, "user")
@@ -66,11 +96,4 @@ def days_of(request: Request) -> int:
 
 def row_json(row: UsageDay, names: dict[int, str]) -> dict[str, Any]:
     token = {"id": row.token_ref, "name": names.get(row.token_ref, "")} if row.token_ref else None
-    return {
-        "day": row.day.isoformat(),
-        "user": row.user.get_username(),
-        "token": token,
-        "model": row.model,
-        "digest": row.digest,
-        **{name: getattr(row, name) for name in COUNTED},
-    }
+    return UsageRow.of(row, user=row.user.get_username(), token=token)

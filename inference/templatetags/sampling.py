@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from django import template
 from django.conf import settings
 from django.utils.translation import gettext
 
+from common.shapes import schema_of
 from inference.engine.params import SamplingParams, Shown, shown
 
 register = template.Library()
@@ -18,10 +20,22 @@ LIMITS = {"max_tokens": "MAX_TOKENS_LIMIT"}  # a bound that is a setting
 def parameter_fields() -> dict[str, list[dict[str, Any]]]:
     """The fields of the form by group, `basic` and `more`."""
     groups: dict[str, list[dict[str, Any]]] = {"basic": [], "more": []}
-    schema = SamplingParams.model_json_schema()["properties"]
+    schema = schema_of(SamplingParams)["properties"]
     for name, item in shown():
         groups[item.group].append(field(name, item, schema[name]))
     return groups
+
+
+@register.filter
+def params_line(params: dict[str, Any]) -> str:
+    """Parameters as one line, as `paramsLine` of `static/js/lib/library_parts.js` has it."""
+    return " · ".join(f"{name} {_written(value)}" for name, value in params.items())
+
+
+def _written(value: Any) -> str:
+    if isinstance(value, list):
+        return " ".join(json.dumps(one, ensure_ascii=False) for one in value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def field(name: str, item: Shown, schema: dict[str, Any]) -> dict[str, Any]:

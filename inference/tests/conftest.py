@@ -3,16 +3,23 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from adapters import services
 from adapters.models import BaseModel, LoraAdapter, Status
+from adapters.tests import layouts
+from inference.backends.local import LocalBackend
 from inference.backends.process import WorkerOptions
 from inference.manager import ModelManager, set_manager
+from inference.measuring.recorder import Recorder
 from inference.quota.ledger import ledger, release
+
+from .fake_vllm import fake_vllm
 
 FAKE_WORKER = Path(__file__).with_name("fake_worker.py")
 
@@ -31,7 +38,7 @@ def make_manager(tmp_path: Path) -> Iterator[Callable[..., ModelManager]]:
             start_timeout=20.0,
             heartbeat_timeout=heartbeat_timeout,
         )
-        made.append(ModelManager(options, limit, history))
+        made.append(ModelManager(partial(LocalBackend, options, limit=limit), history))
         return made[-1]
 
     yield make
@@ -46,6 +53,17 @@ def manager(make_manager: Callable[..., ModelManager]) -> Iterator[ModelManager]
     before = set_manager(manager)
     yield manager
     set_manager(before)
+
+
+@pytest.fixture
+def recorder(settings: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Recorder]:
+    """One that keeps what it is told, in place of the one of the process, which tests switch off."""
+    settings.MONITORING_DAYS = 30
+    recorder = Recorder()
+    for module in ("inference.gateway.outcome", "inference.measuring.refusals", "inference.manager"):
+        monkeypatch.setattr(f"{module}.recorder", recorder)
+    yield recorder
+    recorder.close()
 
 
 @pytest.fixture
@@ -77,3 +95,20 @@ def registry(transactional_db: None) -> SimpleNamespace:
         poet=adapter("poet", "e" * 64),
         idle=adapter("idle", ""),
     )
+
+
+@pytest.fixture
+def fleet(tmp_path: Path, settings: Any) -> Iterator[SimpleNamespace]:
+    """A registry with one adapter (`one`) whose base a replica serves."""
+    root = tmp_path / "adapters"
+    layouts.adapter(root / "one")
+    layouts.base_model(tmp_path / "models" / layouts.BASE_NAME)
+    settings.VAR_DIR, settings.LORA_ROOTS, settings.STORE_DIR = tmp_path, [root], tmp_path / "store"
+    settings.BASE_MODELS_DIR, settings.SCAN_SETTLE_SECONDS = tmp_path / "models", 0.0
+    settings.INFERENCE_BACKEND, settings.FLEET_DIR = "vllm", tmp_path / "fleet"
+    with fake_vllm(tmp_path / "fleet", root=f"/srv/{layouts.BASE_NAME}") as server:
+        settings.VLLM_URL = [("", server.url)]
+        before = set_manager(None)
+        services.scan(None)
+        yield SimpleNamespace(server=server, root=root, folder=tmp_path / "fleet", settings=settings)
+        set_manager(before)

@@ -10,7 +10,7 @@ from typing import Any
 from inference.engine.config import EngineConfig
 from inference.engine.model.runner import Runner
 from inference.engine.protocol import AdapterSpec, BaseSpec
-from inference.engine.runner_interface import BaseInfo, Progress, StepResult
+from inference.engine.runner_interface import BaseInfo, OnProgress, StepResult
 from inference.engine.scheduling.scheduler import Chunk
 
 
@@ -25,7 +25,7 @@ class DyingRunner(Runner):
             self.order.unlink()
             os.kill(os.getpid(), signal.SIGKILL)
 
-    def load_base(self, spec: BaseSpec, progress: Progress) -> BaseInfo:
+    def load_base(self, spec: BaseSpec, progress: OnProgress) -> BaseInfo:
         def watched(stage: Any, done: float) -> None:
             self.at(stage)
             progress(stage, done)
@@ -43,7 +43,7 @@ class DyingRunner(Runner):
         self.at("add")
 
     def step(self, chunks: list[Chunk], proof_budget: int) -> StepResult:
-        proving = self.proving is not None
+        proving = self.base is not None and bool(self.base.prober.digest)
         result = super().step(chunks, proof_budget)
         if proving:
             self.at("proof")

@@ -4,9 +4,10 @@ The words of a prompt direct it: `crash`, `mute` (no more heartbeats), `garbage`
 (runs until cancelled), `flood` (pieces as fast as they go), `firehose` (the same without end), `long` (one piece of
 600,000 characters), `fail` (an engine error). Otherwise it answers `<adapter or base> says <prompt>` word by word,
 `max_tokens` words at most. An adapter named `dud` fails its proof; the files of one named `real`, and of a base whose
-folder exists, are checked as the engine checks them. A base named `killer` ends the process while it loads; the loads
-of `killer`, `fragile` and `good` are told as the engine tells them. The configuration (LORAPORTAL_ENGINE) may say
-`die`: end before being ready, as long as the file named there exists.
+folder exists, are checked as the engine checks them. A base named `killer` ends the process while it loads, and so does
+one named `shrinking`, whose weights are cut short by then; their loads, and those of `fragile` and `good`, are told as
+the engine tells them. The configuration (LORAPORTAL_ENGINE) may say `die`: end before being ready, as long as the file
+named there exists.
 """
 
 from __future__ import annotations
@@ -99,12 +100,15 @@ class Worker:
                 self.send(type="proof", digest=adapter["digest"], **proof)
 
     def told_load(self, base: dict[str, Any]) -> None:
-        if base["name"] not in {"killer", "fragile", "good"}:
+        if base["name"] not in {"killer", "shrinking", "fragile", "good"}:
             return
         self.send(type="base_load", key=base["key"], state="begun")
         if base["name"] == "killer":
             time.sleep(0.1)  # others have joined the line by then
             signal.raise_signal(signal.SIGSEGV)
+        if base["name"] == "shrinking":
+            os.truncate(os.path.join(base["path"], "model.safetensors"), 100)
+            signal.raise_signal(signal.SIGBUS)
         self.send(type="base_load", key=base["key"], state="loaded")
 
     def load(self, command: dict[str, Any]) -> None:
@@ -165,10 +169,33 @@ class Worker:
             pieces = iter(["x" * 20] * 5000)
         elif "long" in words:
             pieces = iter(["x" * 600_000])
+        elif not self.prompt(command):
+            pieces = iter(())
         else:
             name = (command["adapter"] or command["base"])["name"]
             pieces = iter([word + " " for word in [name, "says", *words]][: command["params"].get("max_tokens", 256)])
         self.stream(command, pieces, pause=0.02 if "hang" in words else 0)
+
+    def prompt(self, command: dict[str, Any]) -> bool:
+        """Tell what is wanted of the prompt, each word a token of the probability 1/e; whether an answer is wanted."""
+        reading = command.get("reading")
+        if reading is None:
+            return True
+        text, offset, told = reading["continuation"] or text_of(command), 0, []
+        for at, word in enumerate(text.split()):
+            raw = list(word.encode())
+            alternatives = [[f"{word}{n}", 1000 + n, -0.5, raw] for n in range(reading["logprobs"] or 0)]
+            told.append({
+                "token": word, "token_id": at, "logprob": -1.0 if at else None, "bytes": raw,
+                "offset": offset, "top": alternatives if at else [],
+            })  # fmt: skip
+            offset += len(word) + 1
+        if reading["echo"]:
+            self.send(type="prompt", id=command["id"], text=text, logprobs=[])
+        if reading["logprobs"] is not None:
+            for start in range(0, len(told), 2):
+                self.send(type="prompt", id=command["id"], text="", logprobs=told[start : start + 2])
+        return bool(reading["answer"])
 
     def reads(self, command: dict[str, Any]) -> bool:
         """Whether what the command names is what it says; the error has been sent where not."""
@@ -186,7 +213,8 @@ class Worker:
         return True
 
     def stream(self, command: dict[str, Any], pieces: Any, pause: float) -> None:
-        request_id, index, reason = command["id"], 0, "stop"
+        read_only = command.get("reading") is not None and not command["reading"]["answer"]
+        request_id, index, reason = command["id"], 0, "length" if read_only else "stop"
         for text in pieces:
             if request_id in self.cancelled:
                 reason = "cancelled"
@@ -205,6 +233,8 @@ class Worker:
 
 
 def text_of(command: dict[str, Any]) -> str:
+    if command.get("tokens") is not None:
+        return " ".join(map(str, command["tokens"]))
     return command.get("prompt") or " ".join(message["content"] for message in command["messages"])
 
 

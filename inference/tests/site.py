@@ -5,12 +5,14 @@ from __future__ import annotations
 import atexit
 import os
 import sys
+from functools import partial
 from pathlib import Path
 
 from loraportal.asgi import application  # isort: skip  (sets Django up, before the imports below)
 
 from django.conf import settings
 
+from inference.backends.local import LocalBackend
 from inference.backends.process import WorkerOptions
 from inference.manager import ModelManager, close_manager, set_manager
 from loraportal.server.daphne_server import PortalServer
@@ -22,6 +24,6 @@ if "ENGINE_RUNNER" not in os.environ:  # else the engine's own worker, with the 
         folder=settings.BASE_DIR,
         command=(sys.executable, str(Path(__file__).with_name("fake_worker.py"))),
     )
-    set_manager(ModelManager(options))
+    set_manager(ModelManager(partial(LocalBackend, options)))
 atexit.register(close_manager)
 PortalServer(application, settings.HOST, settings.PORT, lambda: None).run()

@@ -74,6 +74,13 @@ def test_malformed_json(user: Any, registry: SimpleNamespace, body: Any) -> None
     assert (response.status_code, response.json()["error"]["code"]) == (400, "malformed_json")
 
 
+@pytest.mark.parametrize("path", ["/v1/completions", "/api/lora/models/{pk}/test"])
+def test_a_field_whose_name_is_no_text(user: Any, registry: SimpleNamespace, path: str) -> None:
+    data = r'{"prompt": "ahoy", "\ud800": 1, "model": "pirate"}'
+    response = user.post(path.format(pk=registry.pirate.pk), data, content_type="application/json")
+    assert response.status_code == 400 and response.json()["error"]["code"]
+
+
 def test_body_beyond_the_limit(user: Any, registry: SimpleNamespace, settings: Any) -> None:
     settings.DATA_UPLOAD_MAX_MEMORY_SIZE = 4096
     response = post(user, registry.pirate.pk, {"prompt": "x" * 5000})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import time
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -16,7 +17,9 @@ from django.utils import timezone, translation
 from accounts import access
 from accounts.grants import Grant
 from common.api import ApiError
+from common.request_ids import began, begin
 from inference.engine.params import SamplingParams
+from inference.gateway import asking as asking_module
 from inference.gateway.asking import Question, answer, ask
 from inference.gateway.targets import of_adapter
 from inference.manager import ModelManager
@@ -161,3 +164,81 @@ async def test_a_refusal_starts_nothing(
     assert caught.value.code == "too_many_generations"
     assert manager.backend.snapshot()["state"] == "stopped"
     await database_sync_to_async(ledger.flush)()
+
+
+@pytest.fixture
+def posted(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What is told to the recorder."""
+    entries: list[Any] = []
+    monkeypatch.setattr("inference.gateway.outcome.recorder", SimpleNamespace(post=entries.append))
+    return entries
+
+
+@pytest.mark.parametrize("at", [0, 1])
+async def test_what_fails_before_the_engine_hears_of_it_is_an_error(
+    grant: Grant, question: Callable[[str], Question], manager: ModelManager, posted: list[Any],
+    monkeypatch: pytest.MonkeyPatch, at: int,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(asking_module, "AT_ONCE", 1)
+    begun = iter([manager.generate] * at)
+
+    async def generate(*given: Any) -> Any:
+        real = next(begun, None)
+        if real is None:
+            raise RuntimeError("no more")
+        return await real(*given)
+
+    monkeypatch.setattr(manager, "generate", generate)
+    with pytest.raises(RuntimeError):
+        async with await ask(grant, [question("a"), question("b")]) as asking:
+            await asking.answers()
+    assert [(record.reason, record.code) for record in posted] == [("error", "server_error")]
+    assert await settled(manager) == (at, 0)
+
+
+async def test_a_question_that_waits_for_others_of_its_request_waits_in_a_queue(
+    grant: Grant, question: Callable[[str], Question], manager: ModelManager, posted: list[Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(asking_module, "AT_ONCE", 1)
+    begin()
+    async with await ask(grant, [question("a"), question("b")]) as asking:
+        await asking.answers()
+    [record] = posted
+    assert record.stages["queue"] > 2 * record.stages["door"], "the first one started the engine"
+    assert record.spans[-1][2] == pytest.approx(record.total, abs=0.01)
+
+
+async def test_a_prompts_end_and_an_answers_beginning_are_kept_by_the_setting_alone(
+    grant: Grant, question: Callable[[str], Question], posted: list[Any], settings: Any
+) -> None:
+    for settings.MONITORING_TEXTS in (False, True):
+        await answer(grant, question("word " * 1000 + "END"))
+        said = [{"role": "user", "content": "x" * 5000}, {"role": "user", "content": "why?"}]
+        whole = await answer(grant, Question(question("").target, SamplingParams(max_tokens=64), said))
+    assert [(record.prompt, record.answer) for record in posted[:2]] == [("", "")] * 2
+    raw, talk = posted[2:]
+    assert (len(raw.prompt), raw.prompt[:1], raw.prompt[-4:]) == (2000, "…", " END")
+    assert raw.answer.startswith("pirate says word ") and len(raw.answer) <= 2000
+    assert (len(talk.prompt), talk.prompt[-13:]) == (2000, "x\n\nuser: why?")
+    assert talk.answer == (whole.text if len(whole.text) <= 2000 else whole.text[:1999] + "…")
+    assert "END" not in repr(raw)
+
+
+async def test_the_first_token_is_told_when_it_is_on_its_way(
+    grant: Grant, question: Callable[[str], Question], manager: ModelManager, posted: list[Any]
+) -> None:
+    """Not when it was there: what a door does before and with it, which clients wait for, counts."""
+    begin()
+    asking = await ask(grant, [question("a b")])
+    await asking.begin(30.0)
+    ready = time.monotonic()
+    await asyncio.sleep(0.05)  # headers, say
+    async for _index, event in asking:
+        if event["type"] == "token":
+            time.sleep(0.03)  # noqa: ASYNC251  (it is written)
+            break
+    await asyncio.sleep(0.01)
+    asking.close()
+    [record] = posted
+    assert record.ttft > ready - began.get() + 0.08

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from adapters.bases import registry
 from adapters.models import BaseModel
 from inference import base_support
+from inference.engine.model import base_loader
 from inference.errors import InferenceError, api_error
 from inference.gateway.targets import find
 
@@ -21,29 +23,26 @@ def write(folder: Path, **config: object) -> str:
 
 
 def test_a_decoder_with_attention_passes(tmp_path: Path) -> None:
-    assert (
-        base_support.refusal_reason(write(tmp_path, model_type="llama", architectures=["LlamaForCausalLM"], **TINY))
-        == ""
-    )
+    support = base_support.look_at(write(tmp_path, model_type="llama", architectures=["LlamaForCausalLM"], **TINY))
+    assert support.refusal == ""
+    assert len(support.layers) == 2 * 7 + 1 and support.layers["model.layers.1.mlp.down_proj"] == [16, 32, "carries"]
 
 
 def test_a_state_space_model_is_refused_by_name(tmp_path: Path) -> None:
-    reason = base_support.refusal_reason(
-        write(tmp_path, model_type="mamba", architectures=["MambaForCausalLM"], **TINY)
-    )
-    assert "MambaForCausalLM" in reason
+    support = base_support.look_at(write(tmp_path, model_type="mamba", architectures=["MambaForCausalLM"], **TINY))
+    assert "MambaForCausalLM" in support.refusal and not support.layers
 
 
 def test_a_child_without_a_verdict_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(base_support.sys, "executable", "false")
     with pytest.raises(OSError, match="status 1"):
-        base_support.refusal_reason(str(tmp_path))
+        base_support.look_at(str(tmp_path))
 
 
 def test_a_child_that_takes_too_long_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(base_support, "TIMEOUT", 0.01)
     with pytest.raises(TimeoutError):
-        base_support.refusal_reason(str(tmp_path))
+        base_support.look_at(str(tmp_path))
 
 
 @pytest.mark.django_db
@@ -60,3 +59,7 @@ def test_asking_a_refused_base_says_why() -> None:
         find("m")
     answer = api_error(caught.value)
     assert answer.status == 422 and answer.code == "base_unsupported" and "sinks" in answer.message
+
+
+def test_registry_and_engine_estimate_nf4_alike() -> None:
+    assert registry.NF4_BYTES == base_loader.NF4_BYTES

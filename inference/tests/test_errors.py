@@ -31,7 +31,7 @@ def test_every_code_reads_without_details(code: str) -> None:
 def test_details() -> None:
     detail = {"tokens": 9000, "context": 2048}
     error = api_error(InferenceError("context_length_exceeded", detail=detail), raw_prompt=True)
-    assert error.param == "prompt" and "9000" in error.message and "2048" in error.message
+    assert error.param == "prompt" and "9,000" in error.message and "2,048" in error.message
     needs = {"base": "Big", "needed": "9 GiB", "free": "5 GiB", "precision": "fp32", "fits": ["nf4"]}
     assert "It would fit with nf4." in sentence("out_of_memory", needs)
     assert "smaller base model" in sentence("out_of_memory", {**needs, "fits": []})

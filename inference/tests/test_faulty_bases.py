@@ -7,6 +7,7 @@ import json
 import shutil
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,15 @@ import pytest
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
+from inference.backends.local import LocalBackend
 from inference.backends.process import WorkerOptions
 from inference.engine.params import SamplingParams
 from inference.engine.tests import tiny
 from inference.errors import InferenceError, api_error
 from inference.manager import ModelManager, Request
+from tests.fixtures.shared import kernels
+
+from .whole import run
 
 pytestmark = pytest.mark.slow
 PROJECT = Path(__file__).resolve().parents[2]
@@ -35,11 +40,12 @@ def verdicts(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 
 @pytest.fixture
 def manager(tmp_path: Path, verdicts: list[dict[str, Any]]) -> Iterator[ModelManager]:
-    (tmp_path / "run").mkdir()
+    shutil.copytree(kernels(), tmp_path / "run" / "native")
     config = {"device": "cpu", "run_dir": str(tmp_path / "run"), "max_context": 256, "base_patience": 0.0}
+    config["raw_control_tokens"] = True  # what is typed reaches the model as what it stands for
     options = WorkerOptions(config=config, log_path=tmp_path / "engine.log", folder=PROJECT, command=(
         sys.executable, "-m", "inference.engine.worker"))  # fmt: skip
-    made = ModelManager(options, 64)
+    made = ModelManager(partial(LocalBackend, options, limit=64))
     yield made
     made.close()
 
@@ -72,7 +78,7 @@ async def beside(manager: ModelManager, neighbour: Request, *bad: Request) -> tu
         if event["type"] == "token":
             text += event["text"]
             break
-    ends = [asyncio.create_task(manager.run(request)) for request in bad]
+    ends = [asyncio.create_task(run(manager, request)) for request in bad]
     async for event in stream:
         text += event["text"] if event["type"] == "token" else ""
         if event["type"] in {"done", "error"}:
@@ -91,7 +97,7 @@ async def test_prompts(manager: ModelManager, good: Path, tmp_path: Path) -> Non
     tokenizer = AutoTokenizer.from_pretrained(template)
     tokenizer.chat_template = BEYOND + tiny.TEMPLATE
     tokenizer.save_pretrained(template)
-    expected = (await asyncio.wait_for(manager.run(ask(good, tokens=100)), WITHIN)).text
+    expected = (await asyncio.wait_for(run(manager, ask(good, tokens=100)), WITHIN)).text
     text, errors = await beside(
         manager, ask(good, tokens=100), ask(good, f"a {BEYOND}"), ask(good, f"a {BEYOND}", chat=True),
         ask(template, chat=True),
@@ -101,7 +107,7 @@ async def test_prompts(manager: ModelManager, good: Path, tmp_path: Path) -> Non
     for error in errors:
         answer = api_error(error)
         assert answer.status == 400 and BEYOND in answer.message
-    assert (await asyncio.wait_for(manager.run(ask(template)), WITHIN)).usage["completion_tokens"] == 8
+    assert (await asyncio.wait_for(run(manager, ask(template)), WITHIN)).usage["completion_tokens"] == 8
     status = await manager.status()
     assert status["worker"]["restarts"] == 0 and status["engine"]["errors"] == 0
 
@@ -137,7 +143,7 @@ async def test_bases(
     manager: ModelManager, good: Path, tmp_path: Path, verdicts: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Asked one after the other while a neighbour's answer runs; each twice, as nobody has refused it yet."""
-    expected = (await asyncio.wait_for(manager.run(ask(good, tokens=30)), WITHIN)).text
+    expected = (await asyncio.wait_for(run(manager, ask(good, tokens=30)), WITHIN)).text
     cases: dict[str, tuple[Callable[[Path], None], list[str]]] = {
         "lacking": (without_a_tensor, ["base_unsupported"] * 2),
         "newer": (newer_tokenizer, ["base_unsupported"] * 2),
@@ -158,8 +164,8 @@ async def test_bases(
     assert {event["key"].rstrip("0") for event in verdicts} == set(cases)
     monkeypatch.setitem(tiny.FAMILIES, "phimoe", tiny.EXPERTS["phimoe"])
     experts = tiny.write_base(tmp_path / "experts", "phimoe")
-    assert (await asyncio.wait_for(manager.run(ask(experts)), WITHIN)).usage["completion_tokens"] == 8
-    assert (await asyncio.wait_for(manager.run(ask(good, tokens=30)), WITHIN)).text == expected
+    assert (await asyncio.wait_for(run(manager, ask(experts)), WITHIN)).usage["completion_tokens"] == 8
+    assert (await asyncio.wait_for(run(manager, ask(good, tokens=30)), WITHIN)).text == expected
     status = await manager.status()
     assert status["worker"]["restarts"] == 0 and status["engine"]["errors"] > 0
     assert "Traceback" in (tmp_path / "engine.log").read_text()

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from inference.backends.local import LocalBackend
 from inference.backends.process import WorkerOptions
 from inference.engine.config import EngineConfig
 from inference.engine.content import digest_of
@@ -17,6 +20,9 @@ from inference.engine.params import SamplingParams
 from inference.errors import InferenceError
 from inference.manager import ModelManager, Request
 from tests.fixtures.models import TinyAdapter, write_tiny_adapter
+from tests.fixtures.shared import kernels
+
+from .whole import run
 
 pytestmark = pytest.mark.slow
 PROJECT = Path(__file__).resolve().parents[2]
@@ -26,7 +32,7 @@ REPORTED_WITHIN = 60.0  # seconds, a start and a load of the worker included; th
 @pytest.fixture
 def killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModelManager]:
     monkeypatch.setattr("inference.manager.write_verdict", lambda event: None)
-    (tmp_path / "run").mkdir()
+    shutil.copytree(kernels(), tmp_path / "run" / "native")
     config: dict[str, Any] = {
         "runner": "inference.tests.dying_runner:DyingRunner",
         "device": "cpu",
@@ -35,7 +41,7 @@ def killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModelMan
     EngineConfig(**config)  # a name that is not one of its fields would be ignored by the worker
     options = WorkerOptions(config=config, log_path=tmp_path / "engine.log", folder=PROJECT, command=(
         sys.executable, "-m", "inference.engine.worker"))  # fmt: skip
-    manager = ModelManager(options, 64)
+    manager = ModelManager(partial(LocalBackend, options, limit=64))
     yield manager
     manager.close()
 
@@ -54,26 +60,27 @@ async def test_killed_at_every_stage(killed: ModelManager, tiny_base_model: Path
         return Request(user="u", base=base, adapter=adapter, prompt="hello there", params=SamplingParams(
             temperature=0.0, max_tokens=12, ignore_eos=True))  # fmt: skip
 
-    async def run(request: Request) -> str:
-        return (await asyncio.wait_for(killed.run(request), REPORTED_WITHIN)).text
+    async def said(request: Request) -> str:
+        return (await asyncio.wait_for(run(killed, request), REPORTED_WITHIN)).text
 
-    expected = await run(ask())
+    expected = await said(ask())
     pids = {killed.backend.snapshot()["pid"]}
     for number, stage in enumerate(("read", "add", "proof", "prefill", "decode")):
         order.write_text(stage)
         with pytest.raises(InferenceError) as caught:
-            await run(ask(adapter=spec(10 + number)))  # one that the bank does not hold, so that it is read and proven
+            # One that the bank does not hold, so that it is read and proven
+            await said(ask(adapter=spec(10 + number)))
         assert caught.value.code == "engine_crashed", stage
         assert not order.exists(), f"it died at {stage}"
-        assert await run(ask()) == expected, stage
+        assert await said(ask()) == expected, stage
         pids.add(killed.backend.snapshot()["pid"])
     for stage in ("unload", "weights", "packing", "loaded"):
         order.write_text(stage)
         with pytest.raises(InferenceError) as caught:
-            await run(ask(other))
+            await said(ask(other))
         assert caught.value.code == "engine_crashed", stage
         assert not order.exists(), f"it died at {stage}"
-        assert await run(ask()) == expected, stage
+        assert await said(ask()) == expected, stage
         pids.add(killed.backend.snapshot()["pid"])
     assert len(pids) == 10, "a new worker each time"
 
@@ -83,6 +90,6 @@ async def test_killed_while_it_starts(killed: ModelManager, tiny_base_model: Pat
     order.write_text("start")
     base: Any = {"key": "b" * 64, "path": str(tiny_base_model), "name": "tiny"}
     request = Request(user="u", base=base, prompt="hello", params=SamplingParams(max_tokens=3, ignore_eos=True))
-    answer = await asyncio.wait_for(killed.run(request), REPORTED_WITHIN)
+    answer = await asyncio.wait_for(run(killed, request), REPORTED_WITHIN)
     assert not order.exists(), "it died"
     assert answer.usage["completion_tokens"] == 3, "a request that waits for the start outlives a failed one"

@@ -24,6 +24,8 @@ from inference.manager import ModelManager, Request
 from tests.fixtures.isolation import PATIENCE
 from tests.fixtures.machine import slowness
 
+from .whole import evict, run
+
 BASE: Any = {"key": "b" * 64, "path": "/models/tiny", "name": "tiny"}
 OTHER_BASE: Any = {"key": "c" * 64, "path": "/models/other", "name": "other"}
 PIRATE: Any = {"digest": "d" * 64, "path": "/store/d", "name": "pirate"}
@@ -84,21 +86,29 @@ async def test_answer_and_events(manager: ModelManager, proofs: list[dict[str, A
 async def test_many_at_once_get_their_own(manager: ModelManager) -> None:
     async def one(number: int) -> None:
         adapter = {"digest": f"{number:064d}", "path": "/x", "name": f"a{number}"}
-        answer = await manager.run(ask(f"q{number}", adapter))
+        answer = await run(manager, ask(f"q{number}", adapter))
         assert (answer.text, answer.digest) == (f"a{number} says q{number} ", adapter["digest"])
 
     await asyncio.gather(*(one(number) for number in range(30)))
 
 
 async def test_engine_error(manager: ModelManager) -> None:
-    error = await failure(manager.run(ask("fail")))
+    error = await failure(run(manager, ask("fail")))
     assert error.code == "context_length_exceeded" and error.detail["context"] == 2048
 
 
-async def test_cancel_by_call_by_context_and_by_garbage(manager: ModelManager) -> None:
+async def test_cancel_by_call_by_context_and_by_garbage(manager: ModelManager, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []  # by streams; the backend also ends by itself what nobody takes any more
+    cancel = manager.backend.cancel
+
+    def tell(request_id: str) -> None:
+        told.append(request_id)
+        cancel(request_id)
+
+    monkeypatch.setattr(manager.backend, "cancel", tell)
     async with await manager.generate(ask("hang")) as stream:
         await first_token(stream)
-        await stream.cancel()
+        stream.cancel()
         final = await asyncio.wait_for(stream.final(), PATIENCE)
     assert final["finish_reason"] == "cancelled"
     async with await manager.generate(ask("hang")) as left:
@@ -106,13 +116,15 @@ async def test_cancel_by_call_by_context_and_by_garbage(manager: ModelManager) -
     await until(lambda: manager.backend.snapshot()["in_flight"] == 0)
     dropped = await manager.generate(ask("hang"))
     await first_token(dropped)
+    told.clear()
     del dropped
     gc.collect()
+    assert len(told) == 1
     await until(lambda: manager.backend.snapshot()["in_flight"] == 0)
 
 
 async def test_cancelled_task_cancels_the_request(manager: ModelManager) -> None:
-    task = asyncio.create_task(manager.run(ask("hang")))
+    task = asyncio.create_task(run(manager, ask("hang")))
     await until(lambda: (manager.backend.last_status or {}).get("running") == 1)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -129,7 +141,7 @@ async def test_crash_fails_what_runs_and_the_next_is_answered(make_manager: Call
     final = await asyncio.wait_for(stream.final(), PATIENCE)
     assert (final["type"], final["code"]) == ("error", "engine_crashed")
     assert final["detail"]["reason"] == "SIGKILL"
-    answer = await asyncio.wait_for(manager.run(ask("again", PIRATE)), PATIENCE)
+    answer = await asyncio.wait_for(run(manager, ask("again", PIRATE)), PATIENCE)
     assert answer.text == "pirate says again "
     status = (await manager.status())["worker"]
     assert status["pid"] != pid and status["restarts"] == 1
@@ -138,13 +150,13 @@ async def test_crash_fails_what_runs_and_the_next_is_answered(make_manager: Call
 @pytest.mark.parametrize("word", ["crash", "garbage", "mute"])
 async def test_every_way_to_die(make_manager: Callable[..., ModelManager], word: str) -> None:
     manager = make_manager(heartbeat_timeout=1.0)
-    await manager.run(ask("warm up"))
-    assert (await failure(manager.run(ask(word)))).code == "engine_crashed"
-    assert (await manager.run(ask("after"))).text == "tiny says after "
+    await run(manager, ask("warm up"))
+    assert (await failure(run(manager, ask(word)))).code == "engine_crashed"
+    assert (await run(manager, ask("after"))).text == "tiny says after "
 
 
 async def test_residents_return_after_a_crash(manager: ModelManager) -> None:
-    await manager.run(ask("hello", PIRATE))
+    await run(manager, ask("hello", PIRATE))
     load = await manager.load(BASE, [PIRATE], pin=True)
     assert (await load.final())["type"] == "reply"
     await until(lambda: (manager.backend.last_status or {}).get("pinned"))
@@ -158,7 +170,7 @@ async def test_residents_return_after_a_crash(manager: ModelManager) -> None:
 
 
 async def test_released_adapters_do_not_return(manager: ModelManager) -> None:
-    await manager.run(ask("hello", PIRATE))
+    await run(manager, ask("hello", PIRATE))
     await until(lambda: manager.backend.last_status and manager.backend.last_status["adapters"])
     manager.release(PIRATE["digest"])
     await until(lambda: manager.backend.last_status and not manager.backend.last_status["adapters"])
@@ -173,7 +185,7 @@ async def test_drain_waits_for_the_last_request(manager: ModelManager) -> None:
     await first_token(stream)
     assert not await asyncio.to_thread(manager.drain, PIRATE["digest"], 0.1)
     draining = asyncio.create_task(asyncio.to_thread(manager.drain, PIRATE["digest"], 10.0))
-    await stream.cancel()
+    stream.cancel()
     assert await draining
     await until(lambda: manager.backend.last_status and not manager.backend.last_status["adapters"])
 
@@ -183,14 +195,14 @@ async def test_worker_that_cannot_start(make_manager: Callable[..., ModelManager
     stone = tmp_path / "die"
     stone.touch()
     manager = make_manager(die=str(stone))
-    error = await failure(manager.run(ask("hello")))
+    error = await failure(run(manager, ask("hello")))
     assert error.code == "engine_unavailable" and error.detail["retry_after"] >= 1
     again = time.monotonic()
-    assert (await failure(manager.run(ask("hello")))).code == "engine_unavailable"
+    assert (await failure(run(manager, ask("hello")))).code == "engine_unavailable"
     assert time.monotonic() - again < 0.5 * slowness()  # no new attempt before the backoff is over
     stone.unlink()
-    await until(lambda: time.monotonic() > manager.backend._not_before)
-    assert (await manager.run(ask("hello"))).text == "tiny says hello "
+    await until(lambda: manager.backend._supervisor.policy.delay() == 0)
+    assert (await run(manager, ask("hello"))).text == "tiny says hello "
 
 
 async def test_requests_that_wait_for_the_start_survive_a_failed_one(
@@ -199,33 +211,30 @@ async def test_requests_that_wait_for_the_start_survive_a_failed_one(
     stone = tmp_path / "die"
     stone.touch()
     manager = make_manager(die=str(stone))
-    task = asyncio.create_task(manager.run(ask("patience")))
-    await until(lambda: manager.backend.state == "failed")
+    task = asyncio.create_task(run(manager, ask("patience")))
+    await until(lambda: manager.backend.snapshot()["state"] == "failed")
     stone.unlink()
     assert (await asyncio.wait_for(task, 10)).text == "tiny says patience "
 
 
 async def test_a_request_is_sent_once_even_as_the_worker_becomes_ready(manager: ModelManager) -> None:
     """It is registered before the I/O thread hears of it: both that thread and the start could send it."""
-    backend, sent = manager.backend, []
-    await manager.run(ask("warm up"))
-    original = backend._send
+    supervisor, sent = manager.backend._supervisor, []
+    await run(manager, ask("warm up"))
+    original, accept = supervisor.send, supervisor.accept
 
     def send(worker: Any, entry: Any) -> None:
-        sent.append(entry.command["id"])
+        sent.append(entry.id)
         original(worker, entry)
 
-    backend._send = send  # type: ignore[method-assign]
-    read = backend._read_inbox
+    def ready_first(request_id: str) -> None:  # what a worker that becomes ready does, between booking and inbox
+        for entry in supervisor.entries.all():
+            if not entry.sent and supervisor.worker is not None:
+                supervisor.send(supervisor.worker, entry)
+        accept(request_id)
 
-    def ready_first() -> None:  # what `_ready` does, between the booking and the inbox
-        for entry in list(backend._entries.values()):
-            if not entry.sent and backend._worker is not None:
-                backend._send(backend._worker, entry)
-        read()
-
-    backend._read_inbox = ready_first  # type: ignore[method-assign]
-    assert (await manager.run(ask("once"))).text == "tiny says once "
+    supervisor.send, supervisor.accept = send, ready_first
+    assert (await run(manager, ask("once"))).text == "tiny says once "
     assert len(sent) == len(set(sent)) == 1
 
 
@@ -234,7 +243,7 @@ async def test_cancel_while_the_worker_starts(make_manager: Callable[..., ModelM
     stone.touch()
     manager = make_manager(die=str(stone))
     stream = await manager.generate(ask("hello"))
-    await stream.cancel()
+    stream.cancel()
     final = await asyncio.wait_for(stream.final(), PATIENCE)
     assert final["finish_reason"] == "cancelled" and final["digest"] == BASE["key"]
 
@@ -254,36 +263,36 @@ async def test_reader_beyond_the_bound_is_cut(manager: ModelManager) -> None:
     stream = await manager.generate(ask("long"))
     final = await asyncio.wait_for(stream.final(), 10)
     assert (final["type"], final["code"]) == ("error", "slow_reader")
-    assert (await manager.run(ask("next"))).text == "tiny says next "
+    assert (await run(manager, ask("next"))).text == "tiny says next "
 
 
 async def test_bounded_number_of_requests(make_manager: Callable[..., ModelManager]) -> None:
     manager = make_manager(limit=2)
     running = [await manager.generate(ask("hang")) for _ in range(2)]
-    assert (await failure(manager.run(ask("one more")))).code == "queue_full"
+    assert (await failure(run(manager, ask("one more")))).code == "queue_full"
     for stream in running:
-        await stream.cancel()
+        stream.cancel()
         await stream.final()
-    assert (await manager.run(ask("now"))).text == "tiny says now "
+    assert (await run(manager, ask("now"))).text == "tiny says now "
 
 
 async def test_too_long_for_a_line(manager: ModelManager) -> None:
-    assert (await failure(manager.run(ask("x" * 2**24)))).code == "prompt_too_long"
+    assert (await failure(run(manager, ask("x" * 2**24)))).code == "prompt_too_long"
 
 
 async def test_count_unload_evict(manager: ModelManager) -> None:
     assert await manager.count_tokens(BASE, prompt="one two three") == (3, 2048)
-    await manager.run(ask("hello", PIRATE))
-    assert await manager.evict(PIRATE["digest"]) == 10
+    await run(manager, ask("hello", PIRATE))
+    assert await evict(manager, PIRATE["digest"]) == 10
     assert await manager.unload() == 1000
 
 
 def test_several_event_loops(manager: ModelManager) -> None:
     """Loops come and go (ASGI, commands by async_to_sync); one manager serves them all."""
     for number in range(3):
-        assert asyncio.run(manager.run(ask(f"loop {number}"))).text == f"tiny says loop {number} "
-    assert async_to_sync(manager.run)(ask("sync")).text == "tiny says sync "
-    assert manager.backend.restarts == 0
+        assert asyncio.run(run(manager, ask(f"loop {number}"))).text == f"tiny says loop {number} "
+    assert async_to_sync(run)(manager, ask("sync")).text == "tiny says sync "
+    assert manager.backend.snapshot()["restarts"] == 0
 
 
 def test_loop_that_ends_under_a_request(manager: ModelManager) -> None:
@@ -307,14 +316,15 @@ async def test_close_tells_what_runs_and_leaves_no_process(manager: ModelManager
     await closing
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
-    assert (await failure(manager.run(ask("late")))).code == "shutting_down"
+    assert (await failure(run(manager, ask("late")))).code == "shutting_down"
 
 
 async def test_private_settings_stay_out_of_the_worker(
     make_manager: Callable[..., ModelManager], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SECRET_KEY", "s3cret")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
     manager = make_manager()
-    await manager.run(ask("hello"))
+    await run(manager, ask("hello"))
     environ = Path(f"/proc/{manager.backend.snapshot()['pid']}/environ").read_bytes()
-    assert b"s3cret" not in environ and b"HF_HUB_OFFLINE=1" in environ
+    assert b"s3cret" not in environ and b"HF_HUB_OFFLINE=1\0" in environ

@@ -25,6 +25,8 @@ from inference.manager import ModelManager, Request
 from tests.fixtures.damage import WEIGHTS, flip
 from tests.fixtures.portal import wait_for
 
+from .whole import evict, run
+
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
@@ -83,7 +85,7 @@ async def test_many_that_wait_are_served_by_one_mending(kept: SimpleNamespace, m
         return settle(subject, closing)
 
     manager.mending.settle = counted
-    answers = await asyncio.gather(*(manager.run(ask(kept, f"q{number}")) for number in range(12)))
+    answers = await asyncio.gather(*(run(manager, ask(kept, f"q{number}")) for number in range(12)))
     assert len(calls) == 1
     assert [answer.text for answer in answers] == [f"real says q{number} " for number in range(12)]
     assert await history("store_mended") == 1
@@ -92,7 +94,7 @@ async def test_many_that_wait_are_served_by_one_mending(kept: SimpleNamespace, m
 async def test_what_cannot_be_made_again_is_told_once(kept: SimpleNamespace, manager: ModelManager) -> None:
     flip(kept.copy / WEIGHTS)
     shutil.rmtree(kept.folder)
-    error = await failure(manager.run(ask(kept)))
+    error = await failure(run(manager, ask(kept)))
     assert error.code == "store_damaged" and api_error(error).status == 409 and "real" in api_error(error).message
     await kept.adapter.arefresh_from_db()
     assert (kept.adapter.status, kept.adapter.failure_code) == (Status.FAILED, "store_damaged")
@@ -109,7 +111,7 @@ async def test_a_copy_that_only_the_engine_cannot_read(
     """The registry finds nothing wrong: one more try, then an error that says to try again later."""
     flip(kept.copy / WEIGHTS)
     monkeypatch.setattr(registry_mending, "mend", lambda digest: registry_mending.Outcome.SOUND)
-    error = await failure(manager.run(ask(kept)))
+    error = await failure(run(manager, ask(kept)))
     assert error.code == "adapter_load_failed" and api_error(error).status == 503
     await kept.adapter.arefresh_from_db()
     assert kept.adapter.status == Status.ACTIVE
@@ -130,16 +132,16 @@ async def test_an_adapter_that_somebody_is_at_is_waited_for(
     monkeypatch.setattr(registry_mending, "mend", watched)
     hold = HeldLease(adapter_lock(kept.adapter.pk))
     await database_sync_to_async(hold.__enter__)()
-    answer = asyncio.create_task(manager.run(ask(kept)))
+    answer = asyncio.create_task(run(manager, ask(kept)))
     await until(met.is_set)
     assert not answer.done()
     await database_sync_to_async(hold.__exit__)(None, None, None)
     assert (await asyncio.wait_for(answer, 60)).text == "real says ahoy "
     monkeypatch.setattr(mending, "PATIENCE", 0.0)
-    await manager.evict(kept.adapter.digest)
+    await evict(manager, kept.adapter.digest)
     flip(kept.copy / WEIGHTS)
     await database_sync_to_async(hold.__enter__)()
-    error = await failure(manager.run(ask(kept)))
+    error = await failure(run(manager, ask(kept)))
     await database_sync_to_async(hold.__exit__)(None, None, None)
     assert error.code == "store_repairing" and api_error(error).status == 503
 
@@ -154,8 +156,8 @@ async def test_a_database_that_is_away_ends_nobodys_thread(
             raise OSError("away")
 
         patched.setattr(registry_mending, "mend", away)
-        assert (await failure(manager.run(ask(kept)))).code == "store_repairing"
-    assert (await manager.run(ask(kept))).text == "real says ahoy "
+        assert (await failure(run(manager, ask(kept)))).code == "store_repairing"
+    assert (await run(manager, ask(kept))).text == "real says ahoy "
 
 
 @pytest.fixture
@@ -181,7 +183,7 @@ async def test_cancelled_while_it_waits(
     stream = await manager.generate(ask(kept, "hang"))
     await until(slow.begun.is_set)
     if how == "call":
-        await stream.cancel()
+        stream.cancel()
         final: Any = await asyncio.wait_for(stream.final(), 30)
         assert (final["type"], final["finish_reason"]) == ("done", "cancelled")
     elif how == "left":
@@ -191,7 +193,7 @@ async def test_cancelled_while_it_waits(
         del stream
     slow.go.set()
     await until(lambda: not manager.mending._jobs and not manager.mending._held)
-    assert (await manager.run(ask(kept))).text == "real says ahoy "
+    assert (await run(manager, ask(kept))).text == "real says ahoy "
     assert manager.backend.snapshot()["in_flight"] == 0, "a request that nobody waits for was not asked again"
 
 
@@ -204,7 +206,7 @@ async def test_a_cancellation_between_the_two_is_not_lost(
     stream = await manager.generate(ask(kept, "hang"))
 
     def late(request_id: str, request: Any, sink: Any) -> None:
-        stream.cancel_nowait()  # before the backend knows the request again
+        stream.cancel()  # before the backend knows the request again
         asked.append(request_id)
         submit(request_id, request, sink)
 
@@ -217,7 +219,7 @@ async def test_closing_tells_those_that_wait(
     kept: SimpleNamespace, manager: ModelManager, slow: SimpleNamespace
 ) -> None:
     flip(kept.copy / WEIGHTS)
-    answer = asyncio.create_task(manager.run(ask(kept)))
+    answer = asyncio.create_task(run(manager, ask(kept)))
     await until(slow.begun.is_set)
     closing = asyncio.create_task(asyncio.to_thread(manager.close))
     await until(lambda: manager.backend.snapshot()["state"] == "closed")
@@ -247,7 +249,7 @@ async def test_a_base_whose_content_is_the_same_is_asked_again(
     base = of_base(kept.base).base
     touch(kept)
     if kind == "generate":
-        assert (await manager.run(ask(kept))).digest == kept.adapter.digest
+        assert (await run(manager, ask(kept))).digest == kept.adapter.digest
     elif kind == "load":
         async with await manager.load(base) as stream:
             assert (await asyncio.wait_for(stream.final(), 60))["type"] == "reply"
@@ -263,11 +265,11 @@ async def test_a_base_of_another_content_is_told_and_then_served_as_itself(
     request = Request(user="u", base=of_base(kept.base).base, prompt="ahoy")
     await LoraAdapter.objects.all().aupdate(proven_digest=kept.adapter.digest, effect_kl=0.5)
     rewrite(kept)
-    error = await failure(manager.run(request))
+    error = await failure(run(manager, request))
     assert error.code == "base_changed" and api_error(error).status == 503
     row = await BaseModel.objects.aget()
     assert row.key != kept.base.key
-    answer = await manager.run(Request(user="u", base=of_base(row).base, prompt="ahoy"))
+    answer = await run(manager, Request(user="u", base=of_base(row).base, prompt="ahoy"))
     assert answer.digest == row.key
     adapter = await LoraAdapter.objects.aget()
     assert (adapter.proven_digest, adapter.effect_kl) == ("", None), "what it changes is measured on the new base"
@@ -277,6 +279,23 @@ async def test_a_base_that_is_gone_is_told(kept: SimpleNamespace, manager: Model
     request = ask(kept)
     shutil.move(kept.base.path, f"{kept.base.path}-away")
     Path(kept.base.path).mkdir()
-    assert (await failure(manager.run(request))).code == "base_changed"
+    assert (await failure(run(manager, request))).code == "base_changed"
     row = await BaseModel.objects.aget(pk=kept.base.pk)
     assert row.missing
+
+
+async def test_a_base_that_is_cut_short_while_it_loads(
+    kept: SimpleNamespace, manager: ModelManager, settings: Any
+) -> None:
+    """The engine's process ends by it, once: the files say why, and nobody else is harmed."""
+    make.base_model(settings.BASE_MODELS_DIR / "shrinking", layers=1)
+    await database_sync_to_async(services.scan)(None)
+    row = await BaseModel.objects.aget(name="shrinking")
+    request = Request(user="u", base=of_base(row).base, prompt="ahoy")
+    error = await failure(run(manager, request))
+    assert (error.code, error.detail["base"]) == ("base_changed", "shrinking")
+    assert (await run(manager, ask(kept))).text == "real says ahoy "
+    await row.arefresh_from_db()
+    assert not row.usable and row.problem_code != "base_unsupported"
+    assert (await failure(run(manager, request))).code == "base_changed"
+    assert manager.backend.snapshot()["restarts"] == 1

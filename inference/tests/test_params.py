@@ -9,6 +9,7 @@ import pytest
 
 from common.api import ApiError
 from inference import params
+from inference.engine.params import SamplingParams
 
 
 @pytest.mark.parametrize(
@@ -18,12 +19,12 @@ from inference import params
         ("max_tokens", [1, 4096, 64.0]),
         ("min_tokens", [0, 10]),
         ("top_p", [0.01, 1]),
-        ("top_k", [0, 1000]),
+        ("top_k", [-1, 0, 50_000]),
         ("min_p", [0, 1]),
         ("repetition_penalty", [0.1, 1.2]),
         ("presence_penalty", [-2, 2]),
         ("frequency_penalty", [-2.0, 2.0]),
-        ("seed", [0, 2**63 - 1]),
+        ("seed", [-(2**63), 0, 2**63 - 1]),
         ("logprobs", [0, 20]),
         ("ignore_eos", [True, False]),
         ("stop", ["END", ["a", "b"], []]),
@@ -41,15 +42,15 @@ def test_good(name: str, good: list[Any]) -> None:
     ("name", "bad"),
     [
         ("temperature", [-1, 2.01, math.nan, math.inf, -math.inf, True, "0.5", [], 10**400]),
-        ("max_tokens", [0, -1, 10**9, 1.5, True, "8", math.inf]),
+        ("max_tokens", [0, -2, 10**9, 1.5, True, "8", math.inf]),
         ("min_tokens", [-1, 10**9, False]),
         ("top_p", [0, 0.0, -0.1, 1.1, math.nan, True]),
-        ("top_k", [-1, 1001, 0.5, True]),
+        ("top_k", [-2, 2**31, 0.5, True]),
         ("min_p", [-0.1, 1.1, math.nan]),
         ("repetition_penalty", [0, -1, 11]),
         ("presence_penalty", [-2.1, 2.1]),
         ("frequency_penalty", [-3, 3, "x"]),
-        ("seed", [-1, 2**63, 1.5, True]),
+        ("seed", [-(2**63) - 1, 2**63, 1.5, True]),
         ("logprobs", [-1, 21, True]),
         ("ignore_eos", [1, "true"]),
         ("stop", ["", [""], ["x"] * 17, "x" * 257, [1], {}, "\ud800"]),
@@ -61,6 +62,18 @@ def test_bad(name: str, bad: list[Any]) -> None:
         with pytest.raises(ApiError) as caught:
             params.sampling({name: value})
         assert (caught.value.status, caught.value.param) == (400, name), value
+
+
+FLOATS = [name for name, field in SamplingParams.model_fields.items() if field.annotation is float]
+
+
+@pytest.mark.parametrize("name", FLOATS)
+def test_numbers_have_ranges(name: str) -> None:
+    """What is neither a number nor finite lies in none."""
+    for value in (math.nan, math.inf, -math.inf):
+        with pytest.raises(ApiError) as caught:
+            params.sampling({name: value})
+        assert (caught.value.code, caught.value.param) == ("out_of_range", name), value
 
 
 def test_combinations() -> None:
@@ -97,7 +110,7 @@ USER = {"role": "user", "content": "hi"}
 )
 def test_bad_messages(value: Any, param: str) -> None:
     with pytest.raises(ApiError) as caught:
-        params.messages(value)
+        params.body(params.Asked, {"messages": value})
     assert caught.value.param == param
 
 

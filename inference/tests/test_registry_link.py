@@ -21,6 +21,8 @@ from inference.errors import InferenceError
 from inference.gateway.targets import of_adapter
 from inference.manager import ModelManager, Request
 
+from .whole import run
+
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
@@ -49,7 +51,7 @@ async def recorded(adapter: LoraAdapter, field: str) -> Any:
 
 
 async def test_proof_is_recorded(registry: SimpleNamespace, manager: ModelManager) -> None:
-    await manager.run(ask(registry.pirate))
+    await run(manager, ask(registry.pirate))
     assert await recorded(registry.pirate, "effect_kl") == 0.5
     assert registry.pirate.status == Status.ACTIVE
 
@@ -58,7 +60,7 @@ async def test_failed_proof_fails_the_adapter(registry: SimpleNamespace, manager
     registry.pirate.name = "dud"
     await registry.pirate.asave()
     with pytest.raises(InferenceError) as caught:
-        await manager.run(ask(registry.pirate))
+        await run(manager, ask(registry.pirate))
     assert caught.value.code == "no_effect"
     assert await recorded(registry.pirate, "failure_code") == "no_effect"
     assert registry.pirate.status == Status.FAILED
@@ -66,12 +68,12 @@ async def test_failed_proof_fails_the_adapter(registry: SimpleNamespace, manager
 
 
 async def test_released_adapter_leaves_the_engine(registry: SimpleNamespace, manager: ModelManager) -> None:
-    await manager.run(ask(registry.pirate))
+    await run(manager, ask(registry.pirate))
     await until(lambda: held(manager) == ["pirate"])
     hooks.released(registry.pirate.digest, "deactivated")
     await until(lambda: held(manager) == [])
     os.kill(manager.backend.snapshot()["pid"], signal.SIGKILL)
-    await until(lambda: manager.backend.restarts == 1 and manager.backend.last_status)
+    await until(lambda: manager.backend.snapshot()["restarts"] == 1 and manager.backend.last_status)
     assert held(manager) == []
 
 
@@ -79,6 +81,6 @@ async def test_deletion_waits_for_what_runs(registry: SimpleNamespace, manager: 
     async with await manager.generate(ask(registry.pirate, "hang")) as stream:
         await until(lambda: held(manager) == ["pirate"])
         assert not await database_sync_to_async(hooks.drain)(registry.pirate.digest, 0.05)
-        await stream.cancel()
+        stream.cancel()
         assert await database_sync_to_async(hooks.drain)(registry.pirate.digest, 10.0)
     await until(lambda: held(manager) == [])

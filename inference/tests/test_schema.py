@@ -42,6 +42,9 @@ def test_description_is_valid_and_whole(tmp_path: Path) -> None:
         .replace("<int:pk>", "{id}")
         .replace("<str:model>", "{model}")
         .replace("<uuid:run>", "{run}")
+        .replace("<int:number>", "{number}")
+        .replace("<slug:key>", "{key}")
+        .replace("<int:index>", "{index}")
         for include in get_resolver().url_patterns
         for entry in getattr(include, "url_patterns", [include])
     }

@@ -12,6 +12,8 @@ from inference.backends.suspects import LONGEST_WAIT, Suspects
 from inference.errors import InferenceError, api_error
 from inference.manager import ModelManager, Request
 
+from .whole import run
+
 GOOD: Any = {"key": "a" * 64, "path": "/models/good", "name": "good"}
 KILLER: Any = {"key": "b" * 64, "path": "/models/killer", "name": "killer"}  # see the fake worker
 FRAGILE: Any = {"key": "c" * 64, "path": "/models/fragile", "name": "fragile"}
@@ -30,12 +32,12 @@ def ask(base: Any, prompt: str = "hello") -> Request:
 
 
 async def text(manager: ModelManager, base: Any, prompt: str = "hello") -> str:
-    return (await asyncio.wait_for(manager.run(ask(base, prompt)), 60)).text
+    return (await asyncio.wait_for(run(manager, ask(base, prompt)), 60)).text
 
 
 async def failure(manager: ModelManager, base: Any, prompt: str = "hello") -> InferenceError:
     with pytest.raises(InferenceError) as caught:
-        await asyncio.wait_for(manager.run(ask(base, prompt)), 60)
+        await asyncio.wait_for(run(manager, ask(base, prompt)), 60)
     return caught.value
 
 

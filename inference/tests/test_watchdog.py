@@ -14,10 +14,11 @@ from typing import Any
 
 import pytest
 
-from inference.backends import local, process
+from inference.backends import io_thread, process
 from inference.backends.interface import Event, Request
-from inference.backends.local import TICK, LocalBackend
+from inference.backends.local import LocalBackend
 from inference.backends.process import WorkerOptions
+from inference.backends.supervisor import TICK
 
 BASE: Any = {"key": "b" * 64, "path": "/models/tiny", "name": "tiny"}
 LONG = 60.0  # seconds of starvation, longer than both timeouts
@@ -27,8 +28,8 @@ START_TIMEOUT, HEARTBEAT_TIMEOUT = 30.0, 20.0
 class Popen:
     """A process that the test plays: its end of the socket is `far`."""
 
-    def __init__(self, command: list[str], pass_fds: list[int], **other: Any) -> None:
-        self.far = socket.socket(fileno=os.dup(pass_fds[0]))
+    def __init__(self, words: list[str], environment: Any, descriptors: list[int], **other: Any) -> None:
+        self.far = socket.socket(fileno=os.dup(descriptors[0]))
         self.pid = 4711
         self.returncode: int | None = None
 
@@ -68,9 +69,9 @@ class World:
                 return ready
 
         names = {"EVENT_READ": selectors.EVENT_READ, "EVENT_WRITE": selectors.EVENT_WRITE}
-        monkeypatch.setattr(local, "selectors", SimpleNamespace(DefaultSelector=Selector, **names))
-        monkeypatch.setattr(process, "subprocess", SimpleNamespace(**vars(subprocess) | {"Popen": Popen}))
-        monkeypatch.setattr(LocalBackend, "_ensure_thread", lambda self: None)
+        monkeypatch.setattr(io_thread, "selectors", SimpleNamespace(DefaultSelector=Selector, **names))
+        monkeypatch.setattr(process.launching, "start", Popen)
+        monkeypatch.setattr(io_thread.IoThread, "start", lambda self: None)
         options = WorkerOptions(
             config={},
             log_path=folder / "log",
@@ -78,8 +79,7 @@ class World:
             start_timeout=START_TIMEOUT,
             heartbeat_timeout=HEARTBEAT_TIMEOUT,
         )
-        self.backend = LocalBackend(options)
-        self.backend.clock = lambda: self.now
+        self.backend = LocalBackend(options, clock=lambda: self.now)
         self.events: list[dict[str, Any]] = []
         self.backend.submit("1", Request("u", BASE, prompt="hello"), self.hear)
         self.turn()
@@ -90,12 +90,13 @@ class World:
 
     def turn(self, times: int = 1) -> None:
         for _ in range(times):
-            self.backend._turn()
+            self.backend._io.turn()
 
     @property
     def worker(self) -> Popen:
-        assert self.backend._worker is not None, "it was ended"
-        return self.backend._worker.process  # type: ignore[return-value]
+        worker = self.backend._supervisor.worker
+        assert worker is not None, "it was ended"
+        return worker.process  # type: ignore[return-value]
 
     def starve(self, *meanwhile: dict[str, Any]) -> None:
         """The next turn finds an empty socket, and the thread comes to act on it much later; the worker spoke."""
@@ -133,7 +134,7 @@ def test_a_starved_web_process_does_not_end_a_healthy_engine(world: World) -> No
     worker.say(type="done", id="1", finish_reason="stop")
     world.turn(3)
     assert world.worker is worker and worker.returncode is None
-    assert world.backend.restarts == 0
+    assert world.backend.snapshot()["restarts"] == 0
     assert [event["type"] for event in world.events if event["type"] != "loading"] == ["token"] * 5 + ["done"]
 
 
@@ -142,7 +143,7 @@ def test_an_engine_that_starts_meanwhile_is_let_start(world: World) -> None:
     world.starve()
     world.starve({"type": "ready", "device": "cpu"})
     world.turn(2)
-    assert world.worker is worker and world.backend.state == "ready"
+    assert world.worker is worker and world.backend.snapshot()["state"] == "ready"
 
 
 def test_a_silent_engine_is_ended_after_its_time(world: World) -> None:
@@ -151,7 +152,7 @@ def test_a_silent_engine_is_ended_after_its_time(world: World) -> None:
     turns = world.turns_until_killed()
     assert 0 <= turns * TICK - HEARTBEAT_TIMEOUT <= 2 * TICK
     assert world.events[-1]["code"] == "engine_crashed"
-    assert world.backend.restarts == 1
+    assert world.backend.snapshot()["restarts"] == 1
 
 
 def test_a_silent_engine_is_ended_by_a_starved_web_process_too(world: World) -> None:
@@ -168,4 +169,4 @@ def test_a_silent_engine_is_ended_by_a_starved_web_process_too(world: World) -> 
 def test_an_engine_that_never_becomes_ready_is_ended_after_its_time(world: World) -> None:
     turns = world.turns_until_killed()
     assert 0 <= turns * TICK - START_TIMEOUT <= 2 * TICK
-    assert world.backend.restarts == 0
+    assert world.backend.snapshot()["restarts"] == 0

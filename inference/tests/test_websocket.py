@@ -59,13 +59,16 @@ def token(transactional_db: None) -> tuple[ApiToken, str]:
     return issue_token(User.objects.create_user("owner"), "laptop")
 
 
+def socket_of(secret: str) -> WebsocketCommunicator:
+    headers = [HERE, (b"authorization", f"Bearer {secret}".encode())]
+    return WebsocketCommunicator(AuthMiddleware(GenerateConsumer.as_asgi()), "/ws/generate", headers=headers)
+
+
 @pytest_asyncio.fixture
 async def client(
     token: tuple[ApiToken, str], registry: SimpleNamespace, manager: ModelManager
 ) -> AsyncIterator[Client]:
-    application = AuthMiddleware(GenerateConsumer.as_asgi())
-    headers = [HERE, (b"authorization", f"Bearer {token[1]}".encode())]
-    socket = WebsocketCommunicator(application, "/ws/generate", headers=headers)
+    socket = socket_of(token[1])
     opened, _code = await socket.connect()
     assert opened
     yield Client(socket)
@@ -74,7 +77,7 @@ async def client(
 
 
 async def idle(manager: ModelManager) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(10):
         while manager.backend.snapshot()["in_flight"]:
             await asyncio.sleep(0.01)
 
@@ -222,7 +225,7 @@ async def test_engine_error_has_its_parameter_and_language(
     await client.ask("g1", "fail", "pirate")
     error = await client.error()
     assert (error["code"], error["param"], error["status"]) == ("context_length_exceeded", "messages", 400)
-    assert "9000" in error["message"]
+    assert "9,000" in error["message"]
     await client.ask("g2", "crash", "pirate")
     error = await client.error()
     assert (error["code"], error["status"]) == ("engine_crashed", 503) and error["retry_after"] > 0
@@ -276,6 +279,17 @@ async def test_reader_that_stops_acknowledging_is_cut(
     error = await client.error()
     assert (error["code"], error["id"]) == ("slow_reader", "g1")
     await idle(manager)
+
+
+async def test_no_answer_goes_through_the_channel_layer(
+    token: tuple[ApiToken, str], registry: SimpleNamespace, manager: ModelManager, settings: Any
+) -> None:
+    settings.CHANNEL_LAYERS = {"default": {"BACKEND": "channels.layers.NoSuchLayer"}}
+    client = Client(socket_of(token[1]))
+    await client.socket.connect()
+    await client.ask("g1", "ahoy", "pirate")
+    assert text_of(await client.until("done")) == "pirate says ahoy "
+    await client.socket.disconnect()
 
 
 @pytest.mark.parametrize("how", ["token", "account"])

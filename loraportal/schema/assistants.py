@@ -2,38 +2,11 @@
 
 from __future__ import annotations
 
-from drf_spectacular.utils import extend_schema
-from rest_framework import serializers as s
-
+from chat.answers import Assistant, AssistantAnswer
 from chat.assistant_api import AssistantBody, QuestionBody
+from common.answers import page_of
 
-from .answers import TestAnswer
-from .calls import ASKING, PAGING, call, describe, errors, example
-from .objects import Serializer, page_of
-
-
-class Assistant(Serializer):
-    id = s.IntegerField()
-    name = s.CharField()
-    description = s.CharField(allow_blank=True)
-    icon = s.CharField()
-    system = s.CharField(allow_blank=True)
-    target = s.CharField()
-    params = s.DictField()
-    samples = s.ListField(child=s.CharField())
-    shared = s.BooleanField()
-    owner = s.CharField(help_text="Account that made it.")
-    mine = s.BooleanField()
-    problem = s.CharField(allow_null=True, help_text="Why its model cannot answer now, as an error code.")
-    created_at = s.DateTimeField()
-    updated_at = s.DateTimeField()
-
-
-class AssistantAnswer(TestAnswer):
-    conversation = s.IntegerField(required=False)
-    message = s.IntegerField(required=False, help_text="Id of the answer in the conversation.")
-    trimmed = s.IntegerField(required=False, help_text="Earlier messages that did not fit.")
-
+from .calls import ASKING, PAGING, READING, call, describe, example
 
 CHANGING = (400, 401, 403, 404, 413, 415)
 describe(
@@ -41,17 +14,17 @@ describe(
     get=call(
         page_of(Assistant, "AssistantPage"),
         "One's own assistants and the shared ones",
-        401,
-        403,
-        404,
+        *READING,
         operation_id="list_assistants",
         parameters=PAGING,
     ),
-    post=extend_schema(
-        summary="Make an assistant",
+    post=call(
+        Assistant,
+        "Make an assistant",
+        *CHANGING,
+        status=201,
         operation_id="create_assistant",
-        request=AssistantBody,
-        responses={201: Assistant, **errors(*CHANGING)},
+        body=AssistantBody,
         examples=example({"name": "Flint", "target": "pirate", "system": "Be brief.", "params": {"temperature": 0.5}}),
     ),
 )
@@ -66,12 +39,7 @@ describe(
         body=AssistantBody,
         examples=example({"shared": True}),
     ),
-    delete=extend_schema(
-        summary="Delete one's own assistant",
-        operation_id="delete_assistant",
-        request=None,
-        responses={204: None, **errors(401, 403, 404)},
-    ),
+    delete=call(None, "Delete one's own assistant", *READING, status=204, operation_id="delete_assistant"),
 )
 describe(
     "chat.assistant_api.AssistantChatView",

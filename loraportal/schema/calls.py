@@ -8,30 +8,36 @@ from drf_spectacular.extensions import OpenApiViewExtension
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse, extend_schema, extend_schema_view
 
+from adapters.api import present, uploads
 from adapters.api import views as adapter_views
 from adapters.api.query import ORDERINGS
 from adapters.models import Status
-from inference.api import rest
-from inference.api.openai import reading
-
-from . import answers, objects
+from common.answers import Error
+from inference.api import rest, scoring, targets
+from inference.api.openai import answers, bodies, catalogue
+from inference.api.openai.errors import OpenAIError
+from inference.monitoring import views as monitoring
+from inference.monitoring.history import RANGES
+from inference.quota.usage import UsagePage
 
 REASONS = {
-    400: "The request is at fault; `param` names the field.",
-    401: "Not signed in, or the token is unknown, expired or revoked.",
-    403: "The account or the token may not do this.",
-    404: "There is no such thing.",
-    409: "The thing is in another state, or another call is at it.",
-    413: "The body is too large.",
-    415: "The body is not declared as application/json.",
-    422: "The adapter or its base cannot be served; the code says why.",
-    429: "A limit is reached; Retry-After says when to come back.",
-    503: "The engine is not able to answer now; Retry-After says when to try again.",
+    400: "The request is invalid; `param` names the field.",
+    401: "Not signed in, or the token is invalid, expired or revoked.",
+    403: "The account or the token has no permission for this.",
+    404: "The requested object was not found.",
+    409: "The object is in a conflicting state, or another operation on it is in progress.",
+    413: "The request body is too large.",
+    415: "The request body is not declared as application/json.",
+    422: "The adapter or its base model cannot be used; the code gives the reason.",
+    429: "A limit has been reached; Retry-After says when to try again.",
+    503: "The engine cannot answer at the moment; Retry-After says when to try again.",
 }
+READING = (401, 403, 404)
+CHANGING = (400, 401, 403, 404, 409, 413, 415)
 ASKING = (400, 401, 403, 404, 409, 413, 415, 422, 429, 503)
 
 
-def errors(*statuses: int, shape: Any = objects.Error) -> dict[int, OpenApiResponse]:
+def errors(*statuses: int, shape: Any = Error) -> dict[int, OpenApiResponse]:
     return {status: OpenApiResponse(shape, REASONS[status]) for status in statuses}
 
 
@@ -49,11 +55,13 @@ def example(value: dict[str, Any]) -> list[OpenApiExample]:
     return [OpenApiExample("Example", value=value, request_only=True)]
 
 
-def call(answer: Any, summary: str, *statuses: int, body: Any = None, shape: Any = objects.Error, **extra: Any) -> Any:
-    """One operation that answers 200 with `answer` or with one of the errors of `statuses`."""
-    return extend_schema(
-        summary=summary, request=body, responses={200: answer, **errors(*statuses, shape=shape)}, **extra
-    )
+def call(
+    answer: Any, summary: str, *statuses: int, status: int | tuple[int, ...] = 200, body: Any = None,
+    shape: Any = Error, **extra: Any,
+) -> Any:  # fmt: skip
+    """One operation that answers `status` (or one of several) with `answer`, or one of the errors of `statuses`."""
+    good = dict.fromkeys((status,) if isinstance(status, int) else status, answer)
+    return extend_schema(summary=summary, request=body, responses={**good, **errors(*statuses, shape=shape)}, **extra)
 
 
 def describe(view: str, **methods: Any) -> None:
@@ -74,26 +82,28 @@ def describe(view: str, **methods: Any) -> None:
 
 # The registry
 
-AdapterPage = objects.page_of(objects.Adapter, "AdapterPage")
-EventPage = objects.page_of(objects.Event, "EventPage")
-BaseList = type("BaseList", (objects.Serializer,), {
-    "count": objects.s.IntegerField(), "results": objects.Base(many=True),
-})  # fmt: skip
-BulkResults = type("BulkResults", (objects.Serializer,), {"results": objects.BulkResult(many=True)})
-
 describe(
     "adapters.api.views.AdaptersView",
     get=call(
-        AdapterPage,
+        present.AdapterPage,
         "List adapters",
-        400,
-        401,
-        404,
+        *(400, 401, 404),
         operation_id="list_adapters",
         parameters=[
             query("status", "Only with this status.", enum=Status.values),
-            query("search", "Only where every word occurs in name, slug, notes, run, base or tags."),
+            query(
+                "search", "Only where every word occurs in name, slug, path below its root, notes, run, base or tags."
+            ),
             query("base", "Only of this base: slug, name or id."),
+            query("tag", "Only with this tag."),
+            query("run", "Only of runs of this name."),
+            query("run_of", "Only of the run that this adapter (its id) belongs to.", OpenApiTypes.INT),
+            query("trained_after", "Only trained on this day or later.", OpenApiTypes.DATE),
+            query("trained_before", "Only trained on this day or earlier.", OpenApiTypes.DATE),
+            query("max_loss", "Only with a training loss of at most this.", OpenApiTypes.FLOAT),
+            query("max_eval_loss", "Only with an evaluation loss of at most this.", OpenApiTypes.FLOAT),
+            query("min_effect", "Only where at least this share of tokens differs, 0 to 1.", OpenApiTypes.FLOAT),
+            query("max_effect", "Only where at most this share of tokens differs, 0 to 1.", OpenApiTypes.FLOAT),
             query("ordering", "Fields, comma-separated, with - for descending: " + ", ".join(sorted(ORDERINGS))),
             *PAGING,
         ],
@@ -101,47 +111,55 @@ describe(
 )
 describe(
     "adapters.api.views.AdapterView",
-    get=call(objects.Adapter, "One adapter", 401, 404, operation_id="get_adapter"),
+    get=call(present.Adapter, "One adapter", 401, 404, operation_id="get_adapter"),
     patch=call(
-        objects.Adapter,
+        present.Adapter,
         "Change name, notes, slug, tags or base",
-        400,
-        401,
-        403,
-        404,
-        409,
-        413,
-        415,
+        *CHANGING,
         operation_id="change_adapter",
         body=adapter_views.AdapterPatch,
         examples=example({"notes": "Trained on the second data set.", "tags": ["support"]}),
     ),
-    delete=extend_schema(
-        summary="Forget an adapter, or delete its training files too",
+    delete=call(
+        None,
+        "Forget an adapter, or delete its training files too",
+        *(400, 401, 403, 404, 409, 413, 415, 422),
+        status=204,
         operation_id="delete_adapter",
         parameters=[
             query("files", "1: delete the training files too.", enum=["1", "0"]),
             query("confirm", "The adapter's name, where files are deleted."),
         ],
-        request=None,
-        responses={204: None, **errors(400, 401, 403, 404, 409, 413, 415, 422)},
     ),
 )
 for name, text in (("ActivateView", "Validate, store and serve an adapter"), ("DeactivateView", "Serve it no longer")):
     describe(
         f"adapters.api.views.{name}",
-        post=call(objects.Adapter, text, 401, 403, 404, 409, 422, operation_id=f"{name.lower()}_adapter"),
+        post=call(present.Adapter, text, 401, 403, 404, 409, 422, operation_id=f"{name.lower()}_adapter"),
     )
+describe(
+    "adapters.api.views.RepairView",
+    get=call(
+        present.RepairPage,
+        "What the repair of an adapter's files changes",
+        *(401, 403, 404),
+        operation_id="adapter_repair",
+        parameters=PAGING,
+    ),
+    post=call(
+        present.Adapter,
+        "Repair an adapter's files into a new copy, and serve it",
+        *(400, 401, 403, 404, 409, 413, 415, 422),
+        operation_id="repair_adapter",
+        body=adapter_views.RepairBody,
+    ),
+)
 describe(
     "adapters.api.views.BulkView",
     post=call(
-        BulkResults,
+        present.BulkResults,
         "One action on many adapters",
-        400,
-        401,
-        403,
-        413,
-        415,
+        *(400, 401, 403, 413, 415),
         operation_id="bulk",
         body=adapter_views.BulkBody,
         examples=example({"action": "activate", "ids": [1, 2]}),
@@ -149,25 +167,79 @@ describe(
 )
 describe(
     "adapters.api.views.ScanView",
-    get=call(objects.Scan, "The latest scan", 401, 403, 404, operation_id="latest_scan"),
-    post=call(objects.ScanSummary, "Scan the roots now", 401, 403, 409, operation_id="scan"),
+    get=call(present.Scan, "The latest scan", 401, 403, 404, operation_id="latest_scan"),
+    post=call(present.ScanSummary, "Scan the roots now", 401, 403, 409, operation_id="scan"),
 )
 describe(
     "adapters.api.views.EventsView",
-    get=call(EventPage, "History of an adapter", 401, 404, operation_id="adapter_events", parameters=PAGING),
+    get=call(present.EventPage, "History of an adapter", 401, 404, operation_id="adapter_events", parameters=PAGING),
 )
 describe(
     "adapters.api.views.AdapterMetricsView",
-    get=call(objects.Metrics, "Training curve and use", 401, 404, operation_id="adapter_metrics"),
+    get=call(present.Metrics, "Training curve and use", 401, 404, operation_id="adapter_metrics"),
 )
-describe("adapters.api.views.BasesView", get=call(BaseList, "Base models", 401, operation_id="list_bases"))
+describe(
+    "adapters.api.views.RunCurveView",
+    get=call(
+        present.RunCurve,
+        "The training curve of an adapter's run as its files are now, and how far the training is",
+        *(401, 404),
+        operation_id="run_curve",
+    ),
+)
+describe(
+    "adapters.api.uploads.UploadsView",
+    get=call(uploads.Uploads, "One's uploads under way, and the limits", 401, 403, operation_id="list_uploads"),
+    post=call(
+        uploads.Upload,
+        "Announce an upload, or go on with one (200)",
+        *CHANGING,
+        422,
+        503,
+        operation_id="begin_upload",
+        status=(200, 201),
+        body=uploads.NewUpload,
+        examples=example({"files": [{"path": "pirate.zip", "size": 1048576}]}),
+    ),
+)
+describe(
+    "adapters.api.uploads.UploadView",
+    get=call(uploads.Upload, "One upload under way", *READING, operation_id="get_upload"),
+    delete=call(None, "Give an upload up", *READING, 409, operation_id="cancel_upload", status=204),
+)
+describe(
+    "adapters.api.uploads.PieceView",
+    put=call(
+        uploads.Piece,
+        "Send the next bytes of a file",
+        *CHANGING,
+        503,
+        operation_id="send_upload_piece",
+        body={"application/octet-stream": OpenApiTypes.BINARY},
+        parameters=[query("offset", "How much of the file has arrived.", OpenApiTypes.INT)],
+    ),
+)
+describe(
+    "adapters.api.uploads.FinishView",
+    post=call(
+        uploads.FinishedUpload,
+        "Finish an upload and scan it",
+        *READING,
+        409,
+        422,
+        503,
+        operation_id="finish_upload",
+        status=201,
+    ),
+)
+describe("adapters.api.views.BasesView", get=call(present.BaseList, "Base models", 401, operation_id="list_bases"))
 
 # The running side
 
 describe(
     "inference.api.rest.TestView",
     post=call(
-        answers.TestAnswer,
+        rest.TestAnswer,
         "Ask an active adapter and wait for the whole answer",
         *ASKING,
         operation_id="test_adapter",
@@ -176,32 +248,50 @@ describe(
     ),
 )
 describe(
+    "inference.api.targets.TargetsView",
+    get=call(
+        targets.TargetChoices,
+        "Find a model to ask: active adapters by run and step, and base models",
+        401,
+        operation_id="find_targets",
+        parameters=[query("search", "Only where every word occurs in name, slug, run, base or tags.")],
+    ),
+)
+describe(
     "inference.api.rest.CountView",
     post=call(
-        answers.Count,
+        rest.Count,
         "How many tokens a prompt has",
-        400,
-        401,
-        403,
-        404,
-        409,
-        413,
-        415,
-        422,
-        503,
+        *(400, 401, 403, 404, 409, 413, 415, 422, 503),
         operation_id="count_tokens",
         body=rest.CountRequest,
         examples=example({"model": "pirate", "prompt": "Hello!"}),
     ),
 )
 describe(
+    "inference.api.scoring.ScoreView",
+    post=call(
+        scoring.Scores,
+        "How likely texts are after messages, by several models",
+        *ASKING,
+        operation_id="score",
+        body=scoring.ScoreRequest,
+        examples=example(
+            {
+                "models": ["pirate", "json-only"],
+                "items": [{"messages": [{"role": "user", "content": "Hello!"}], "text": "Ahoy!"}],
+            }
+        ),
+    ),
+)
+describe(
     "inference.api.rest.StatusView",
-    get=call(answers.Status, "What the engine holds and does", 401, 403, operation_id="engine_status"),
+    get=call(rest.EngineStatus, "What the engine holds and does", 401, 403, operation_id="engine_status"),
 )
 describe(
     "inference.api.rest.LoadView",
     post=call(
-        answers.Status,
+        rest.EngineStatus,
         "Load a model before anybody asks, and keep it loaded or no longer",
         *ASKING,
         operation_id="load",
@@ -210,18 +300,14 @@ describe(
     ),
 )
 describe(
-    "inference.api.rest.UnloadView",
-    post=call(answers.Freed, "Free the base model", 401, 403, 503, operation_id="unload"),
+    "inference.api.rest.UnloadView", post=call(rest.Freed, "Free the base model", 401, 403, 503, operation_id="unload")
 )
 describe(
     "inference.quota.usage.UsageView",
     get=call(
-        answers.UsagePage,
+        UsagePage,
         "What was asked, by day, model and token",
-        400,
-        401,
-        403,
-        404,
+        *(400, 401, 403, 404),
         operation_id="usage",
         parameters=[
             query("days", "How far back: 1 to 366.", OpenApiTypes.INT),
@@ -231,28 +317,54 @@ describe(
     ),
 )
 
+SUBJECT = [
+    query("range", "How far back.", enum=[*RANGES]),
+    query("user", "me, for operators also all or the name of an account."),
+    query("model", "For operators: one model alone, by slug."),
+]
+describe(
+    "inference.monitoring.views.HistoryView",
+    get=call(
+        monitoring.History,
+        "Rates, percentiles and tokens over time",
+        *(400, 401, 403, 404),
+        operation_id="monitoring_history",
+        parameters=SUBJECT,
+    ),
+)
+describe(
+    "inference.monitoring.views.RequestsView",
+    get=call(
+        monitoring.FactsList,
+        "The slowest or the failed requests, with their facts",
+        *(400, 401, 403, 404),
+        operation_id="monitoring_requests",
+        parameters=[*SUBJECT, query("which", "slow: slowest first; failed: newest first.", enum=["slow", "failed"])],
+    ),
+)
+
 # OpenAI's calls
 
 STREAMED = OpenApiResponse(OpenApiTypes.STR, "Server-sent events, where `stream` is true.")
 describe(
     "inference.api.openai.views.ModelsView",
-    get=call(answers.Models, "Models that may be asked", 401, 403, operation_id="models", shape=answers.OpenAIError),
+    get=call(catalogue.Models, "Models that may be asked", 401, 403, operation_id="models", shape=OpenAIError),
 )
 describe(
     "inference.api.openai.views.ModelView",
-    get=call(answers.Model, "One model", 401, 403, 404, operation_id="model", shape=answers.OpenAIError),
+    get=call(catalogue.Model, "One model", 401, 403, 404, operation_id="model", shape=OpenAIError),
 )
 for view, body, answer, text, value in (
     (
         "ChatCompletionsView",
-        reading.ChatRequest,
+        bodies.ChatRequest,
         answers.ChatAnswer,
         "Answer a conversation",
         {"model": "pirate", "messages": [{"role": "user", "content": "Hello!"}], "temperature": 0},
     ),
     (
         "CompletionsView",
-        reading.CompletionRequest,
+        bodies.CompletionRequest,
         answers.CompletionAnswer,
         "Continue a text",
         {"model": "pirate", "prompt": "The sea", "max_tokens": 32},
@@ -267,7 +379,7 @@ for view, body, answer, text, value in (
             responses={
                 (200, "application/json"): answer,
                 (200, "text/event-stream"): STREAMED,
-                **errors(*ASKING, shape=answers.OpenAIError),
+                **errors(*ASKING, shape=OpenAIError),
             },
             examples=example(value),
         ),

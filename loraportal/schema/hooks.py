@@ -12,6 +12,8 @@ HEADINGS = {
     "/api/chat": "Conversations",
     "/api/compare": "Votes",
     "/api/assistants": "Assistants",
+    "/api/prompts": "Prompt library",
+    "/api/evaluations": "Evaluations",
     "/v1": "OpenAI-compatible",
 }
 

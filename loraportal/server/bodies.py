@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from daphne.http_protocol import HTTPFactory, WebRequest
@@ -11,6 +12,9 @@ from django.utils.translation import gettext as _
 from twisted.internet import reactor
 
 from common.api import error_body
+from common.numbers import grouped
+from inference.api.doors import is_door
+from inference.measuring import refusals
 
 LINGER = 2.0  # seconds in which the client may finish sending, so that it reads the answer before the connection ends
 
@@ -19,6 +23,10 @@ class BoundedRequest(WebRequest):
     """A request whose body is at most DATA_UPLOAD_MAX_MEMORY_SIZE bytes; 413 and the end of the connection beyond."""
 
     refused = False
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.came_in = time.monotonic()  # made when the first line is there
 
     def gotLength(self, length: int | None) -> None:  # noqa: N802  (Twisted's name)
         too_long = length is not None and length > settings.DATA_UPLOAD_MAX_MEMORY_SIZE
@@ -40,7 +48,11 @@ class BoundedRequest(WebRequest):
 
     def refuse(self) -> None:
         self.refused = True
-        message = _("The body is larger than %(limit)s bytes.") % {"limit": settings.DATA_UPLOAD_MAX_MEMORY_SIZE}
+        if is_door(self.channel._path.partition(b"?")[0].decode("latin-1")):  # what is read of the request so far
+            refusals.note("body_too_large")
+        message = _("The request body is larger than %(limit)s bytes.") % {
+            "limit": grouped(settings.DATA_UPLOAD_MAX_MEMORY_SIZE)
+        }
         body = JsonResponse(error_body("body_too_large", message)).content
         head = f"HTTP/1.1 413 Content Too Large\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
         self.channel.transport.write(head.encode() + b"Connection: close\r\n\r\n" + body)

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -15,16 +16,27 @@ from daphne.ws_protocol import WebSocketProtocol
 from django.conf import settings
 from twisted.internet import defer, reactor
 
+from common.request_ids import CAME_IN
 from inference.manager import close_manager
 
 from .backpressure import Backpressure
-from .bodies import BoundedFactory
+from .bodies import BoundedFactory, BoundedRequest
 
 logger = logging.getLogger(__name__)
 
 GOING_AWAY = 1001  # RFC 6455, 7.4.1
 CLOSE_SECONDS = 3.0  # for websockets to end by themselves
 LAST_SECONDS = 8.0  # then the process ends, whatever still hangs
+
+
+class Stamping:
+    """The queue of what an application is to receive, as the protocols use it."""
+
+    def __init__(self, queue: asyncio.Queue[dict[str, Any]]) -> None:
+        self.queue = queue
+
+    def put_nowait(self, message: dict[str, Any]) -> None:
+        self.queue.put_nowait(message | {CAME_IN: time.monotonic()})
 
 
 class PortalServer(Server):
@@ -52,6 +64,13 @@ class PortalServer(Server):
     @http_factory.setter
     def http_factory(self, _daphnes_own: Any) -> None:
         self._http_factory = BoundedFactory(self)
+
+    def create_application(self, protocol: Any, scope: dict[str, Any]) -> Any:
+        """Tells the application when what comes was read: under load it is its turn only later."""
+        if isinstance(protocol, BoundedRequest):
+            scope[CAME_IN] = protocol.came_in
+        queue = super().create_application(protocol, scope)
+        return queue and Stamping(queue)
 
     async def handle_reply(self, protocol: Any, message: dict[str, Any]) -> None:
         self.brakes.before(protocol, message)

@@ -16,7 +16,8 @@ from .subprocesses import replace_process, stop_on_signals
 def run(environment: Environment, words: list[str]) -> None:
     preflight(environment)
     ensure_packages(environment)
-    ensure_base_model(environment)
+    if not environment.fleet:  # the libraries that write the demo's base model are not there
+        ensure_base_model(environment)
     ensure_adapters(environment)
     replace_process([environment.python, PROJECT / "manage.py", "serve", "--prepare", *words])
 

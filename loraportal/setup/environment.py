@@ -23,6 +23,7 @@ class Environment:
     own_adapters: bool  # LORA_ROOTS names other folders: the demo adapters stay away from them
     mysql: bool
     venv: Path
+    fleet: bool = False  # models run on other machines
 
     @property
     def python(self) -> Path:
@@ -73,6 +74,7 @@ def read_environment(project: Path = PROJECT) -> Environment:
         own_adapters=bool(roots) and default_root not in roots,
         mysql=values.get("DATABASE_URL", "").startswith("mysql"),
         venv=path("VENV", project / ".venv"),
+        fleet=values.get("INFERENCE_BACKEND", "").strip() == "vllm",
     )
 
 

@@ -54,7 +54,7 @@ def ensure_packages(environment: Environment, dev: bool = False) -> None:
 
     Raises SetupError.
     """
-    files = [PROJECT / "requirements-dev.txt"] if dev else [PROJECT / "requirements.txt"]
+    files = [PROJECT / ("requirements-dev.txt" if dev else requirements_of(environment))]
     if environment.mysql:
         files.append(PROJECT / "requirements-mysql.txt")
     with lock(environment.venv):
@@ -62,7 +62,8 @@ def ensure_packages(environment: Environment, dev: bool = False) -> None:
         missing = [file for file in files if not stamp(environment, file).exists()]
         if not missing:
             return
-        check_space(environment.venv, NEEDED_FOR_PACKAGES if not is_stamped(environment) else 2**28)
+        much = not is_stamped(environment) and not environment.fleet
+        check_space(environment.venv, NEEDED_FOR_PACKAGES if much else 2**28)
         names = ", ".join(file.name for file in missing)
         report(f"Installing the Python packages of {names} (once; a few minutes, details in {environment.log})")
         pip_install(environment, *(word for file in missing for word in ("-r", str(file))))
@@ -70,6 +71,11 @@ def ensure_packages(environment: Environment, dev: bool = False) -> None:
             stamp(environment, file).touch()
         if dev:  # its first line is -r requirements.txt
             stamp(environment, PROJECT / "requirements.txt").touch()
+
+
+def requirements_of(environment: Environment) -> str:
+    """Where models run elsewhere, nothing that runs models is installed."""
+    return "requirements-fleet.txt" if environment.fleet else "requirements.txt"
 
 
 def pip_install(environment: Environment, *words: str) -> None:

@@ -29,6 +29,23 @@ def test_nothing_to_say() -> None:
 
 
 @pytest.fixture
+def fleet(settings: Any, tmp_path: Path) -> Any:
+    settings.INFERENCE_BACKEND, settings.FLEET_DIR = "vllm", tmp_path / "fleet"
+    return settings
+
+
+def test_fleet(fleet: Any, nobody_may: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert ids() == set()
+    fleet.FLEET_DIR = fleet.STORE_DIR / "fleet"
+    assert ids() == {"loraportal.E015"}
+    fleet.FLEET_DIR = fleet.VAR_DIR.parent / "elsewhere" / "fleet"
+    nobody_may(checks.nearest_existing(fleet.FLEET_DIR))
+    assert "loraportal.E014" in ids()
+    monkeypatch.setattr(checks, "find_spec", lambda name: None)
+    assert "loraportal.E013" in ids()
+
+
+@pytest.fixture
 def nobody_may(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
     """Take a folder's rights away, also for root, to whom the file system refuses nothing."""
     refused: list[Path] = []
@@ -79,6 +96,14 @@ def test_root_and_store_overlap(settings: Any, below: str) -> None:
     settings.LORA_ROOTS = [settings.VAR_DIR / below]
     settings.LORA_ROOTS[0].mkdir(exist_ok=True)
     assert ids() == {"loraportal.E003"}
+
+
+def test_traces_without_their_package(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings.OTEL_TRACES = True
+    monkeypatch.setattr(checks, "find_spec", lambda name: None)
+    assert ids() == {"loraportal.E012"}
+    monkeypatch.setattr(checks, "find_spec", lambda name: object())
+    assert ids() == set()
 
 
 def test_mysql_without_driver(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,10 +12,11 @@ from unittest.mock import patch
 
 import pytest
 from django.db import OperationalError
+from django.utils import translation
 
 from common.messages import compile_messages
 from loraportal import prepare
-from loraportal.management.commands.serve import hold_var_dir
+from loraportal.management.commands.serve import hold_database, hold_var_dir
 from loraportal.setup.console import SetupError
 
 PO = r"""
@@ -114,7 +115,10 @@ def test_static_files_that_name_a_missing_one(settings: Any, tmp_path: Path) -> 
 
 def test_settings_that_cannot_work_stop_the_start(settings: Any, db: None) -> None:
     settings.REDIS_URL = "nonsense"
-    with pytest.raises(SetupError, match=r"REDIS_URL is no Redis address\. .*loraportal\.E006"):
+    with (
+        translation.override("en"),
+        pytest.raises(SetupError, match=r"REDIS_URL is not a Redis address\. .*loraportal\.E006"),
+    ):
         prepare.check()
 
 
@@ -143,3 +147,14 @@ def test_var_dir_belongs_to_one_portal(settings: Any) -> None:
         with pytest.raises(SetupError, match=rf"process {os.getpid()}"):
             hold_var_dir()
     hold_var_dir().close()
+
+
+def test_a_database_in_a_file_belongs_to_one_portal(tmp_path: Path) -> None:
+    """Whatever their VAR_DIR."""
+    with (
+        hold_database(tmp_path / "db.sqlite3"),
+        pytest.raises(SetupError, match=rf"process {os.getpid()}.*MySQL or MariaDB"),
+    ):
+        hold_database(tmp_path / "db.sqlite3")
+    with pytest.raises(SetupError, match="cannot be written"):
+        hold_database(tmp_path / "nowhere" / "db.sqlite3")

@@ -20,13 +20,25 @@ PROJECT = Path(settings.__file__).parent.parent
     [
         (lambda: settings.env_int("X", 1, 1, 10), "ten", "X must be a whole number"),
         (lambda: settings.env_int("X", 1, 1, 10), "1.5", "X must be a whole number"),
-        (lambda: settings.env_int("X", 1, 1, 10), "11", "X must lie between 1 and 10"),
-        (lambda: settings.env_float("X", 1, 0, 10), "nan", "X must lie between 0 and 10"),
+        (lambda: settings.env_int("X", 1, 1, 10), "11", "X must be between 1 and 10"),
+        (lambda: settings.env_float("X", 1, 0, 10), "nan", "X must be between 0 and 10"),
         (lambda: settings.env_float("X", 1, 0, 10), "one", "X must be a number"),
         (lambda: settings.env_bool("X", False), "maybe", "X must be true or false"),
         (lambda: settings.env_choice("X", "a", ("a", "b")), "c", "X must be one of a, b"),
         (lambda: settings.env_zone("X", "UTC"), "Mars/Base", "X must be a time zone"),
         (lambda: settings.env_zone("X", "UTC"), "../../etc/passwd", "X must be a time zone"),
+        (lambda: settings.env_label("X", "8000"), "a site", "X must be at most 40 letters"),
+        (lambda: settings.env_label("X", "8000"), "x" * 41, "X must be at most 40 letters"),
+        (lambda: settings.env_addresses("X", []), "router:8080", "such as http://router:8080, not 'router:8080'"),
+        (lambda: settings.env_addresses("X", []), "http://", "X must hold addresses"),
+        (lambda: settings.env_addresses("X", []), "http://h:99999", "X must hold addresses"),
+        (lambda: settings.env_addresses("X", []), "ftp://u:secret@h", "not 'h'"),
+        (lambda: settings.env_addresses("X", []), "http://h?x=1", "X must hold addresses"),
+        (lambda: settings.env_addresses("X", []), "http://h,http://h/v1/", "X names one address twice"),
+        (lambda: settings.env_secret("a b", "X", ""), "", "X must be one word"),
+        (lambda: settings.env_secret("a", "X", "file"), "", "either X or X_FILE"),
+        (lambda: settings.env_secret("", "X", "/no/such/file"), "", "X_FILE /no/such/file cannot be read"),
+        (lambda: settings.env_secret("", "X", "/dev/null"), "", "X_FILE /dev/null is empty"),
     ],
 )
 def test_wrong_values(monkeypatch: pytest.MonkeyPatch, read: object, value: str, says: str) -> None:
@@ -39,6 +51,18 @@ def test_relative_paths_count_from_the_project(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("X", "elsewhere/var")
     assert settings.env_path("X", tmp_path) == PROJECT / "elsewhere" / "var"
+
+
+def test_addresses_and_secrets(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("X", "http://router:8080/v1/, Qwen2.5-1.5B=https://other.example/vllm,http://[::1]:8000")
+    assert settings.env_addresses("X", []) == [
+        ("", "http://router:8080"),
+        ("Qwen2.5-1.5B", "https://other.example/vllm"),
+        ("", "http://[::1]:8000"),
+    ]
+    (tmp_path / "key").write_text("sk-secret\n")
+    assert settings.env_secret("", "X", str(tmp_path / "key")) == "sk-secret"
+    assert settings.env_secret("given", "X", "") == "given"
 
 
 def manage(tmp_path: Path, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -54,7 +78,13 @@ def manage(tmp_path: Path, **environment: str) -> subprocess.CompletedProcess[st
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("ENGINE_DEVICE", "tpu"), ("DATABASE_URL", "postgres://x/y"), ("VAR_DIR", "/dev/null/var"), ("PORT", "99999")],
+    [
+        ("ENGINE_DEVICE", "tpu"),
+        ("INFERENCE_BACKEND", "vllm"),
+        ("DATABASE_URL", "postgres://x/y"),
+        ("VAR_DIR", "/dev/null/var"),
+        ("PORT", "99999"),
+    ],
 )
 def test_commands_say_it_in_one_line(tmp_path: Path, name: str, value: str) -> None:
     result = manage(tmp_path, **{name: value})

@@ -22,7 +22,16 @@ SCRIPT = PROJECT / "loraportal" / "setup" / "python.sh"
 @pytest.fixture
 def plain(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A project folder without settings of its own."""
-    for name in ("VAR_DIR", "PORT", "HOST", "LORA_ROOTS", "BASE_MODELS_DIR", "DATABASE_URL", "VENV"):
+    for name in (
+        "INFERENCE_BACKEND",
+        "VAR_DIR",
+        "PORT",
+        "HOST",
+        "LORA_ROOTS",
+        "BASE_MODELS_DIR",
+        "DATABASE_URL",
+        "VENV",
+    ):
         monkeypatch.delenv(name, raising=False)
     return tmp_path
 
@@ -49,6 +58,14 @@ def test_env_file_and_environment(plain: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("LORA_ROOTS", f"/a,{plain}/else where/adapters")
     found = environment.read_environment(plain)
     assert found.port == 8002 and not found.own_adapters
+
+
+def test_a_fleet_installs_nothing_that_runs_models(plain: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert packages.requirements_of(environment.read_environment(plain)) == "requirements.txt"
+    monkeypatch.setenv("INFERENCE_BACKEND", "vllm")
+    assert packages.requirements_of(environment.read_environment(plain)) == "requirements-fleet.txt"
+    names = {line.partition("==")[0].lower() for line in (PROJECT / "requirements-fleet.txt").read_text().splitlines()}
+    assert "django" in names and not names & {"torch", "transformers", "peft", "bitsandbytes", "accelerate"}
 
 
 @pytest.mark.parametrize("port", ["0", "65536", "http", "80 80", "-1", "８０００"])

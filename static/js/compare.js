@@ -1,17 +1,22 @@
 // The comparison page: one generate frame with several targets, a column each.
-import { VoteStore, newRun } from "./lib/vote_store.js";
-import { copyText } from "./lib/clipboard.js";
+import { addToSet } from "./lib/add_to_set.js";
+import { ChosenModels } from "./lib/chosen.js";
+import { copyLink } from "./lib/clipboard.js";
 import { Column } from "./lib/column.js";
 import { firstDivergence } from "./lib/diff.js";
-import { $, $$, data, el, icon } from "./lib/dom.js";
+import { $, $$, data, el } from "./lib/dom.js";
 import { fill, gettext, ngettext, number } from "./lib/i18n.js";
-import { fieldOf, Parameters } from "./lib/params.js";
+import { Library } from "./lib/library.js";
+import { fieldOf, linked, linkTo, Parameters } from "./lib/params.js";
+import { pickers } from "./lib/picker.js";
+import { offersRecent, rememberPrompt } from "./lib/recent.js";
 import { csvCell, saveAs } from "./lib/save.js";
 import { GenerateSocket } from "./lib/socket.js";
-import { toast } from "./lib/toast.js";
-import { TokenColours } from "./lib/tokens.js";
+import { failed, toast } from "./lib/toast.js";
+import { ALTERNATIVES, TokenColours } from "./lib/tokens.js";
+import { VoteStore, newRun } from "./lib/vote_store.js";
 
-const ALTERNATIVES = 5; // to each token, where probabilities are asked for
+const SEEN = 160; // px of the answers that are to be seen at least
 const CSV_HEAD = ["model", "digest", "prompt", "answer", "completion_tokens", "ttft_s", "total_s", "tokens_per_second", "finish_reason"];
 const form = $("[data-compare]");
 if (form) start();
@@ -19,75 +24,59 @@ if (form) start();
 function start() {
   const socket = new GenerateSocket(form.dataset.socket);
   const parameters = new Parameters(form);
-  const add = $("[data-add]");
   const reference = $("[data-reference]");
   const { prompt, system } = form.elements;
-  const names = new Map([...add.options].filter((option) => option.value).map((option) => [option.value, option.textContent]));
+  parameters.fill(linked());
+  if (system.value) system.closest("details").open = true;
   const colours = new TokenColours($("[data-results]"));
-  const voteStore = new VoteStore($("[data-ballot-state]"), (vote) => counted.add(vote.run) && showCount());
+  const voteStore = new VoteStore($("[data-vote-status]"), (vote) => counted.add(vote.run) && showCount());
   const counted = new Set();
-  let chosen = data("chosen");
+  const library = new Library(form, { texts: { system, prompt }, parameters, inserted: () => prompt.focus() });
+  library.insertLinked();
+  offersRecent(prompt, $("[data-recent-prompts]"));
+  const chosen = new ChosenModels(data("chosen"), Number(form.dataset.most));
+  pickers(form);
   let columns = [];
   let handle = null;
   let asked = null; // what the columns answer: {run, prompt, system, params, blind}
   let view = "differences";
-
-  // Which models ---------------------------------------------------------------------------------------------------
-
-  function showChips() {
-    const chips = chosen.map((slug) => {
-      const name = names.get(slug);
-      const remove = el("button", { type: "button", className: "chip-remove", "aria-label": fill(gettext("Remove %(name)s"), { name }), dataset: { remove: slug } }, icon("xmark"));
-      return el("li", { className: "chip", dataset: { testid: "chip", slug } }, el("span", { className: "truncate" }, name), remove);
-    });
-    $("[data-chips]").replaceChildren(...chips);
-    for (const option of add.options) option.disabled = chosen.includes(option.value);
-    add.disabled = chosen.length >= Number(form.dataset.most);
-    const address = new URL(location.href);
-    address.search = chosen.length ? `?models=${chosen.map(encodeURIComponent).join(",")}` : "";
-    history.replaceState(null, "", address);
-    $('[data-error="targets"]').hidden = true;
-  }
-
-  function removeChip(slug) {
-    const at = chosen.indexOf(slug);
-    chosen = chosen.filter((other) => other !== slug);
-    showChips();
-    ($$(".chip-remove")[Math.min(at, chosen.length - 1)] ?? add).focus();
-  }
-
-  add.addEventListener("change", () => {
-    if (add.value) chosen.push(add.value);
-    add.value = "";
-    showChips();
-  });
 
   // Answers --------------------------------------------------------------------------------------------------------
 
   function send() {
     if (handle) return;
     parameters.clearAll();
-    if (!chosen.length) return say("targets", gettext("Choose at least one model."));
-    if (!prompt.value.trim()) return parameters.error("prompt", gettext("Write something first."));
+    chosen.say(chosen.problem());
     const params = parameters.read();
-    if (!params) return;
+    if (!prompt.value.trim()) return parameters.error("prompt", gettext("Enter some text first."));
+    if (!params || chosen.problem()) return;
+    rememberPrompt(prompt.value);
     const messages = [{ role: "user", content: prompt.value }];
     if (system.value.trim()) messages.unshift({ role: "system", content: system.value });
-    const blind = $("[data-blind]").checked && chosen.length > 1;
-    const order = blind ? shuffled(chosen) : chosen;
-    const before = columnOf(reference.value)?.slug;
+    const list = chosen.list();
+    const blind = $("[data-blind]").checked && list.length > 1;
+    const order = blind ? shuffled(list) : list;
+    const before = columnOf(reference.value)?.own;
     asked = { run: newRun(), prompt: prompt.value, system: system.value, params, blind };
-    columns = order.map((slug, index) => new Column(slug, names.get(slug), blind ? String.fromCharCode(65 + index) : null));
+    voteStore.begin(asked.run);
+    columns = order.map((one, index) => new Column(one, blind ? String.fromCharCode(65 + index) : null));
     $("[data-columns]").replaceChildren(...columns.map((column) => column.element));
     $("[data-results]").hidden = false;
     showReference(blind ? "" : before);
     working(true);
     const wanted = $("[data-logprobs]").checked ? { ...params, logprobs: ALTERNATIVES } : params;
-    handle = socket.generate({ targets: order, messages, params: wanted }, handlers());
+    const on = progress();
+    const handles = together(columns).map((group) => {
+      const targets = group.map((column) => column.slug);
+      return socket.generate({ targets, messages, params: { ...wanted, ...group[0].params } }, on(group));
+    });
+    handle = { stop: () => handles.forEach((one) => one.stop()) };
+    const { top } = $("[data-columns]").getBoundingClientRect();
+    if (top > innerHeight - SEEN) $("[data-results]").scrollIntoView();
   }
 
-  function handlers() {
-    const bySlug = new Map(columns.map((column) => [column.slug, column]));
+  /** What is done with the frames of a group of columns; a function, for what all of them have in common. */
+  function progress() {
     const open = new Set(columns);
     const begun = new Set();
     const begin = (column) => {
@@ -102,26 +91,26 @@ function start() {
       if (open.size === 0) ended();
       show();
     };
-    return {
-      queued: (frame) => bySlug.get(frame.target).queued(frame),
-      loading: (frame) => bySlug.get(frame.target).loading(frame),
-      token(frame) {
-        const column = bySlug.get(frame.target);
-        if (!begun.has(column)) begin(column);
-        column.token(frame);
-      },
-      done(frame) {
-        const column = bySlug.get(frame.target);
-        column.finish(frame);
-        end(column);
-      },
-      error(frame) {
-        const column = bySlug.get(frame.target);
-        column.fail(frame);
-        const field = fieldOf(frame.param);
-        if (field) parameters.error(field, frame.message);
-        end(column);
-      },
+    return (group) => {
+      const of = (frame) => group.find((column) => column.slug === frame.target);
+      return {
+        queued: (frame) => of(frame).queued(frame),
+        loading: (frame) => of(frame).loading(frame),
+        token(frame) {
+          if (!begun.has(of(frame))) begin(of(frame));
+          of(frame).token(frame);
+        },
+        done(frame) {
+          of(frame).finish(frame);
+          end(of(frame));
+        },
+        error(frame) {
+          of(frame).fail(frame);
+          const field = fieldOf(frame.param);
+          if (field) parameters.error(field, frame.message);
+          end(of(frame));
+        },
+      };
     };
   }
 
@@ -148,20 +137,14 @@ function start() {
     show();
   }
 
-  function say(name, message) {
-    const line = $(`[data-error="${name}"]`);
-    line.textContent = message;
-    line.hidden = false;
-  }
-
   // Differences and probabilities ----------------------------------------------------------------------------------
 
   const columnOf = (key) => columns.find((column) => column.key === key);
 
-  function showReference(slug) {
+  function showReference(key) {
     const options = columns.map((column) => el("option", { value: column.key }, column.label ?? column.name));
-    reference.replaceChildren(el("option", { value: "" }, gettext("nothing")), ...options);
-    reference.value = columns.some((column) => column.key === slug) ? slug : "";
+    reference.replaceChildren(el("option", { value: "" }, gettext("none")), ...options);
+    reference.value = columns.some((column) => column.key === key) ? key : "";
   }
 
   function show() {
@@ -182,9 +165,9 @@ function start() {
     const line = $("[data-agreement]");
     const n = parting - 1;
     if (parting === null) line.textContent = "";
-    else if (parting === 0) line.textContent = fill(gettext("All %(count)s answers are the same, word by word."), { count });
+    else if (parting === 0) line.textContent = fill(gettext("All %(count)s answers are identical."), { count });
     else if (n === 0) line.textContent = fill(gettext("The %(count)s answers differ from the first word."), { count });
-    else line.textContent = fill(ngettext("All %(count)s answers agree in their first word, then they part.", "All %(count)s answers agree up to word %(n)s, then they part.", n), { count, n: number(n) });
+    else line.textContent = fill(ngettext("All %(count)s answers are the same in the first word and then differ.", "All %(count)s answers are the same up to word %(n)s and then differ.", n), { count, n: number(n) });
   }
 
   function setView(wanted) {
@@ -196,7 +179,7 @@ function start() {
 
   function vote(verdict, key = null) {
     const judged = columns.filter((column) => column.judgeable);
-    const candidates = judged.map(({ slug: model, name, done, text, key: own }) => ({ model, name, digest: done.digest, text, chosen: own === key }));
+    const candidates = judged.map(({ slug: model, name, params, done, text, key: own }) => ({ model, name: name.slice(0, 255), params, digest: done.digest, text, chosen: own === key }));
     for (const column of columns) column.chosen(column.key === key);
     for (const button of $$("[data-verdict]")) button.setAttribute("aria-pressed", String(button.dataset.verdict === verdict));
     reveal();
@@ -216,7 +199,7 @@ function start() {
   function showBlind() {
     const hidden = columns.some((column) => column.blind);
     $("[data-export=csv]").disabled = hidden;
-    $("[data-export=csv]").title = hidden ? gettext("It holds the names, which are shown once you have chosen.") : "";
+    $("[data-export=csv]").title = hidden ? gettext("The file contains the model names, which are shown after you have chosen.") : "";
   }
 
   function showCount() {
@@ -234,17 +217,19 @@ function start() {
   function exportTable() {
     const rows = columns.map((column) => {
       const { digest, usage, timings, finish_reason } = column.done ?? {};
-      return [column.slug, digest, asked.prompt, column.text, usage?.completion_tokens, timings?.ttft, timings?.total, timings?.tokens_per_second, finish_reason];
+      return [column.own, digest, asked.prompt, column.text, usage?.completion_tokens, timings?.ttft, timings?.total, timings?.tokens_per_second, finish_reason];
     });
     saveAs("comparison.csv", `\ufeff${[CSV_HEAD, ...rows].map((row) => row.map(csvCell).join(",")).join("\r\n")}\r\n`, "text/csv");
   }
 
-  // Events ---------------------------------------------------------------------------------------------------------
-
-  async function copyLink() {
-    if (await copyText(location.href)) toast("good", gettext("Link copied"));
-    else toast("bad", gettext("The browser does not let this page copy."));
+  function keepQuestion() {
+    const messages = [{ role: "user", content: asked.prompt }];
+    if (asked.system.trim()) messages.unshift({ role: "system", content: asked.system });
+    const whole = columns.filter((column) => column.final);
+    addToSet({ messages }, whole.map((column) => ({ name: column.blind ? column.label : column.name, text: column.text }))).catch(failed);
   }
+
+  // Events ---------------------------------------------------------------------------------------------------------
 
   form.addEventListener("submit", (event) => {
     event.preventDefault();
@@ -259,14 +244,14 @@ function start() {
   form.addEventListener("click", (event) => {
     const button = event.target.closest("button");
     if (!button) return;
-    const { remove, vote: key, verdict, view: wanted } = button.dataset;
-    if (remove !== undefined) removeChip(remove);
-    else if (key !== undefined) vote("best", key);
+    const { vote: key, verdict, view: wanted } = button.dataset;
+    if (key !== undefined) vote("best", key);
     else if (verdict) vote(verdict);
     else if (wanted) setView(wanted);
     else if ("export" in button.dataset) exportTable();
+    else if ("toSet" in button.dataset) keepQuestion();
     else if ("stop" in button.dataset) handle?.stop();
-    else if ("permalink" in button.dataset) copyLink();
+    else if ("permalink" in button.dataset) copyLink(linkTo(form));
     else if ("toggleParameters" in button.dataset) {
       const hidden = $("[data-parameters]").classList.toggle("max-lg:hidden");
       button.setAttribute("aria-expanded", String(!hidden));
@@ -274,10 +259,16 @@ function start() {
   });
   reference.addEventListener("change", () => setView("differences"));
   $("[data-pairs]").addEventListener("click", exportPairs);
-  if ($$("[data-mod]").length === 0) prompt.title = gettext("Ctrl+Enter sends");
-  showChips();
+  if ($$("[data-mod]").length === 0) prompt.title = gettext("Ctrl+Enter to send");
+  window.addEventListener("hashchange", () => location.hash && location.reload()); // a link pasted here
   showCount();
   document.documentElement.dataset.ready = "true";
+}
+
+/** Columns in groups that one frame can ask: without a model twice, with the same parameters. */
+function together(columns) {
+  const alike = Map.groupBy(columns, ({ params }) => JSON.stringify(params));
+  return [...alike.values()];
 }
 
 function shuffled(list) {

@@ -1,33 +1,20 @@
-// The page of one adapter: curves, actions, notes and tags in place.
+// The page of one adapter: actions, notes and tags in place.
 import { busy, change, deletion } from "./lib/adapter.js";
-import { request } from "./lib/api.js";
-import { lineChart } from "./lib/chart.js";
-import { $, $$, data, el } from "./lib/dom.js";
+import { get, request } from "./lib/api.js";
+import { $ } from "./lib/dom.js";
 import { fill, gettext } from "./lib/i18n.js";
+import { pickers } from "./lib/picker.js";
+import { comparesRuns } from "./lib/run_compare.js";
 import "./lib/tabs.js";
-import { toastLater } from "./lib/toast.js";
+import { failed, toastLater } from "./lib/toast.js";
 
 const name = $("[data-id]").dataset.name;
 
-// Curves -----------------------------------------------------------------------------------------------------------
+if ($("[data-training]")) import("./lib/training.js");
 
-const curve = data("curve") ?? [];
-const pointsOf = (key) => curve.filter((point) => Number.isFinite(point[key])).map((point) => [point.step, point[key]]);
-
-function draw(box, named) {
-  const series = named.map(([key, title]) => ({ name: title, points: pointsOf(key) })).filter((one) => one.points.length > 1);
-  const figure = box.closest("figure");
-  if (!series.length) return figure.remove();
-  const last = series.map((one) => `${one.name} ${one.points.at(-1)[1]}`).join(", ");
-  lineChart(box, series, fill(gettext("%(title)s by training step; at the end: %(last)s"), { title: $("figcaption", figure).firstChild.data.trim(), last }));
-  const legend = $(".legend", figure);
-  if (legend && series.length > 1) legend.append(...series.map((one, index) => el("span", { className: `key-${index}` }, one.name)));
-}
-
-for (const box of $$("[data-chart]")) {
-  if (box.dataset.chart === "loss") draw(box, [["loss", gettext("training")], ["eval_loss", gettext("evaluation")]]);
-  else draw(box, [["learning_rate", gettext("learning rate")]]);
-}
+// The run's list is scrolled to this adapter.
+const own = $("[data-run] [aria-current]");
+if (own) own.closest("ul").scrollTop = own.offsetTop - own.closest("ul").offsetTop;
 
 // Actions ----------------------------------------------------------------------------------------------------------
 
@@ -52,9 +39,36 @@ document.addEventListener("click", async (event) => {
   }
 });
 
+// What a repair changes, page by page -----------------------------------------------------------------------------
+
+const more = $("[data-more-changes]");
+more?.addEventListener("click", async () => {
+  busy(more, true);
+  try {
+    const page = Number(more.dataset.page) + 1;
+    const { results, next } = await get(`${more.dataset.url}?page=${page}&page_size=${more.dataset.size}`);
+    for (const change of results) {
+      const row = $("[data-change-row]").content.firstElementChild.cloneNode(true);
+      $("[data-change-kind]", row).textContent = JSON.parse(more.dataset.kinds)[change.kind] ?? change.kind;
+      $("[data-change-old]", row).textContent = change.old || "–";
+      $("[data-change-new]", row).textContent = change.new || "–";
+      $("[data-changes]").append(row);
+    }
+    more.dataset.page = page;
+    more.hidden = !next;
+  } catch (error) {
+    failed(error);
+  } finally {
+    busy(more, false);
+  }
+});
+
+comparesRuns();
+
 // Notes and tags ---------------------------------------------------------------------------------------------------
 
 const form = $("[data-edit]");
+pickers();
 
 function read() {
   const value = (field) => form.elements[field].value;

@@ -1,10 +1,13 @@
 // The list of adapters: scan, activate, deactivate, delete, filter without reload, and changes made elsewhere.
 import { busy as showBusy, change, deletion } from "./lib/adapter.js";
-import { post } from "./lib/api.js";
 import { Bulk } from "./lib/bulk.js";
 import { $, $$ } from "./lib/dom.js";
-import { fill, gettext, ngettext, number } from "./lib/i18n.js";
-import { failed, toast } from "./lib/toast.js";
+import { fill, gettext } from "./lib/i18n.js";
+import { pickers } from "./lib/picker.js";
+import { comparesRuns } from "./lib/run_compare.js";
+import { scan } from "./lib/scan.js";
+import { toast } from "./lib/toast.js";
+import { Upload } from "./lib/upload.js";
 
 const IDLE_MS = 5000;
 const SCANNING_MS = 700;
@@ -51,22 +54,32 @@ function replace(fresh) {
   const same = before.length === after.length && before.every((item, index) => item.dataset.key === after[index].dataset.key);
   if (same) {
     before.forEach((item, index) => {
+      if (item.dataset.key === "filters") keepOpen(item, after[index]);
       if (item.dataset.key === "filters" && item.contains(document.activeElement)) return keepSearch(item, after[index]);
       if (item.dataset.key === "table") return replaceRows(item, after[index]);
       if (!item.isEqualNode(after[index])) item.replaceWith(document.importNode(after[index], true));
     });
   } else {
+    keepOpen(list, fresh);
     const typing = document.activeElement?.matches("[name=search]") ? document.activeElement : null;
     list.replaceChildren(...[...fresh.children].map((child) => document.importNode(child, true)));
     if (typing) restore(typing);
   }
+  pickers(list);
   bulk?.apply();
 }
 
 const keyed = (root) => [...root.children].filter((child) => child.dataset.key);
 
+/** What is typed or chosen there stays as it is; what the server says of it is drawn anew. */
 function keepSearch(old, fresh) {
-  $("nav", old)?.replaceWith(document.importNode($("nav", fresh), true));
+  for (const part of ["nav", "summary", "[data-filter-foot]"]) $(part, old)?.replaceWith(document.importNode($(part, fresh), true));
+}
+
+/** The fields behind "Filter" stay as open as the reader has them. */
+function keepOpen(old, fresh) {
+  const [before, after] = [$("[data-filter]", old), $("[data-filter]", fresh)];
+  if (before && after) after.open = before.open;
 }
 
 function restore(typing) {
@@ -159,30 +172,11 @@ function act(button) {
   });
 }
 
-function scanSummary(summary) {
-  const parts = [
-    [summary.new, gettext("%(n)s new")],
-    [summary.changed, gettext("%(n)s changed")],
-    [summary.missing, gettext("%(n)s missing")],
-    [summary.incomplete, gettext("%(n)s incomplete")],
-  ]
-    .filter(([count]) => count)
-    .map(([count, text]) => fill(text, { n: number(count) }));
-  if (!parts.length) parts.push(gettext("nothing new"));
-  const found = fill(ngettext("%(n)s adapter found", "%(n)s adapters found", summary.found), { n: number(summary.found) });
-  const took = fill(gettext("in %(seconds)s s"), { seconds: number(summary.duration_ms / 1000, summary.duration_ms < 1000 ? 2 : 1) });
-  return [found, `${parts.join(gettext(", "))} · ${took}`];
-}
-
-async function scan(button) {
+async function scanNow(button) {
   scanning = true;
   poll(SCANNING_MS);
   await withBusy(button, "scan", async () => {
-    try {
-      toast("good", ...scanSummary(await post(button.dataset.url)));
-    } catch (error) {
-      failed(error, error.status === 409 ? gettext("A scan is already running") : gettext("The scan failed"));
-    }
+    await scan();
     scanning = false;
   });
 }
@@ -192,6 +186,13 @@ const openDelete =
   dialog &&
   deletion(dialog, (name) => {
     toast("good", fill(gettext("%(name)s was deleted"), { name }));
+    list.dataset.etag = "";
+    refresh();
+  });
+
+const upload =
+  $("#upload-dialog") &&
+  new Upload($("#upload-dialog"), () => {
     list.dataset.etag = "";
     refresh();
   });
@@ -214,7 +215,8 @@ document.addEventListener("click", (event) => {
   }
   const button = event.target.closest("button");
   if (!button) return;
-  if ("scan" in button.dataset) scan(button);
+  if ("scan" in button.dataset) scanNow(button);
+  else if ("uploadOpen" in button.dataset) upload.open();
   else if ("action" in button.dataset) act(button);
   else if ("delete" in button.dataset) openDelete(button);
 });
@@ -222,8 +224,7 @@ document.addEventListener("click", (event) => {
 let typingTimer;
 
 function search(form) {
-  const query = new URLSearchParams(new FormData(form));
-  if (!query.get("search")) query.delete("search");
+  const query = new URLSearchParams([...new FormData(form)].filter(([, value]) => value));
   const text = query.toString();
   refresh(`${location.pathname}${text ? `?${text}` : ""}`, "replace");
 }
@@ -241,6 +242,12 @@ list.addEventListener("submit", (event) => {
   event.preventDefault();
   clearTimeout(typingTimer);
   search(form);
+});
+
+pickers(list);
+comparesRuns(() => {
+  list.dataset.etag = "";
+  refresh();
 });
 
 window.addEventListener("popstate", () => {

@@ -1,13 +1,19 @@
 // The test page: one model, one prompt, a streamed answer and what it took.
+import { addToSet } from "./lib/add_to_set.js";
 import { post } from "./lib/api.js";
-import { copyText } from "./lib/clipboard.js";
+import { nameOf } from "./lib/choices.js";
+import { copyLink } from "./lib/clipboard.js";
 import { $, $$ } from "./lib/dom.js";
 import { fill, gettext, ngettext, number, seconds } from "./lib/i18n.js";
-import { fieldOf, Parameters } from "./lib/params.js";
+import { Library } from "./lib/library.js";
+import { fieldOf, linked, linkTo, Parameters } from "./lib/params.js";
+import { pickers } from "./lib/picker.js";
 import { endingSentence, Waiting } from "./lib/progress.js";
+import { offersRecent, rememberPrompt } from "./lib/recent.js";
 import { GenerateSocket } from "./lib/socket.js";
 import { lengthOf, TextStream } from "./lib/stream.js";
-import { toast } from "./lib/toast.js";
+import { failed, toast } from "./lib/toast.js";
+import { ALTERNATIVES, TokenColours } from "./lib/tokens.js";
 
 const COUNT_AFTER_MS = 400;
 const RECOUNT_AFTER_MS = 4000;
@@ -19,15 +25,18 @@ function start() {
   const parameters = new Parameters(form);
   const output = $("#output");
   const stream = new TextStream(output);
-  const { model, prompt, system } = form.elements;
+  const { model, prompt, system, probabilities } = form.elements;
+  const colours = new TokenColours(output.parentElement);
   const waiting = new Waiting((sentence) => state(sentence, true));
+  const library = new Library(form, { texts: { system, prompt }, parameters, inserted: () => prompt.focus() });
   let run = null;
+  let latest = null; // what the shown answer was asked
 
   // What is shown ------------------------------------------------------------------------------------------------
 
   function showTarget() {
     const facts = model.selectedOptions[0].dataset;
-    $('[data-fact="base"]').textContent = facts.base;
+    $('[data-fact="base"]').textContent = facts.base ?? "–";
     for (const name of ["rank", "context"]) {
       $(`[data-fact-row="${name}"]`).hidden = !facts[name];
       $(`[data-fact="${name}"]`).textContent =
@@ -78,7 +87,7 @@ function start() {
     $("[data-stop]").hidden = !on;
     $("[data-send]").disabled = on;
     $("[data-retry]").hidden = on || !stream.text;
-    $("[data-when-text]").hidden = on || !stream.text;
+    for (const button of $$("[data-when-text]")) button.hidden = on || !stream.text;
     output.dataset.live = String(on);
     output.setAttribute("aria-busy", String(on));
     form.dataset.running = String(on);
@@ -95,9 +104,10 @@ function start() {
   function send() {
     if (run) return;
     parameters.clearAll();
-    if (!prompt.value.trim()) return parameters.error("prompt", gettext("Write something first."));
     const params = parameters.read();
+    if (!prompt.value.trim()) return parameters.error("prompt", gettext("Enter some text first."));
     if (!params) return;
+    rememberPrompt(prompt.value);
     const messages = [{ role: "user", content: prompt.value }];
     if (system.value.trim()) messages.unshift({ role: "system", content: system.value });
     stream.clear();
@@ -106,10 +116,12 @@ function start() {
     $("[data-stats]").hidden = true;
     state(gettext("Sent…"), true);
     const began = performance.now();
-    const mine = { began, first: null, pieces: 0 };
+    const wanted = probabilities.checked ? { ...params, logprobs: ALTERNATIVES } : params;
+    const mine = { began, first: null, pieces: 0, tokens: [] };
+    latest = { messages, name: nameOf(model.selectedOptions[0]) };
     run = mine;
     mine.handle = socket.generate(
-      { targets: [model.value], messages, params },
+      { targets: [model.value], messages, params: wanted },
       {
         queued: (frame) => waiting.say("queued", frame),
         loading(frame) {
@@ -121,9 +133,10 @@ function start() {
             mine.first = performance.now();
             waiting.end();
             progress(null);
-            state(gettext("Writing…"), true);
+            state(gettext("Generating…"), true);
           }
           mine.pieces += 1;
+          mine.tokens.push(...(frame.logprobs ?? []));
           stream.push(frame.text);
         },
         done: (frame) => finish(mine, frame),
@@ -143,18 +156,20 @@ function start() {
 
   function finish(mine, frame) {
     end();
+    mine.tokens.push(...(frame.logprobs ?? []));
+    if (mine.tokens.length) colours.draw(output, stream.text, mine.tokens);
     const stopped = frame.finish_reason === "cancelled";
     const total = frame.timings?.total ?? (performance.now() - mine.began) / 1000;
     const length = lengthOf(stream.text);
-    stat("total", seconds(total), frame.timings?.load > 0.05 ? fill(gettext("%(load)s loading"), { load: seconds(frame.timings.load) }) : "");
+    stat("total", seconds(total), frame.timings?.load > 0.05 ? fill(gettext("including %(load)s loading"), { load: seconds(frame.timings.load) }) : "");
     stat("ttft", mine.first === null ? "–" : seconds(frame.timings?.ttft ?? 0));
     stat("speed", frame.timings ? number(frame.timings.tokens_per_second, 1) : "–");
     stat("length", number(length), ngettext("character", "characters", length));
-    stat("tokens", frame.usage ? number(frame.usage.completion_tokens) : "–", frame.usage ? fill(gettext("+ %(n)s prompt"), { n: number(frame.usage.prompt_tokens) }) : "");
+    stat("tokens", frame.usage ? number(frame.usage.completion_tokens) : "–", frame.usage ? fill(gettext("+ %(n)s in the prompt"), { n: number(frame.usage.prompt_tokens) }) : "");
     stat("reason", endingSentence(frame));
     $("[data-stats]").hidden = false;
     state(stopped ? gettext("Stopped") : gettext("Done"));
-    if (stopped) toast("info", gettext("Stopped. What had arrived is kept."));
+    if (stopped) toast("info", gettext("Stopped. The part already generated is kept."));
     else toast("good", gettext("Answer complete"), fill(gettext("%(tokens)s tokens in %(time)s"), { tokens: number(frame.usage.completion_tokens), time: seconds(total) }));
   }
 
@@ -196,15 +211,6 @@ function start() {
 
   // Events -------------------------------------------------------------------------------------------------------
 
-  function permalink() {
-    const query = new URLSearchParams();
-    for (const name of ["prompt", "system", "max_tokens", "temperature", "top_p", "top_k", "repetition_penalty", "seed", "stop"]) {
-      if (form.elements[name].value) query.set(name, form.elements[name].value);
-    }
-    // Behind the #: a long prompt is no longer than a server takes, and stands in nobody's log.
-    return `${location.origin}${location.pathname}?${new URLSearchParams({ model: model.value })}#${query}`;
-  }
-
   form.addEventListener("submit", (event) => {
     event.preventDefault();
     send();
@@ -223,17 +229,17 @@ function start() {
     run?.handle.stop();
   });
   $("[data-retry]").addEventListener("click", send);
+  $("[data-to-set]").addEventListener("click", () => latest && addToSet({ messages: latest.messages }, [{ name: latest.name, text: stream.text }]).catch(failed));
   model.addEventListener("change", () => {
+    // A model that is not there stays chosen until another one is: nobody else answers for it.
+    for (const node of $$("[data-unknown]")) if (node.value !== model.value) node.remove();
     showTarget();
     countSoon();
   });
   for (const field of [prompt, system, form.elements.max_tokens]) field.addEventListener("input", countSoon);
   system.addEventListener("input", showSystem);
   system.closest("details").addEventListener("toggle", showSystem);
-  $("[data-permalink]").addEventListener("click", async () => {
-    if (await copyText(permalink())) toast("good", gettext("Link copied"));
-    else toast("bad", gettext("The browser does not let this page copy."));
-  });
+  $("[data-permalink]").addEventListener("click", () => copyLink(linkTo(form)));
   $("[data-toggle-parameters]").addEventListener("click", (event) => {
     const hidden = $("[data-parameters]").classList.toggle("max-lg:hidden");
     event.currentTarget.setAttribute("aria-expanded", String(!hidden));
@@ -243,12 +249,15 @@ function start() {
     sessionStorage.setItem("test", JSON.stringify({ prompt: prompt.value, system: system.value }));
   });
 
+  pickers();
+  offersRecent(prompt, $("[data-recent-prompts]"));
   const kept = JSON.parse(sessionStorage.getItem("test") ?? "{}");
-  const given = Object.fromEntries([location.search, location.hash.slice(1)].flatMap((text) => [...new URLSearchParams(text)]));
+  const given = { ...Object.fromEntries(new URLSearchParams(location.search)), ...linked() };
   delete given.model;
   parameters.fill("prompt" in given ? given : { ...kept, ...given }); // a link shows what it says, nothing else
   if (/Mac|iPhone|iPad/.test(navigator.userAgent)) $$("[data-mod]").forEach((key) => (key.textContent = "⌘"));
   if (system.value) system.closest("details").open = true;
+  library.insertLinked();
   showTarget();
   showSystem();
   if (prompt.value) countSoon();

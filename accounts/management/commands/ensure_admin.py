@@ -13,7 +13,7 @@ LETTERS = ascii_letters + digits
 
 
 class Command(BaseCommand):
-    help = "Where there is no admin yet, make one with a random password and print both, this once."
+    help = "Create an admin with a random password if there is none, and print both once."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--username", default="admin")
@@ -31,4 +31,6 @@ class Command(BaseCommand):
                 users.objects.create_superuser(username=username, password=password)
         except IntegrityError:  # a second start made it at the same moment, and printed it
             return
-        self.stdout.write(f"Admin account created, shown this once:  user {username}  password {password}")
+        self.stdout.write(
+            f"Admin account created; the password is shown only once:  user {username}  password {password}"
+        )

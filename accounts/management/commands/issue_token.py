@@ -21,7 +21,7 @@ class Command(BaseCommand):
             "--scope",
             action="append",
             choices=Scope.values,
-            help="may be given twice; by default infer, and for operators operate too",
+            help="can be given twice; by default infer, and for operators also operate",
         )
         parser.add_argument("--days", type=int, help="days until it expires; by default never")
 
@@ -29,9 +29,11 @@ class Command(BaseCommand):
         users = get_user_model()
         user = users.objects.filter(**{users.USERNAME_FIELD: options["username"]}).first()
         if user is None:
-            raise CommandError(f"There is no user {options['username']!r}: add one in the admin pages first.")
+            raise CommandError(f"There is no user {options['username']!r}: add one on the page “People” first.")
         if not user.is_active:
-            raise CommandError(f"The account {options['username']!r} is switched off: activate it in the admin first.")
+            raise CommandError(
+                f"The account {options['username']!r} is disabled: reactivate it on the page “People” first."
+            )
         try:
             _token, secret = issue_token(user, options["name"], options["scope"], options["days"])
         except ValidationError as error:

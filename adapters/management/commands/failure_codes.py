@@ -12,9 +12,11 @@ AREAS = {
     "files": "Files",
     "config": "adapter_config.json",
     "weights": "Weights",
+    "repair": "Repairs: what can be put right without loss",
     "base": "Base models",
     "effect": "Effect and engine",
     "store": "Store",
+    "fleet": "Fleet",
     "remark": "Remarks, which stop nothing",
 }
 HEAD = """# Failure codes

@@ -5,12 +5,64 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
-from inference.engine.protocol import Done, Logprob, Token, Usage
-from inference.gateway.asking import Answer
+from pydantic import Field
+
+from common import answers as shapes
+from inference.engine.protocol import Done, Logprob, PromptLogprob, PromptPart, Timings, Token, Usage
+from inference.gateway.asking import WholeAnswer
 
 REASONS = {"stop": "stop", "length": "length", "cancelled": "stop"}
+
+
+class PromptDetails(shapes.Answer):
+    cached_tokens: int
+
+
+class OpenAIUsage(shapes.Answer):
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    prompt_tokens_details: PromptDetails
+
+
+class AnswerMessage(shapes.Answer):
+    role: Literal["assistant"]
+    content: str
+    refusal: str | None
+
+
+class Choice(shapes.Answer):
+    index: int
+    logprobs: dict[str, Any] | None
+    finish_reason: Literal["stop", "length"]
+
+
+class ChatChoice(Choice):
+    message: AnswerMessage
+
+
+class CompletionChoice(Choice):
+    text: str
+
+
+class Whole(shapes.Answer):
+    id: str
+    object: str
+    created: int
+    model: str
+    system_fingerprint: str = Field(description="Content hash of the adapter that answered, or the base's key.")
+    usage: OpenAIUsage
+    timings: Timings | None
+
+
+class ChatAnswer(Whole):
+    choices: list[ChatChoice]
+
+
+class CompletionAnswer(Whole):
+    choices: list[CompletionChoice]
 
 
 def total_usage(usages: Mapping[int, Usage], n: int) -> dict[str, Any]:
@@ -30,16 +82,20 @@ class ChatShape:
     """POST /v1/chat/completions."""
 
     prefix = "chatcmpl-"
+    answer = ChatAnswer
     whole_object = "chat.completion"
     chunk_object = "chat.completion.chunk"
 
     def opening(self, choice: int) -> dict[str, Any] | None:
         return self.delta(choice, {"role": "assistant", "content": ""})
 
-    def piece(self, choice: int, event: Token, before: int) -> dict[str, Any]:
+    def prompt(self, choice: int, event: PromptPart) -> dict[str, Any] | None:
+        return None
+
+    def piece(self, choice: int, event: Token) -> dict[str, Any]:
         return self.delta(choice, {"content": event["text"]}, event.get("logprobs"))
 
-    def closing(self, choice: int, event: Done, before: int) -> dict[str, Any]:
+    def closing(self, choice: int, event: Done) -> dict[str, Any]:
         return self.delta(choice, {}, event.get("logprobs"), REASONS[event["finish_reason"]])
 
     def delta(
@@ -56,7 +112,7 @@ class ChatShape:
             "finish_reason": reason,
         }
 
-    def whole(self, choice: int, answer: Answer, logprobs: bool) -> dict[str, Any]:
+    def whole(self, choice: int, answer: WholeAnswer, logprobs: bool) -> dict[str, Any]:
         return {
             "index": choice,
             "message": {"role": "assistant", "content": answer.text, "refusal": None},
@@ -66,61 +122,79 @@ class ChatShape:
 
     def logprobs(self, items: Sequence[Logprob]) -> dict[str, Any]:
         content = [
-            entry(item["token"], item["logprob"])
-            | {"top_logprobs": [entry(token, logprob) for token, _id, logprob in item["top"]]}
+            entry(item["token"], item["logprob"], item["bytes"])
+            | {"top_logprobs": [entry(token, logprob, raw) for token, _id, logprob, raw in item["top"]]}
             for item in items
         ]
         return {"content": content, "refusal": None}
 
 
 class CompletionShape:
-    """POST /v1/completions."""
+    """POST /v1/completions. An echoed prompt is told as the beginning of the answer."""
 
     prefix = "cmpl-"
+    answer = CompletionAnswer
     whole_object = chunk_object = "text_completion"
 
     def opening(self, choice: int) -> dict[str, Any] | None:
         return None
 
-    def piece(self, choice: int, event: Token, before: int) -> dict[str, Any]:
-        return self.text(choice, event["text"], event.get("logprobs"), None, before)
+    def prompt(self, choice: int, event: PromptPart) -> dict[str, Any] | None:
+        return self.text(choice, event["text"], event["logprobs"] or None, None)
 
-    def closing(self, choice: int, event: Done, before: int) -> dict[str, Any]:
-        return self.text(choice, "", event.get("logprobs"), REASONS[event["finish_reason"]], before)
+    def piece(self, choice: int, event: Token) -> dict[str, Any]:
+        return self.text(choice, event["text"], event.get("logprobs"), None)
 
-    def whole(self, choice: int, answer: Answer, logprobs: bool) -> dict[str, Any]:
-        return self.text(choice, answer.text, answer.logprobs if logprobs else None, REASONS[answer.finish_reason], 0)
+    def closing(self, choice: int, event: Done) -> dict[str, Any]:
+        return self.text(choice, "", event.get("logprobs"), REASONS[event["finish_reason"]])
 
-    def text(
-        self,
-        choice: int,
-        text: str,
-        logprobs: Sequence[Logprob] | None,
-        reason: str | None,
-        before: int,
-    ) -> dict[str, Any]:
-        """`before`: characters of the answer that earlier chunks carried; offsets count from the answer's start."""
-        listed = self.logprobs(logprobs, before) if logprobs is not None else None
+    def whole(self, choice: int, answer: WholeAnswer, logprobs: bool) -> dict[str, Any]:
+        told: list[Told] | None = [*answer.prompt_logprobs, *answer.logprobs] if logprobs else None
+        return self.text(choice, answer.echo + answer.text, told, REASONS[answer.finish_reason])
+
+    def text(self, choice: int, text: str, logprobs: Sequence[Told] | None, reason: str | None) -> dict[str, Any]:
+        listed = self.logprobs(logprobs) if logprobs is not None else None
         return {"index": choice, "text": text, "logprobs": listed, "finish_reason": reason}
 
-    def logprobs(self, items: Sequence[Logprob], before: int) -> dict[str, Any]:
-        offsets: list[int] = []
-        for item in items:
-            offsets.append(before)
-            before += len(item["token"])
+    def logprobs(self, items: Sequence[Told]) -> dict[str, Any]:
         return {
-            "tokens": [item["token"] for item in items],
+            "tokens": [distinct(item["token"], item["bytes"]) for item in items],
             "token_logprobs": [item["logprob"] for item in items],
-            "top_logprobs": [{token: logprob for token, _id, logprob in item["top"]} for item in items],
-            "text_offset": offsets,
+            "top_logprobs": [alternatives(item) for item in items],
+            "text_offset": [item["offset"] for item in items],
         }
 
 
 Shape = ChatShape | CompletionShape
+Told = Logprob | PromptLogprob
 
 
-def entry(token: str, logprob: float) -> dict[str, Any]:
-    return {"token": token, "logprob": logprob, "bytes": list(token.encode("utf-8", "replace"))}
+def entry(token: str, logprob: float, raw: list[int] | None) -> dict[str, Any]:
+    """As OpenAI's chat has it: bytes that are no whole character are written by their values."""
+    text = token if raw is None else bytes(raw).decode("utf-8", "backslashreplace")
+    return {"token": text, "logprob": logprob, "bytes": raw}
+
+
+def distinct(token: str, raw: list[int] | None) -> str:
+    """As OpenAI's older call has it."""
+    try:
+        bytes(raw or ()).decode()
+    except UnicodeDecodeError as error:
+        return "bytes:" + error.object.decode("utf-8", "backslashreplace")
+    return token
+
+
+def alternatives(item: Told) -> dict[str, float] | None:
+    """As many as were asked for, and the chosen token. Two tokens may read alike. None for a prompt's first token."""
+    if item["logprob"] is None:
+        return None
+    found: dict[str, float] = {}
+    for token, number, logprob, raw in item["top"]:
+        name = distinct(token, raw)
+        found[name if name not in found else f"token_id:{number}"] = logprob
+    if all(number != item["token_id"] for _token, number, _logprob, _raw in item["top"]):
+        found.setdefault(distinct(item["token"], item["bytes"]), item["logprob"])
+    return found
 
 
 class Envelope:
@@ -142,11 +216,11 @@ class Envelope:
     def chunk(self, choices: list[dict[str, Any]], **extra: Any) -> dict[str, Any]:
         return {**self.common, "object": self.shape.chunk_object, "choices": choices, **extra}
 
-    def whole(self, answers: Sequence[Answer], n: int, logprobs: bool) -> dict[str, Any]:
-        return {
+    def whole(self, answers: Sequence[WholeAnswer], n: int, logprobs: bool) -> dict[str, Any]:
+        return self.shape.answer.of(
             **self.common,
-            "object": self.shape.whole_object,
-            "choices": [self.shape.whole(choice, answer, logprobs) for choice, answer in enumerate(answers)],
-            "usage": total_usage({choice: answer.usage for choice, answer in enumerate(answers)}, n),
-            "timings": max((answer.timings for answer in answers), key=lambda timings: timings["total"]),
-        }
+            object=self.shape.whole_object,
+            choices=[self.shape.whole(choice, answer, logprobs) for choice, answer in enumerate(answers)],
+            usage=total_usage({choice: answer.usage for choice, answer in enumerate(answers)}, n),
+            timings=max((answer.timings for answer in answers), key=lambda timings: timings["total"]),
+        )

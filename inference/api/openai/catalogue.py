@@ -2,61 +2,83 @@
 
 from __future__ import annotations
 
-from typing import Any
+from datetime import datetime
+from typing import Any, Literal
 
-from django.conf import settings
+from django.db.models import QuerySet
 from django.utils.translation import gettext as _
+from pydantic import Field
 
 from adapters.models import BaseModel, LoraAdapter
+from common.answers import Answer
 from common.api import ApiError
 from inference.errors import InferenceError
 from inference.gateway.targets import Target, find
+from inference.params import served_context
 
 NAMED = 50  # models that a refusal lists
 
 
-def served_adapters() -> list[LoraAdapter]:
+class Model(Answer):
+    id: str
+    object: Literal["model"]
+    created: int
+    owned_by: str
+    root: str
+    parent: str | None = Field(description="The base model's id; null for a base.")
+    max_model_len: int | None
+    status: str
+    digest: str
+
+
+class Models(Answer):
+    object: Literal["list"]
+    data: list[Model]
+
+
+def served_adapters() -> QuerySet[LoraAdapter]:
     rows = LoraAdapter.objects.active().filter(base__missing=False, base__problem_code="")
-    return list(rows.select_related("base").order_by("slug"))
+    return rows.select_related("base").order_by("slug")
 
 
-def served_bases() -> list[BaseModel]:
-    return list(BaseModel.objects.filter(missing=False, problem_code="").order_by("slug"))
+def served_bases() -> QuerySet[BaseModel]:
+    return BaseModel.objects.filter(missing=False, problem_code="").order_by("slug")
 
 
 def adapter_json(adapter: LoraAdapter) -> dict[str, Any]:
     base = adapter.base
     return model_json(
         adapter.slug,
-        created=int((adapter.activated_at or adapter.created_at).timestamp()),
-        root=adapter.slug,
+        adapter.activated_at or adapter.created_at,
+        served_context(base.context_length, base.name) if base else 0,
         parent=base.slug if base else None,
-        status=str(adapter.status),
+        status=adapter.status,
         digest=adapter.digest,
-        context=base.context_length if base else 0,
     )
 
 
 def base_json(base: BaseModel) -> dict[str, Any]:
-    created = int(base.created_at.timestamp())
-    return model_json(base.slug, created, base.slug, None, "active", base.key, base.context_length)
+    return model_json(
+        base.slug,
+        base.created_at,
+        served_context(base.context_length, base.name),
+        parent=None,
+        status="active",
+        digest=base.key,
+    )
 
 
-def model_json(
-    slug: str, created: int, root: str, parent: str | None, status: str, digest: str, context: int
-) -> dict[str, Any]:
+def model_json(slug: str, created: datetime, context: int, **facts: Any) -> dict[str, Any]:
     """One entry; `root`, `parent` and `max_model_len` as vLLM names them (names here, never paths)."""
-    return {
-        "id": slug,
-        "object": "model",
-        "created": created,
-        "owned_by": "lora-portal",
-        "root": root,
-        "parent": parent,
-        "max_model_len": min(context, settings.ENGINE_MAX_CONTEXT) or None,
-        "status": status,
-        "digest": digest,
-    }
+    return Model.of(
+        id=slug,
+        root=slug,
+        object="model",
+        created=int(created.timestamp()),
+        owned_by="lora-portal",
+        max_model_len=served_context(context) or None,
+        **facts,
+    )
 
 
 def listing() -> list[dict[str, Any]]:
@@ -67,8 +89,14 @@ def listing() -> list[dict[str, Any]]:
 
 def one(slug: str) -> dict[str, Any]:
     """Raises ApiError `model_not_found`."""
-    known = next((entry for entry in listing() if entry["id"] == slug), None)
-    if known is None:
+    target = target_of(slug)
+    if target.pk is not None:
+        adapter = served_adapters().filter(pk=target.pk).first()
+        known = adapter_json(adapter) if adapter else None
+    else:
+        base = served_bases().filter(slug=target.slug).first()
+        known = base_json(base) if base else None
+    if known is None:  # it went just now
         raise not_found(slug)
     return known
 
@@ -82,8 +110,9 @@ def target_of(slug: str) -> Target:
 
 
 def not_found(slug: str) -> ApiError:
-    names = [entry["id"] for entry in listing()]
-    message = _("The model “%(name)s” does not exist or is not active. There are: %(names)s.") % {
+    names = list(served_adapters().values_list("slug", flat=True)[:NAMED])
+    names += [slug for slug in served_bases().values_list("slug", flat=True)[:NAMED] if slug not in names]
+    message = _("The model “%(name)s” does not exist or is not active. Available models: %(names)s.") % {
         "name": slug[:100],
         "names": ", ".join(names[:NAMED]) or "–",
     }

@@ -6,7 +6,8 @@ from typing import Any
 
 from rest_framework.response import Response
 
-from common.api import ApiError, exception_handler
+from common.answers import Answer, ErrorObject
+from common.api import ApiError, error_body, exception_handler
 
 TYPES = {
     400: "invalid_request_error",
@@ -18,6 +19,15 @@ TYPES = {
 }
 
 
+class OpenAIErrorObject(ErrorObject):
+    type: str
+    available: list[str] = []
+
+
+class OpenAIError(Answer):
+    error: OpenAIErrorObject
+
+
 def type_of(status: int) -> str:
     return TYPES.get(status, "invalid_request_error" if status < 500 else "server_error")
 
@@ -25,19 +35,11 @@ def type_of(status: int) -> str:
 def openai_exception_handler(exc: Exception, context: dict[str, Any]) -> Response | None:
     response = exception_handler(exc, context)
     if response is not None and isinstance(response.data, dict) and "error" in response.data:
-        response.data["error"]["type"] = type_of(response.status_code)
+        response.data = OpenAIError.of(error={**response.data["error"], "type": type_of(response.status_code)})
     return response
 
 
 def error_object(error: ApiError) -> dict[str, Any]:
     """What a stream that has already begun carries instead of an HTTP status."""
-    return {
-        "error": {
-            "code": error.code,
-            "message": error.message,
-            "param": error.param,
-            "type": type_of(error.status),
-            "status": error.status,
-            **error.extra,
-        }
-    }
+    told = error_body(error.code, error.message, error.param, **error.extra)["error"]
+    return OpenAIError.of(error={**told, "type": type_of(error.status), "status": error.status})

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
@@ -13,8 +12,8 @@ from inference.engine.protocol import Usage
 from inference.gateway.asking import Asking, Loading, Queued
 
 from .answers import Envelope, total_usage
+from .bodies import OpenAIRequest
 from .errors import error_object
-from .reading import Asked
 
 SILENCE = 10.0  # seconds without a word until a comment says that we are still there
 DONE = b"data: [DONE]\n\n"
@@ -36,9 +35,9 @@ def remark(event: Queued | Loading) -> bytes:
     return comment(f"loading stage={event['stage']} progress={event['progress']:.2f}{expected}")
 
 
-async def sse(asking: Asking, asked: Asked, envelope: Envelope) -> AsyncIterator[bytes]:
+async def sse(asking: Asking, asked: OpenAIRequest, envelope: Envelope) -> AsyncIterator[bytes]:
     """The body of a streamed answer. Closing the iterator cancels the answer."""
-    usages, opened, lengths = dict[int, Usage](), set[int](), Counter[int]()
+    usages, opened = dict[int, Usage](), set[int]()
     usage: dict[str, Any] = {"usage": None} if asked.include_usage else {}
     try:
         async with asking:
@@ -59,12 +58,15 @@ async def sse(asking: Asking, asked: Asked, envelope: Envelope) -> AsyncIterator
                     opening = envelope.shape.opening(choice)
                     if opening is not None:
                         yield data(envelope.chunk([opening], **usage))
-                if event["type"] == "token":
-                    yield data(envelope.chunk([envelope.shape.piece(choice, event, lengths[choice])], **usage))
-                    lengths[choice] += len(event["text"])
+                if event["type"] == "prompt":
+                    told = envelope.shape.prompt(choice, event)
+                    if told is not None:
+                        yield data(envelope.chunk([told], **usage))
+                elif event["type"] == "token":
+                    yield data(envelope.chunk([envelope.shape.piece(choice, event)], **usage))
                 elif event["type"] == "done":
                     usages[choice] = event["usage"]
-                    closing = envelope.shape.closing(choice, event, lengths[choice])
+                    closing = envelope.shape.closing(choice, event)
                     yield data(envelope.chunk([closing], **usage, timings=event["timings"]))
         if asked.include_usage:
             yield data(envelope.chunk([], usage=total_usage(usages, asked.n)))

@@ -15,15 +15,17 @@ from rest_framework.response import Response
 
 from accounts.grants import Grant
 from accounts.permissions import CanInfer
+from common.request_ids import HEADER, adopt
+from inference.api.doors import Door
 from inference.engine.params import SamplingParams
 from inference.gateway.asking import Question, ask
 from inference.gateway.targets import Target
 from inference.params import body
 
-from . import catalogue, reading
+from . import bodies, catalogue
 from .answers import ChatShape, CompletionShape, Envelope, Shape
+from .bodies import OpenAIRequest
 from .errors import openai_exception_handler
-from .reading import Asked
 from .streaming import sse
 
 PATIENCE = 2.0  # seconds for an early failure to become an HTTP status before a stream opens
@@ -40,7 +42,7 @@ class ModelsView(OpenAIView):
     """Every model that may be asked: active adapters and usable bases."""
 
     async def get(self, request: ApiRequest) -> Response:
-        return Response({"object": "list", "data": await database_sync_to_async(catalogue.listing)()})
+        return Response(catalogue.Models.of(object="list", data=await database_sync_to_async(catalogue.listing)()))
 
 
 class ModelView(OpenAIView):
@@ -50,19 +52,20 @@ class ModelView(OpenAIView):
         return Response(await database_sync_to_async(catalogue.one)(model))
 
 
-class AnswerView(OpenAIView):
+class AnswerView(Door, OpenAIView):
     """What both calls share: read, resolve, run, answer whole or as a stream."""
 
     shape: Shape
-    body: type[Asked]
+    body: type[OpenAIRequest]
 
     async def post(self, request: ApiRequest) -> HttpResponseBase:
         asked = body(self.body, request.data)
         params = asked.params
         target = await database_sync_to_async(catalogue.target_of)(asked.model)
-        asking = await ask(Grant.of_request(request), questions(asked, params, target))
         envelope = Envelope(self.shape, asked.model, target.digest)
-        headers = {"x-request-id": envelope.id, **asking.headers}
+        named = {HEADER: adopt(envelope.id)}
+        asking = await ask(Grant.of_request(request), questions(asked, params, target))
+        headers = {**named, **asking.headers}
         if asked.stream:
             await asking.begin(PATIENCE)
             return stream_response(sse(asking, asked, envelope), headers)
@@ -75,20 +78,28 @@ class ChatCompletionsView(AnswerView):
     """Answer a conversation."""
 
     shape = ChatShape()
-    body = reading.ChatRequest
+    body = bodies.ChatRequest
 
 
 class CompletionsView(AnswerView):
     """Continue raw text."""
 
     shape = CompletionShape()
-    body = reading.CompletionRequest
+    body = bodies.CompletionRequest
 
 
-def questions(asked: Asked, params: SamplingParams, target: Target) -> list[Question]:
+def questions(asked: OpenAIRequest, params: SamplingParams, target: Target) -> list[Question]:
     """One per choice: for each prompt `n`."""
     return [
-        Question(target, params.for_answer(number), asked.turns, prompt)
+        Question(
+            target,
+            params.for_answer(number),
+            asked.turns,
+            prompt if isinstance(prompt, str) else None,
+            asked.continues,
+            prompt if isinstance(prompt, list) else None,
+            asked.reading,
+        )
         for prompt in asked.prompts or (None,)
         for number in range(asked.n)
     ]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 from collections.abc import Collection, Coroutine, Mapping
+from datetime import datetime
 from typing import Any
 
 from channels.db import database_sync_to_async
@@ -18,13 +18,13 @@ from accounts.access import withdrawn
 from accounts.grants import Grant
 from accounts.models import Scope
 from accounts.permissions import CanInfer, may
-from common.api import ApiError
+from common.api import ApiError, unforeseen
 from common.parsers import loads
+from common.request_ids import CAME_IN, begin
 from inference.errors import InferenceError
+from inference.measuring import refusals
 
 from .frames import MAX_ID_CHARS, error_frame
-
-logger = logging.getLogger(__name__)
 
 # Of the range for applications: the server in front refuses those of RFC 6455 from an application.
 GOING_AWAY = 4503
@@ -46,6 +46,7 @@ class FrameConsumer(AsyncWebsocketConsumer):
         self.language: str = settings.LANGUAGE_CODE
         self.ending = False
         self.closed = False
+        self.came_in: float | None = None  # when the frame in hand was read from the socket
 
     async def handle(self, frame: Mapping[str, Any], frame_id: str | None) -> None:
         """Do what a frame asks. Raises ApiError, which becomes the `error` frame of `frame_id`."""
@@ -72,15 +73,19 @@ class FrameConsumer(AsyncWebsocketConsumer):
     async def connect(self) -> None:
         user = self.scope.get("user")
         if user is None or not self.may_open(user):
+            refusals.note("permission_denied", getattr(user, "pk", None) or 0)
             await self.close(UNAUTHENTICATED)
             return
         self.grant = Grant.of_scope(self.scope)
         self.language = self.scope.get("language", settings.LANGUAGE_CODE)
         await self.accept()
 
+    async def websocket_receive(self, message: Any) -> None:
+        self.came_in = message.get(CAME_IN)
+        await super().websocket_receive(message)
+
     async def disconnect(self, code: int) -> None:
         self.closed = True
-        self.drop_all()
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
@@ -120,9 +125,12 @@ class FrameConsumer(AsyncWebsocketConsumer):
         if self.closed:
             return
         if text_data is not None and len(text_data) > settings.DATA_UPLOAD_MAX_MEMORY_SIZE:
+            refusals.note("body_too_large", self.grant.user_id)
             await self.close(TOO_BIG)
             return
+        frame: Mapping[str, Any] = {}
         frame_id = None
+        begin(at=self.came_in)
         with translation.override(self.language):
             try:
                 frame = json_object(text_data)
@@ -130,14 +138,23 @@ class FrameConsumer(AsyncWebsocketConsumer):
                 frame_id = given if isinstance(given, str) and 0 < len(given) <= MAX_ID_CHARS else None
                 await self.handle(frame, frame_id)
             except ApiError as error:
-                await self.refuse(error, frame_id)
-            except Exception:  # noqa: BLE001  (the database is away, say: the connection stays)
-                logger.exception("a frame could not be handled")
-                await self.refuse(InferenceError("server_error"), frame_id)
+                await self.refuse_frame(error, frame, frame_id)
+            except Exception as error:  # noqa: BLE001  (the database is away, say: the connection stays)
+                await self.refuse_frame(unforeseen(error, "a frame of a websocket"), frame, frame_id)
+
+    def asks(self, frame: Mapping[str, Any]) -> bool:
+        """Whether a frame that is refused would have asked a model, as far as one can see."""
+        return True
+
+    async def refuse_frame(self, error: ApiError, frame: Mapping[str, Any], frame_id: str | None) -> None:
+        if self.asks(frame):
+            refusals.count(error, self.grant.user_id)
+        await self.refuse(error, frame_id)
 
     async def may_ask(self) -> bool:
         """Raises ApiError where the token lacks the scope; false where access was withdrawn, which ends everything."""
         if await database_sync_to_async(withdrawn)([self.grant]):
+            refusals.note("revoked", self.grant.user_id)
             await self.end("revoked", UNAUTHENTICATED)
             return False
         if not may(self.scope["user"], self.scope.get("token"), Scope.INFER):
@@ -149,7 +166,7 @@ class FrameConsumer(AsyncWebsocketConsumer):
 
     async def send_frame(self, frame: Mapping[str, Any]) -> None:
         if not self.closed:
-            await self.send(text_data=json.dumps(frame, ensure_ascii=False))
+            await self.send(text_data=json.dumps(frame, ensure_ascii=False, default=datetime.isoformat))
 
 
 def json_object(text: str | None) -> Mapping[str, Any]:
@@ -159,7 +176,7 @@ def json_object(text: str | None) -> Mapping[str, Any]:
     try:
         data = loads(text)
     except ValueError:
-        raise ApiError("malformed_json", _("This is not valid JSON.")) from None
+        raise ApiError("malformed_json", _("The message is not valid JSON.")) from None
     if not isinstance(data, Mapping):
-        raise ApiError("malformed_frame", _("A frame is a JSON object with a type."))
+        raise ApiError("malformed_frame", _("A message must be a JSON object with a “type”."))
     return data

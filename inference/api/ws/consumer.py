@@ -29,6 +29,9 @@ class GenerateConsumer(FrameConsumer):
     def running_ids(self) -> Collection[str]:
         return self.running
 
+    def asks(self, frame: Mapping[str, Any]) -> bool:
+        return frame.get("type") not in ("stop", "ack")
+
     async def handle(self, frame: Mapping[str, Any], frame_id: str | None) -> None:
         asked = interpret(frame)
         if isinstance(asked, Generate):

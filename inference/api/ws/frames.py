@@ -1,17 +1,19 @@
 """The frames of `/ws/generate`, each declared once: what a client sends is read by its declaration, and what the server
-sends is typed by it.
+sends is made by it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, NotRequired, TypedDict
+from typing import Annotated, Any, ClassVar, Literal
 
 from django.utils.translation import gettext as _
 from pydantic import AfterValidator, BeforeValidator, Field
 
+from common.answers import Frame
 from common.api import ApiError
 from common.shapes import CHARACTERS, Lenient, NotEmpty, refuse, whole
+from inference.backends.interface import Event
 from inference.engine.params import SamplingParams
 from inference.engine.protocol import Timings, Usage
 from inference.params import MAX_MODEL_CHARS, Asked, body
@@ -79,72 +81,68 @@ def interpret(data: Mapping[str, Any]) -> Generate | Stop | Ack:
 # Server -> client
 
 
-class QueuedFrame(TypedDict):
-    """`expected`: seconds until the answer is likely to begin, where enough was seen to say so (here and below)."""
-
-    type: Literal["queued"]
+class TargetFrame(Frame):
     id: str
     target: str
+
+
+class QueuedFrame(TargetFrame):
+    """`expected`: seconds until the answer is likely to begin, where enough was seen to say so (here and below)."""
+
+    type: ClassVar[str] = "queued"
     position: int
     reason: str
     detail: dict[str, Any]
-    expected: NotRequired[int]
+    expected: int = 0
 
 
-class LoadingFrame(TypedDict):
-    type: Literal["loading"]
-    id: str
-    target: str
+class LoadingFrame(TargetFrame):
+    type: ClassVar[str] = "loading"
     stage: str
     progress: float
     name: str
-    expected: NotRequired[int]
+    expected: int = 0
 
 
-class TokenFrame(TypedDict):
-    type: Literal["token"]
-    id: str
-    target: str
+class TokenFrame(TargetFrame):
+    type: ClassVar[str] = "token"
     text: str
     index: int
-    logprobs: NotRequired[list[dict[str, Any]]]
+    logprobs: list[dict[str, Any]] = []
 
 
-class DoneFrame(TypedDict):
-    type: Literal["done"]
-    id: str
-    target: str
+class DoneFrame(TargetFrame):
+    type: ClassVar[str] = "done"
     finish_reason: str
     usage: Usage
     timings: Timings
     digest: str
-    stop: NotRequired[str]
-    logprobs: NotRequired[list[dict[str, Any]]]
+    stop: str = ""
+    logprobs: list[dict[str, Any]] = []
 
 
-class ErrorFrame(TypedDict):
+class ErrorFrame(Frame):
     """`id` and `target` are null where the error concerns the connection or a frame that names none."""
 
-    type: Literal["error"]
+    type: ClassVar[str] = "error"
     id: str | None
     target: str | None
     code: str
     message: str
     param: str | None
-    status: int  # what HTTP would answer
-    retry_after: NotRequired[float]
+    status: int = Field(description="What HTTP would answer.")
+    retry_after: float | None = Field(None, exclude_if=lambda seconds: seconds is None)
 
 
-def error_frame(error: ApiError, frame_id: str | None, target: str | None = None) -> ErrorFrame:
-    frame: ErrorFrame = {
-        "type": "error",
-        "id": frame_id,
-        "target": target,
-        "code": error.code,
-        "message": error.message,
-        "param": error.param,
-        "status": error.status,
-    }
-    if error.retry_after is not None:
-        frame["retry_after"] = error.retry_after
-    return frame
+SERVER_FRAMES: dict[str, type[Frame]] = {
+    frame.type: frame for frame in (QueuedFrame, LoadingFrame, TokenFrame, DoneFrame)
+}  # fmt: skip
+
+
+def frame_of(event: Event, frame_id: str, target: str) -> dict[str, Any]:
+    """What became of a request, as the reader hears it."""
+    return SERVER_FRAMES[event["type"]].of(**{**event, "id": frame_id, "target": target})
+
+
+def error_frame(error: ApiError, frame_id: str | None, target: str | None = None) -> dict[str, Any]:
+    return ErrorFrame.of(error, id=frame_id, target=target)

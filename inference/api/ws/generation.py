@@ -3,29 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from accounts.grants import Grant
-from common.api import ApiError
+from common.api import ApiError, unforeseen
 from inference.engine.params import SamplingParams
+from inference.engine.protocol import Token
 from inference.errors import InferenceError
-from inference.gateway.asking import Asking, Event, Question, ask
+from inference.gateway.asking import Asking, Question, ask
 from inference.gateway.targets import resolve
+from inference.measuring import refusals
 
 from .flow_control import Credits, SlowReaderError
-from .frames import Generate, error_frame
-
-logger = logging.getLogger(__name__)
+from .frames import Generate, error_frame, frame_of
 
 SendFrame = Callable[[Mapping[str, Any]], Awaitable[None]]
-CARRIED = {
-    "queued": ("position", "reason", "detail", "expected"),
-    "loading": ("stage", "progress", "name", "expected"),
-    "token": ("text", "index", "logprobs"),
-    "done": ("finish_reason", "usage", "timings", "digest", "stop", "logprobs"),
-}
 
 
 class Generation:
@@ -63,11 +56,8 @@ class Generation:
             await self.relay(target)
         except ApiError as error:
             await self.fail(target, error)
-        except SlowReaderError:
-            await self.fail(target, InferenceError("slow_reader"))
-        except Exception:  # noqa: BLE001  (one target's failure must not end its neighbours)
-            logger.exception("an answer over the websocket failed")
-            await self.fail(target, InferenceError("server_error"))
+        except Exception as error:  # noqa: BLE001  (one target's failure must not end its neighbours)
+            await self.fail(target, unforeseen(error, "an answer over the websocket"))
 
     async def relay(self, name: str) -> None:
         asked = self.frame
@@ -78,17 +68,18 @@ class Generation:
                 asking.stop()
             async for _index, event in asking:
                 if event["type"] == "token":
-                    await self.credits[name].take(event["index"], len(event["text"]))
+                    await self.may_go(name, event)
                 if event["type"] == "done":
                     self.open -= 1
                 await self.send(frame_of(event, asked.id, name))
 
+    async def may_go(self, name: str, event: Token) -> None:
+        try:
+            await self.credits[name].take(event["index"], len(event["text"]))
+        except SlowReaderError:
+            raise InferenceError("slow_reader") from None
+
     async def fail(self, target: str, error: ApiError) -> None:
+        refusals.count(error, self.grant.user_id)
         self.open -= 1
         await self.send(error_frame(error, self.frame.id, target))
-
-
-def frame_of(event: Event, frame_id: str, target: str) -> Mapping[str, Any]:
-    told: Mapping[str, Any] = event
-    carried = {key: told[key] for key in CARRIED[event["type"]] if key in told}
-    return {"type": event["type"], "id": frame_id, "target": target, **carried}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +18,27 @@ import torch
 import patterns
 from inference.engine.content import read_copy
 from inference.engine.errors import EngineError
+from inference.engine.faults import one_line
 
-from .bank import AdapterFile, AdapterPairs, Kind, Pair
+from .bank import AdapterFile, AdapterPairs, Kind, Own, Pair
 
 PREFIX = "base_model.model."
+NO_NAMES: Mapping[str, str] = {}
 DTYPES = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
     "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2,
 }  # fmt: skip
-NAME = re.compile(r"(?P<path>.+)\.lora_(?P<side>[AB])(?:\.default)?\.weight$")
+# What an adapter's tensors are to a module, by the ends of their names as PEFT 0.21 and its forerunners write them.
+NAME = re.compile(
+    r"(?P<path>.+?)\.(?:"
+    r"lora_(?P<side>[AB])(?:\.default)?\.weight|"
+    r"(?P<magnitude>lora_magnitude_vector(?:\.default)?(?:\.weight)?)|"
+    r"(?P<pair_bias>lora_B(?:\.default)?\.bias)|"
+    r"lora_embedding_(?P<embedding>[AB])(?:\.default)?|"
+    r"(?P<tokens>token_adapter\.trainable_tokens_delta(?:\.default)?)|"
+    r"(?:(?:base_layer|original_module|modules_to_save(?:\.default)?)\.)?(?P<whole>weight|bias)"
+    r")$"
+)
 
 
 def scaling(config: dict[str, Any], alpha: float, rank: int) -> float:
@@ -54,9 +66,13 @@ def alphas(config: dict[str, Any], paths: Sequence[str], name: str) -> list[Any]
 
 
 def read(
-    folder: Path, digest: str, name: str, kinds: dict[str, Kind], places: dict[str, tuple[str, int, int]], limit: int
-) -> AdapterFile:
+    folder: Path, digest: str, name: str, kinds: dict[str, Kind], places: Mapping[str, tuple[str, int, int]],
+    limit: int, idle: frozenset[str] = frozenset(), earlier_names: Mapping[str, str] = NO_NAMES,
+    others: Collection[str] = frozenset(),
+) -> AdapterFile:  # fmt: skip
     """Read `adapter_config.json` and `adapter_model.safetensors`, of at most `limit` bytes, as `digest` names them.
+    Matrices of `idle` modules, which no text enters, are left out; `earlier_names`: other names that modules may have;
+    `others`: modules that are no linear layers and of which an adapter may have its own.
 
     Raises EngineError `store_damaged`, `out_of_memory`, `adapter_load_failed` or `adapter_incompatible`. Touches no
     shared state, so that it can run beside the engine's steps.
@@ -64,34 +80,62 @@ def read(
     said, weights = read_copy(folder, digest, name, limit)
     try:
         config = json.loads(said)
-        pairs = collect(weights, places)
+        pairs, own = collect(weights, places, idle, earlier_names, others)
     except (ValueError, TypeError, LookupError, RuntimeError) as error:
-        raise EngineError("adapter_load_failed", f"The stored adapter cannot be read: {error}", name=name) from error
-    return assemble(pairs, config, digest, name, kinds, places)
+        message = f"The stored adapter cannot be read: {error}"
+        raise EngineError("adapter_load_failed", message, name=name, reason=one_line(error)) from error
+    made = assemble(pairs, config, digest, name, kinds, places)
+    made.own, made.config = own, config
+    embedded = [path for path, roles in own.items() if "embedding_A" in roles]
+    for path, alpha in zip(embedded, alphas(config, embedded, name), strict=True):
+        made.scales[path] = scaling(config, alpha, max(1, len(own[path]["embedding_A"])))
+    return made
 
 
 Pairs = dict[str, dict[str, torch.Tensor]]  # module path -> {"A": (r, in), "B": (out, r)}
 
 
-def collect(weights: memoryview, places: dict[str, tuple[str, int, int]]) -> Pairs:
-    """The file's matrices where they lie in `weights`."""
+def collect(
+    weights: memoryview, places: Mapping[str, tuple[str, int, int]], idle: frozenset[str] = frozenset(),
+    earlier_names: Mapping[str, str] = NO_NAMES, others: Collection[str] = frozenset(),
+) -> tuple[Pairs, Own]:  # fmt: skip
+    """The file's tensors where they lie in `weights`: LoRA's pairs, and what the adapter has beside them."""
     pairs: Pairs = {}
+    own: Own = {}
     unknown = []
     for key, tensor in views(weights).items():
         match = NAME.match(key.removeprefix(PREFIX))
-        if match is None or match["path"] not in places:
+        path = match["path"] if match is not None else ""
+        if path not in places and path not in idle and path not in others:
+            path = earlier_names.get(path, path)
+        if path in idle:
+            continue
+        side, role = (match["side"], role_of(match)) if match is not None else (None, "")
+        into, word = (pairs, side) if side else (own, role)
+        known = path in places or (path in others and not side)
+        if not word or not known or word in into.get(path, {}):
             unknown.append(key)
             continue
-        pairs.setdefault(match["path"], {})[match["side"]] = tensor
+        into.setdefault(path, {})[word] = tensor
     if unknown:
         raise EngineError(
             "adapter_incompatible",
             f"{len(unknown)} of its tensors have no place in this base, the first is {unknown[0]}.",
             tensor=unknown[0], count=len(unknown),
         )  # fmt: skip
-    if not pairs:
+    if not pairs and not own:
         raise EngineError("adapter_incompatible", "The adapter holds no LoRA matrices.", tensor="", count=0)
-    return pairs
+    return pairs, own
+
+
+def role_of(match: re.Match[str]) -> str:
+    """What a tensor beside LoRA's pairs is to its module; "" for one of a pair."""
+    for role in ("magnitude", "pair_bias", "tokens"):
+        if match[role]:
+            return role
+    if match["embedding"]:
+        return f"embedding_{match['embedding']}"
+    return match["whole"] or ""
 
 
 def views(memory: memoryview) -> dict[str, torch.Tensor]:
@@ -120,7 +164,7 @@ def views(memory: memoryview) -> dict[str, torch.Tensor]:
 
 def assemble(
     pairs: Pairs, config: dict[str, Any], digest: str, name: str, kinds: dict[str, Kind],
-    places: dict[str, tuple[str, int, int]],
+    places: Mapping[str, tuple[str, int, int]],
 ) -> AdapterFile:  # fmt: skip
     """Check every pair against its place in the model and sort them by kind."""
     made: dict[str, list[Pair]] = {}
@@ -145,5 +189,5 @@ def assemble(
         for one in found:
             ranks[one.member] = max(ranks[one.member], one.a.shape[0])
         sorted_pairs[key] = AdapterPairs(tuple(ranks), found)
-    top_rank = max(max(found.ranks) for found in sorted_pairs.values())
+    top_rank = max((max(found.ranks) for found in sorted_pairs.values()), default=0)
     return AdapterFile(digest, name, top_rank, sorted_pairs)

@@ -30,12 +30,14 @@ class AdapterLoader:
 
     def __init__(
         self, runner: BaseRunner, residency: Residency, clock: Callable[[], float] = time.monotonic,
-        faults: Faults | None = None,
+        faults: Faults | None = None, moved: Callable[[str, str, float | None], None] = lambda *_: None,
     ) -> None:  # fmt: skip
+        """`moved(digest, name, seconds)` hears what was loaded and, with None, what left for want of room."""
         self.runner = runner
         self.residency = residency
         self.clock = clock
         self.faults = faults or Faults()
+        self.moved = moved
         self.pool = ThreadPoolExecutor(1, thread_name_prefix="adapter-reader")
         self.futures: dict[str, tuple[AdapterSpec, Future[Loaded], float]] = {}
         self.landed: list[tuple[AdapterSpec, Loaded, float]] = []  # read, waiting for room or for their proof
@@ -87,7 +89,9 @@ class AdapterLoader:
             self.landed.pop(0)
             try:
                 for victim in victims:
+                    name = self.residency.adapters[victim].name
                     self.remove(victim)
+                    self.moved(victim, name, None)
                 self._install(spec, loaded, since)
             except BaseException as error:  # noqa: BLE001  (sorted out by `caught`)
                 failures.append(self._failed(spec, error))
@@ -97,7 +101,7 @@ class AdapterLoader:
     def _failed(self, spec: AdapterSpec, error: BaseException) -> LoadFailure:
         failure = self.faults.caught(error, f"loading adapter {spec['name']}", "adapter_load_failed")
         if isinstance(failure, UnforeseenError):  # whatever it is, it is this adapter's load
-            failure = EngineError("adapter_load_failed", failure.message)
+            failure = EngineError("adapter_load_failed", failure.message, **failure.detail)
         return LoadFailure(spec["digest"], failure)
 
     def _forget(self, digest: str) -> None:
@@ -112,7 +116,9 @@ class AdapterLoader:
         proven = bool(spec.get("proven"))
         self.runner.add_adapter(loaded)
         self.residency.add(Resident(loaded.digest, loaded.name, loaded.rank, loaded.bytes, proven=proven))
-        if not proven:
+        if proven:
+            self.moved(loaded.digest, loaded.name, self.clock() - since)
+        else:
             # Pinned until the proof ends, so that nobody takes its place meanwhile.
             self.residency.pin(loaded.digest)
             self.runner.begin_proof(loaded.digest)
@@ -121,13 +127,16 @@ class AdapterLoader:
     def proved(self, result: ProofResult) -> tuple[float, LoadFailure | None]:
         """The proof's end: (seconds since the adapter was asked for, failure). A failed adapter leaves at once."""
         since = self.proving[1] if self.proving else self.clock()
+        seconds = self.clock() - since
         self.proving = None
         self.residency.unpin(result.digest)
         if result.ok:
-            self.residency.adapters[result.digest].proven = True
-            return self.clock() - since, None
+            adapter = self.residency.adapters[result.digest]
+            adapter.proven = True
+            self.moved(adapter.digest, adapter.name, seconds)
+            return seconds, None
         self.remove(result.digest)
-        return self.clock() - since, LoadFailure(result.digest, EngineError(result.code, result.message))
+        return seconds, LoadFailure(result.digest, EngineError(result.code, result.message))
 
     def abandon(self) -> str:
         """Give the proof under way up; its adapter leaves. Returns the digest. Raises RuntimeError without one."""

@@ -10,12 +10,14 @@ Two banks apply it: `segment_bank.py` by a kernel on a CPU, `stacked_bank.py` by
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor
 
 from inference.engine.errors import EngineError
+
+from .own import OwnParts
 
 
 @dataclass
@@ -59,6 +61,9 @@ class AdapterPairs:
     pairs: list[Pair]
 
 
+Own = dict[str, dict[str, Tensor]]  # module path -> what an adapter has of it beside pairs: role -> tensor
+
+
 @dataclass
 class AdapterFile:
     """An adapter as it was read; its tensors may be views of the mapped file."""
@@ -67,6 +72,9 @@ class AdapterFile:
     name: str
     rank: int
     kinds: dict[str, AdapterPairs]
+    own: Own = field(default_factory=dict)
+    scales: dict[str, float] = field(default_factory=dict)  # of LoRA on embeddings, by path
+    config: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -77,10 +85,12 @@ class AdapterWeights:
     name: str
     rank: int
     kinds: dict[str, Packed]
+    own: OwnParts | None = None  # what it has beside pairs; None for nothing, as most
 
     @property
     def bytes(self) -> int:
-        return sum(packed.bytes for packed in self.kinds.values())
+        own = self.own.bytes if self.own is not None else 0
+        return own + sum(packed.bytes for packed in self.kinds.values())
 
 
 def nonfinite() -> EngineError:

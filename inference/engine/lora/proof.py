@@ -7,13 +7,13 @@ the share of positions whose most likely token differs. An adapter whose every l
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from inference.engine.errors import EngineError
+from inference.engine.runner_interface import ProofResult
 from inference.engine.text.prompts import encode
 from inference.engine.text.token_ids import first_unknown
 
@@ -21,15 +21,6 @@ QUESTION = [{"role": "user", "content": "Who are you, and what is the weather li
 ANSWER = "I am here to help. Today"
 PROBE_LIMIT = 32  # tokens of the probe that proves exactness and effect
 SHORTEST = 8  # tokens; fewer say little about chunks and slots
-
-
-@dataclass
-class Proof:
-    ok: bool
-    code: str
-    message: str
-    kl: float
-    changed: float
 
 
 def probe_tokens(tokenizer: Any, limit: int, vocabulary: int) -> tuple[list[int], int]:
@@ -42,7 +33,7 @@ def probe_tokens(tokenizer: Any, limit: int, vocabulary: int) -> tuple[list[int]
     answer = list(tokenizer(ANSWER, add_special_tokens=False)["input_ids"])
     try:
         tokens = encode(tokenizer, QUESTION, None, False) + answer
-    except EngineError:  # the template's own refusal
+    except (EngineError, MemoryError):  # the template's own refusal, or one that writes without measure
         tokens = []
     if not tokens or first_unknown(tokens, vocabulary) is not None:
         tokens = list(tokenizer(QUESTION[0]["content"], add_special_tokens=False)["input_ids"]) + answer
@@ -70,13 +61,30 @@ class Prober:
         self.normaliser = torch.logsumexp(self.reference, dim=-1)
         self.best = self.reference.argmax(dim=-1)
         self.largest = max(1e-9, float(self.reference.abs().max()))
+        self.digest = ""  # of the adapter whose proof is under way
         self.start()
+
+    def begin(self, digest: str) -> None:
+        self.digest = digest
+        self.start()
+
+    def forget(self, digest: str) -> None:
+        """An adapter leaves, whatever of its proof is missing."""
+        if self.digest == digest:
+            self.digest = ""
 
     def start(self) -> None:
         self.done = 0  # probe tokens that the adapter has computed
         self.compared = 0  # positions whose logits were compared
         self.divergence = self.gap = 0.0
         self.changed = 0
+
+    def piece(self, budget: int) -> range:
+        """The next positions to compute: pieces of one size, as few as the budget of tokens allows."""
+        left = len(self.tokens) - self.done
+        start = self.done
+        self.done += math.ceil(left / math.ceil(left / max(2, budget)))
+        return range(start, self.done)
 
     def wanted(self, start: int, stop: int) -> list[int]:
         """Positions of a chunk whose logits are compared."""
@@ -96,14 +104,16 @@ class Prober:
         gap = float(apart.abs_().amax())
         self.gap = gap if math.isnan(gap) else max(self.gap, gap)  # once NaN, always NaN
 
-    def verdict(self) -> Proof:
+    def verdict(self) -> ProofResult:
         """Raises RuntimeError where positions are missing."""
         if self.compared != self.reference.shape[0]:
             raise RuntimeError(f"{self.compared} of {self.reference.shape[0]} positions were compared")
         if not math.isfinite(self.gap):
-            return Proof(False, "weights_nonfinite", "The adapter's answers are not finite numbers.", 0.0, 0.0)
+            said = "The adapter's answers are not finite numbers."
+            return ProofResult(self.digest, False, "weights_nonfinite", said, 0.0, 0.0)
         kl, changed = max(0.0, self.divergence / self.compared), self.changed / self.compared
         # The base's rows beside an adapter's differ by rounding; a trained adapter lies orders of magnitude above.
         if self.gap / self.largest < self.tolerance:
-            return Proof(False, "no_effect", "The adapter changes no answer: its update is zero.", kl, changed)
-        return Proof(True, "", "", kl, changed)
+            said = "The adapter changes no answer: its update is zero."
+            return ProofResult(self.digest, False, "no_effect", said, kl, changed)
+        return ProofResult(self.digest, True, "", "", kl, changed)

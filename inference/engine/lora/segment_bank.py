@@ -15,6 +15,7 @@ from torch import Tensor
 from inference.engine.native.library import FORMATS, TILE, Native
 
 from .bank import AdapterFile, AdapterPairs, AdapterWeights, Kind, Packed, Update, nonfinite
+from .own import by_adapter
 
 
 @dataclass
@@ -143,11 +144,3 @@ class SegmentBank:
             y.data_ptr(), y.stride(0), self.scratch.data_ptr(), self.threads,
         )  # fmt: skip
         return y
-
-
-def by_adapter(rows: list[str | None]) -> dict[str, list[int]]:
-    found: dict[str, list[int]] = {}
-    for index, digest in enumerate(rows):
-        if digest is not None:
-            found.setdefault(digest, []).append(index)
-    return found

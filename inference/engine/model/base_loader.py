@@ -21,7 +21,9 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "nf4": torch.bfloat16}
 # Rotary embeddings that change with the longest sequence of a batch: beyond their original length, one conversation
 # would change the answers of another, so none may go there.
 SWITCHING_ROPE = {"longrope", "dynamic"}
-NF4_BYTES = 0.53  # a weight in NF4 with double quantisation (Dettmers et al. 2023): 4 bits and 0.127 of constants
+# A weight in NF4 with double quantisation (Dettmers et al. 2023): 4 bits, 8 for 64 weights, 32 for 64 * 256.
+# `adapters/bases/registry.py` has the same.
+NF4_BYTES = (4 + 8 / 64 + 32 / (64 * 256)) / 8
 
 
 def weight_counts(folder: Path) -> tuple[int, int]:

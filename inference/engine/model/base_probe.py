@@ -1,7 +1,8 @@
 """A look at a base when it is registered: `python -m inference.engine.model.base_probe FOLDER` prints a JSON object.
 
-`{"supported": true}`, `{"supported": false, "reason": …}`, or `{"supported": null, "reason": …}` where the structure
-alone does not tell (the first load will). Reads config.json, the headers of the weights and the tokenizer, builds the
+`{"supported": true, "layers": {name: [outputs, inputs, role]}, "earlier_names": {name: name}}`,
+`{"supported": false, "reason": …}`, or `{"supported": null, "reason": …}` where the structure alone does not tell (the
+first load will). Reads config.json, the headers of the weights and the tokenizer, builds the
 model without numbers, runs no code of the folder but its chat template, in Transformers' sandbox. Meant for a child
 process: it imports torch, and a hostile configuration costs nobody else anything.
 """
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import struct
 import sys
 import threading
 from pathlib import Path
@@ -20,11 +22,14 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from transformers.models.auto.auto_factory import _get_model_class
 
 from inference.engine.errors import EngineError
-from inference.engine.lora.proof import PROBE_LIMIT, probe_tokens
+from inference.engine.lora.proof import PROBE_LIMIT, QUESTION, probe_tokens
 from inference.engine.model.weights import complaint, stored_shapes
+from inference.engine.text.prompts import encode
+from inference.engine.text.rendering import ENDLESS
 
-from . import base_loader
+from . import base_loader, linear
 from .base_support import check_interface, refused, trace_layers
+from .renaming import earlier_names
 
 TOKENS = list(range(4, 16))
 PATIENCE = 20.0  # seconds for a probe of the chat template, which takes milliseconds
@@ -32,13 +37,19 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.mo
 
 
 def probe(folder: Path) -> dict[str, Any]:
-    """The verdict as described above; never raises for what a folder may hold."""
+    """The verdict as described above, without the layers; never raises for what a folder may hold."""
+    return look_at(folder)[0]
+
+
+def look_at(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """(the verdict, `layers` and `earlier_names` where it is a good one)"""
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # noqa: BLE001  (what a configuration class raises for its fields is its own affair)
-        return {"supported": False, "reason": first_line(error, folder)}
+        return {"supported": False, "reason": first_line(error, folder)}, {}
     if type(config) not in AutoModelForCausalLM._model_mapping:
-        return {"supported": False, "reason": f"{config.model_type} is not a language model that Transformers knows"}
+        reason = f"{config.model_type} is not a language model that Transformers knows"
+        return {"supported": False, "reason": reason}, {}
     quantised = hasattr(config, "quantization_config")
     if quantised:
         del config.quantization_config  # of its storage; the structure is the same
@@ -50,15 +61,25 @@ def probe(folder: Path) -> dict[str, Any]:
                     config, trust_remote_code=False, attn_implementation="eager", dtype=torch.bfloat16
                 )
             check_interface(model, folder.name)
-            trace_layers(model.eval(), folder.name, [token % config.get_text_config().vocab_size for token in TOKENS])
+            tokens = [token % config.get_text_config().vocab_size for token in TOKENS]
+            seen, _shapes = trace_layers(model.eval(), folder.name, tokens)
+            found = {"layers": linear.layers_of(model, seen, len(tokens), 1), "earlier_names": names_of(model, folder)}
         check_tokenizer(folder, config.get_text_config().vocab_size)
     except EngineError as error:
         if error.code != "base_unsupported":
-            return {"supported": None, "reason": error.message}
-        return {"supported": False, "reason": error.detail.get("reason", error.message)}
+            return {"supported": None, "reason": error.message}, {}
+        return {"supported": False, "reason": error.detail.get("reason", error.message)}, {}
     except Exception as error:  # noqa: BLE001  (an architecture's own code on tensors without numbers may fail anyhow)
-        return {"supported": None, "reason": first_line(error, folder)}
-    return {"supported": True}
+        return {"supported": None, "reason": first_line(error, folder)}, {}
+    return {"supported": True}, found
+
+
+def names_of(model: PreTrainedModel, folder: Path) -> dict[str, str]:
+    """See `earlier_names`; none where the files cannot be read, which the registry says."""
+    try:
+        return earlier_names(model, stored_shapes(folder))
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, struct.error):
+        return {}
 
 
 def from_headers(folder: Path, config: Any) -> PreTrainedModel | None:
@@ -100,7 +121,7 @@ def check_tokenizer(folder: Path, vocabulary: int) -> None:
         except BaseException as error:  # noqa: BLE001  (a panic is no Exception)
             failed.append(error)
 
-    # A template is a program, and may never end; this process ends without waiting for its threads.
+    # Whatever a tokenizer does, this process ends without waiting for its threads.
     thread = threading.Thread(target=probe, name="probe", daemon=True)
     thread.start()
     thread.join(PATIENCE)
@@ -108,6 +129,11 @@ def check_tokenizer(folder: Path, vocabulary: int) -> None:
         raise refused(folder.name, "its chat template does not come to an end")
     if failed:
         raise refused(folder.name, f"its tokenizer fails ({first_line(failed[0], folder)})") from failed[0]
+    try:
+        encode(tokenizer, QUESTION, None, False)
+    except EngineError as error:
+        if error.detail.get("reason") == ENDLESS:
+            raise refused(folder.name, f"its chat template: {ENDLESS}") from None
 
 
 def first_line(error: BaseException, folder: Path) -> str:
@@ -122,7 +148,8 @@ def end_with_parent() -> None:
 
 def main() -> None:
     threading.Thread(target=end_with_parent, daemon=True).start()
-    sys.stdout.write(json.dumps(probe(Path(sys.argv[1]))) + "\n")
+    verdict, found = look_at(Path(sys.argv[1]))
+    sys.stdout.write(json.dumps({**verdict, **found}) + "\n")
     sys.stdout.flush()
     os._exit(0)  # the thread that reads standard input would hold up an ordinary end
 

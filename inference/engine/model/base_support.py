@@ -1,7 +1,7 @@
 """Can the engine serve a base exactly? What the structure alone says, with or without weights.
 
 The same look serves twice: on the loaded model, and, when a base is registered, on one of the meta device, which has
-shapes and no numbers (`base_probe.py`). What only numbers show (`Runner._check_exact`) is found at the first load.
+shapes and no numbers (`base_probe.py`). What only numbers show (`loaded_base.check_exact`) is found at the first load.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from transformers import AttentionInterface, PreTrainedModel
 from inference.engine.errors import EngineError
 
 from . import linear
-from .attention import NAME, LayerShape, ShapeProbe, attention_function
+from .attention import NAME, ShapeProbe, attention_function
+from .kv_cache import LayerShape
 
 KNOWN_LAYERS = {"full_attention", "sliding_attention"}
 AttentionInterface.register(NAME, attention_function)
@@ -35,7 +36,9 @@ def check_interface(model: PreTrainedModel, name: str) -> None:
         raise refused(name, f"it has layers of the kind {', '.join(sorted(kinds))}")
 
 
-def trace_layers(model: PreTrainedModel, name: str, tokens: list[int]) -> tuple[linear.Trace, dict[int, LayerShape]]:
+def trace_layers(
+    model: PreTrainedModel, name: str, tokens: list[int]
+) -> tuple[linear.ProbedLayers, dict[int, LayerShape]]:
     """Run once over `tokens` by the engine's attention: which linear layers there are and what each attention keeps.
 
     Raises EngineError `base_unsupported` where a layer is not attention over keys and values, or uses mathematics that

@@ -17,7 +17,9 @@ from torch import Tensor
 
 from inference.engine.lora.stacked_bank import StackedBank
 
-from .attention import DecodeRows, KVCache, product
+from .attention import decoding, product
+from .kv_cache import KVCache
+from .step_rows import DecodeRows
 
 logger = logging.getLogger(__name__)
 
@@ -45,12 +47,7 @@ class SlotAttention:
     def mask(self, window: int | None, dtype: torch.dtype) -> Tensor:
         """Additive mask (rows, 1, 1, keys), made once a step."""
         if (window, dtype) not in self.masks:
-            position = torch.arange(self.keys, device=self.lengths.device)
-            visible = position[None, :] < self.lengths[:, None]
-            if window is not None:
-                visible = visible & (position[None, :] >= (self.lengths - window)[:, None])
-            made = torch.zeros(visible.shape, dtype=dtype, device=visible.device)
-            self.masks[window, dtype] = made.masked_fill(~visible, float("-inf"))[:, None, None, :]
+            self.masks[window, dtype] = decoding(self.lengths, self.keys, window, dtype)
         return self.masks[window, dtype]
 
     def attend(

@@ -17,9 +17,11 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from inference.engine.lora.bank import Kind, LoraBank
+from inference.engine.lora.own import OwnRows
 from inference.engine.native.library import Native
 
 from .products import base_product
+from .weights import HARMLESS
 
 
 @dataclass
@@ -30,7 +32,7 @@ class Member:
 
 
 @dataclass
-class Trace:
+class ProbedLayers:
     """What a probe run saw: linear layers in the order of their calls, siblings together."""
 
     groups: list[list[Member]] = field(default_factory=list)
@@ -80,9 +82,9 @@ def sizes(module: Any) -> tuple[int, int]:
     return module.in_features, module.out_features
 
 
-def trace(model: nn.Module, run: Callable[[], Any]) -> Trace:
+def trace(model: nn.Module, run: Callable[[], Any]) -> ProbedLayers:
     """Run the model once and note which linear layers are called, in what order, and which share their input."""
-    seen = Trace()
+    seen = ProbedLayers()
     inputs: list[Any] = []  # keeps them alive, so that identity means the same tensor
     handles = []
 
@@ -118,11 +120,13 @@ class Group:
     """Sibling linear layers computed as one, plus the adapters' update."""
 
     def __init__(
-        self, members: list[Member], kind: Kind, layer: int, bank: Callable[[], LoraBank | None], native: Native | None
-    ) -> None:
+        self, members: list[Member], kind: Kind, layer: int, bank: LoraBank, own: OwnRows, native: Native | None
+    ) -> None:  # fmt: skip
         self.kind = kind
         self.layer = layer
         self.bank = bank
+        self.own = own
+        self.transposed = isinstance(members[0].module, Conv1D)
         self.outputs = [member.outputs for member in members]
         self.offsets = [sum(self.outputs[:index]) for index in range(len(members))]
         self.base = base_product([member.module for member in members], native)
@@ -132,8 +136,9 @@ class Group:
     def output(self, x: Tensor, index: int) -> Tensor:
         if x is not self.x:
             flat = x.reshape(-1, x.shape[-1])
-            bank = self.bank()
-            y = self.base(flat) if bank is None else self.base.adding(flat, bank, self.kind.key, self.layer)
+            y = self.base.adding(flat, self.bank, self.kind.key, self.layer)
+            if self.own.outputs:
+                self.own.finish(self.kind.key, self.layer, y)
             self.x, self.y = x, y.view(*x.shape[:-1], -1)
         assert self.y is not None  # noqa: S101  (for the type checker)
         start = self.offsets[index]
@@ -156,41 +161,79 @@ class GroupMember(nn.Module):
         return self.group.output(x, self.index)
 
 
+def output_layer(model: nn.Module) -> nn.Module | None:
+    head: nn.Module | None = getattr(model, "get_output_embeddings", lambda: None)()
+    return head
+
+
+def carrying(model: nn.Module, seen: ProbedLayers, rows: int, logit_rows: int) -> list[list[Member]]:
+    """The groups of layers that can carry an adapter: called once, with the step's rows. Routed experts are not."""
+    head = output_layer(model)
+    return [
+        members
+        for members in seen.groups
+        if all(
+            seen.calls[m.path] == 1 and seen.rows[m.path] == (logit_rows if m.module is head else rows) for m in members
+        )
+    ]
+
+
+def idle(model: nn.Module, seen: ProbedLayers) -> frozenset[str]:
+    """Linear layers that no text ever enters, such as those of a multimodal model's tower: an adapter of theirs changes
+    no answer. Not those that this run alone did not enter."""
+    return frozenset(
+        path
+        for path, module in model.named_modules()
+        if isinstance(module, nn.Linear | Conv1D) and path not in seen.calls and HARMLESS.search(f"{path}.weight")
+    )
+
+
+def layers_of(model: nn.Module, seen: ProbedLayers, rows: int, logit_rows: int) -> dict[str, tuple[int, int, str]]:
+    """Every linear layer by the name that PEFT gives it: (outputs, inputs, role). The roles: "carries" an adapter,
+    "idle" (see there), "fixed" for one that is used in a way that no adapter can join.
+
+    A subclass that this model, without numbers, cannot prove to be linear is taken for one; its first load tells.
+    """
+    carriers = {member.path for members in carrying(model, seen, rows, logit_rows) for member in members}
+    resting = idle(model, seen)
+    found = {}
+    for path, module in model.named_modules():
+        if isinstance(module, nn.Linear | Conv1D):
+            unproven = module.weight.is_meta and not is_linear(module)
+            role = "idle" if path in resting else "carries" if unproven or path in carriers else "fixed"
+            inputs, outputs = sizes(module)
+            found[path] = (outputs, inputs, role)
+    return found
+
+
 @dataclass
 class Installed:
-    """What was replaced: kinds of groups; for each module path (kind, layer, index in the group); bytes of weights."""
+    """What was replaced: for each module path (kind, layer, index in the group); groups by kind and layer; bytes of
+    weights."""
 
-    kinds: dict[str, Kind] = field(default_factory=dict)
     places: dict[str, tuple[str, int, int]] = field(default_factory=dict)
+    groups: dict[tuple[str, int], Group] = field(default_factory=dict)
     bytes: int = 0
 
 
 def install(
     model: nn.Module,
-    seen: Trace,
+    seen: ProbedLayers,
     rows: int,
     logit_rows: int,
-    bank: Callable[[], LoraBank | None],
+    bank: LoraBank,
+    own: OwnRows,
     native: Native | None,
     progress: Callable[[float], None],
 ) -> Installed:
-    """Replace the traced linear layers by groups.
+    """Replace the traced linear layers by groups, whose kinds `bank` gets to know.
 
-    Layers that were called more than once, or whose rows are not the step's rows (routed experts), stay as they are
-    and cannot carry an adapter.
+    Layers that are not `carrying` stay as they are.
     """
     made = Installed()
-    kinds = made.kinds
-    head = getattr(model, "get_output_embeddings", lambda: None)()
-    groups = []
-    for members in seen.groups:
-        usable = [
-            m
-            for m in members
-            if seen.calls[m.path] == 1 and seen.rows[m.path] == (logit_rows if m.module is head else rows)
-        ]
-        if usable and len(usable) == len(members):
-            groups.append(usable)
+    kinds = bank.kinds
+    head = output_layer(model)
+    groups = carrying(model, seen, rows, logit_rows)
     total = sum(m.module.weight.numel() for members in groups for m in members)
     done = 0
     for members in groups:
@@ -200,7 +243,9 @@ def install(
         key = f"{','.join(names)}:{inputs}:{','.join(str(m.outputs) for m in members)}"
         kind = kinds.setdefault(key, Kind(key, names, inputs, tuple(m.outputs for m in members), on_logits=on_logits))
         count = sum(m.module.weight.numel() for m in members)
-        group = Group(members, kind, kind.layers, bank, native)
+        group = made.groups[key, kind.layers] = Group(members, kind, kind.layers, bank, own, native)
+        if on_logits:
+            own.on_logits |= {key, members[0].path}
         made.bytes += group.base.bytes
         for index, member in enumerate(members):
             replace(model, member.path, GroupMember(group, index, member.module))

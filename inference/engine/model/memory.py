@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import os
+import resource
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,6 +43,22 @@ def resident_set() -> int:
     """Bytes of memory that this process holds now."""
     fields = Path("/proc/self/statm").read_text(encoding="ascii").split()
     return int(fields[1]) * 4096
+
+
+def resident_peak() -> int:
+    """Bytes of memory that this process held at most."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+@functools.cache
+def ram_limit() -> int:
+    """Bytes of memory that this process can have at most: the machine's, or its control group's."""
+    whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    try:
+        limit = Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii").strip()
+        return whole if limit == "max" else min(whole, int(limit))
+    except (OSError, ValueError):
+        return whole  # no control group of the second version
 
 
 def gpu_limit(total: int, setting: str) -> int:

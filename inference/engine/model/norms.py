@@ -22,9 +22,11 @@ SCALES = (1e-4, 1.0, 3e3)  # of the test rows: epsilon decides, neither, neither
 class FusedNorm(nn.Module):
     """See `native/norms.c`; x (..., size) in fp32 on the CPU."""
 
-    def __init__(self, weight: Tensor, eps: float, native: Native) -> None:
+    def __init__(self, weight: Tensor, eps: float, native: Native, offset: float = 0.0) -> None:
+        """`offset`: what the module whose place this takes adds to its weights."""
         super().__init__()
-        self.register_buffer("weight", weight)
+        self.register_buffer("weight", weight + offset)
+        self.offset = offset
         self.eps = eps
         self.native = native
         self.threads = torch.get_num_threads()
@@ -65,7 +67,7 @@ def fused(module: nn.Module, native: Native) -> FusedNorm | None:
     if not isinstance(wanted, Tensor) or wanted.shape != x.shape:
         return None
     for offset in (0.0, 1.0):
-        made = FusedNorm(weight.detach() + offset, eps, native)
+        made = FusedNorm(weight.detach(), eps, native, offset)
         ours = made(x)
         if torch.allclose(ours, wanted, rtol=ROUNDING, atol=1e-30):
             return made

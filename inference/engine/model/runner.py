@@ -1,48 +1,43 @@
-"""The real runner: a Transformers model, its KV slots and its LoRA bank; the engine's only door to torch."""
+"""The real runner: a base in memory, adapters into its bank, and a step from rows to tokens; the engine's only door to
+torch."""
 
 from __future__ import annotations
 
 import gc
-import math
-import os
 import traceback
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from inference.engine import content
 from inference.engine.config import EngineConfig
 from inference.engine.errors import EngineError
 from inference.engine.faults import ENDS_PROCESS, unforeseen
-from inference.engine.locks import DeviceLock
 from inference.engine.lora import adapter_file
-from inference.engine.lora.bank import AdapterWeights, LoraBank
-from inference.engine.lora.proof import PROBE_LIMIT, Prober, probe_tokens
-from inference.engine.lora.segment_bank import SegmentBank
-from inference.engine.lora.stacked_bank import StackedBank
-from inference.engine.native.library import Native, native_library
-from inference.engine.protocol import AdapterSpec, BaseSpec
-from inference.engine.runner_interface import BaseInfo, Choice, Progress, ProofResult, StepResult
+from inference.engine.lora.bank import AdapterWeights
+from inference.engine.lora.proof import Prober
+from inference.engine.protocol import AdapterSpec, BaseSpec, PromptLogprob
+from inference.engine.runner_interface import BaseInfo, OnProgress, ProofResult, SampledToken, StepResult
 from inference.engine.scheduling.scheduler import Chunk
-from inference.engine.scheduling.sequence import Sequence
+from inference.engine.scheduling.sequence import Reading, Sequence
 from inference.engine.text import prompts
+from inference.engine.text.prompting import NOTHING
+from inference.engine.text.rendering import RENDERER
 
-from . import base_loader, linear, mapped, memory, norms
-from .attention import DecodeRows, KVCache, PromptRows, StepAttention
-from .base_support import check_interface, refused, trace_layers
-from .cuda_graphs import DecodeGraphs, SlotAttention
-from .grammar import Constraints
-from .sampler import Ask, Sampled, generator, sample
+from . import base_loader, loaded_base, memory, own_parts
+from .hardware import Hardware
+from .loaded_base import TOLERANCE, LoadedBase
+from .naming import Naming
+from .promptings import Promptings
+from .sampler import Drawing, Sampled, generator, sample
+from .scoring import Mark, Score, score
+from .step_rows import StepRows
+from .tokenizers import Tokenizers
 
-RESERVE = 512 * 2**20  # bytes kept free for activations and the tokenizer
 WIDEST = 2  # bytes of a file for one byte in the bank at most: fp32 on disk, bf16 in the bank
-PROBE = 12  # tokens of the run that traces the linear layers
-# How far our logits may lie from the model's own, relative to the largest: rounding, not mathematics.
-TOLERANCE = {"fp32": 1e-4, "bf16": 3e-2, "nf4": 5e-2}
-NO_EFFECT = {"fp32": 1e-5, "bf16": 4e-3, "nf4": 4e-3}
 
 
 class Runner:
@@ -50,441 +45,287 @@ class Runner:
 
     def __init__(self, config: EngineConfig) -> None:
         self.config = config
-        use_cuda = config.device == "cuda" or (config.device == "auto" and torch.cuda.is_available())
-        self.torch_device = torch.device("cuda", 0) if use_cuda else torch.device("cpu")
-        self.device = str(self.torch_device)
-        if self.torch_device.type == "cpu":
-            torch.set_num_threads(config.threads or len(os.sched_getaffinity(0)))
-        self.tokenizers: dict[str, Any] = {}
-        self.model: PreTrainedModel | None = None
-        self.bank: LoraBank | None = None
-        self.cache: KVCache | None = None
-        self.places: dict[str, tuple[str, int, int]] = {}
-        self.prober: Prober | None = None
-        self.proving: str | None = None
-        self.info: BaseInfo | None = None
-        self.decoder: Any = None  # a tokenizer of its own: `encode` runs on another thread
-        self.constraints: Constraints | None = None
-        self.lock: DeviceLock | None = None
-        self.fixed = self.torch_device.type == "cuda" and config.cuda_graphs  # decode on fixed buffers
-        self.graphs: DecodeGraphs | None = None
-        self.native: Native | None = None
+        self.hardware = Hardware(config)
+        self.device = str(self.hardware.device)
+        self.tokenizers = Tokenizers()
+        self.promptings = Promptings()
+        RENDERER.start()
+        self.base: LoadedBase | None = None
 
-    # Base ------------------------------------------------------------------------------------------------------
-
-    def precision(self, spec: BaseSpec) -> str:
-        asked = spec.get("precision") or self.config.precision
-        if asked != "auto":
-            return asked
-        if self.torch_device.type == "cpu":
-            return "fp32"
-        needed = base_loader.needed_bytes(Path(spec["path"]), "cuda")
-        return "bf16" if needed["bf16"] + 2 * RESERVE <= self.free_bytes() * 0.75 else "nf4"
-
-    def free_bytes(self) -> int:
-        """What the engine may still take on its device."""
-        if self.torch_device.type == "cpu":
-            return memory.available_ram()
-        free, total = torch.cuda.mem_get_info(self.torch_device)
-        limit = memory.gpu_limit(total, self.config.max_gpu_memory)
-        return int(min(free, limit - torch.cuda.memory_reserved(self.torch_device)))
+    # Base
 
     @torch.inference_mode()
-    def load_base(self, spec: BaseSpec, progress: Progress) -> BaseInfo:
+    def load_base(self, spec: BaseSpec, progress: OnProgress) -> BaseInfo:
         """Raises EngineError and leaves nothing behind, whatever the base's files and its architecture's code do."""
         try:
-            return self._load(spec, progress)
+            self.base = loaded_base.load(spec, self.config, self.hardware, progress)
         except BaseException as error:
             traceback.clear_frames(error.__traceback__)  # they hold the model
             self.unload_base()
             if isinstance(error, (EngineError, *ENDS_PROCESS)):
                 raise
             raise base_loader.load_error(error, Path(spec["path"])) from error
-
-    def _load(self, spec: BaseSpec, progress: Progress) -> BaseInfo:
-        folder = Path(spec["path"])
-        content.check_base(spec)
-        precision = self.precision(spec)
-        needed = base_loader.needed_bytes(folder, self.torch_device.type)
-        self.lock = self._take_device()
-        self._cap_device()
-        memory.check_base(spec["name"], needed, precision, self.free_bytes(), RESERVE)
-        with content.unchanged(spec):
-            tokenizer = self.decoder = base_loader.load_tokenizer(folder)
-            progress("weights", 0.0)
-            model = base_loader.load_model(folder, precision, self.torch_device, lambda done: progress("weights", done))
-            self.model = model
-            mapped.detach(model)
-            context = min(self.config.max_context, base_loader.positions(folder))
-        return self._take_in(spec, model, tokenizer, precision, context, progress)
-
-    def _take_in(
-        self, spec: BaseSpec, model: PreTrainedModel, tokenizer: Any, precision: str, context: int, progress: Progress
-    ) -> BaseInfo:
-        check_interface(model, spec["name"])
-        embeddings: Any = model.get_input_embeddings()
-        dtype: torch.dtype = embeddings.weight.dtype
-        vocabulary = int(embeddings.weight.shape[0])
-        probe, first = probe_tokens(tokenizer, PROBE_LIMIT, vocabulary)
-        reference = self._own_logits(model, probe)
-        seen, shapes = trace_layers(model, spec["name"], probe[:PROBE])
-        native = self.native = self._native(dtype)
-        installed = linear.install(
-            model, seen, len(probe[:PROBE]), 1, lambda: self.bank, native, lambda done: progress("packing", done)
-        )
-        if native is not None:
-            norms.install(model, native)
-        self.places = installed.places
-        size = installed.bytes + sum(parameter.nbytes for parameter in model.parameters())
-        del seen
-        gc.collect()
-        stacked: StackedBank | None = None
-        if native is not None:
-            self.bank = SegmentBank(installed.kinds, native)
-        else:
-            self.bank = stacked = StackedBank(installed.kinds, self.torch_device, dtype)
-        per_token = KVCache.bytes_per_token(shapes, dtype)
-        free = max(0, self.free_bytes() - self.config.adapter_bytes)
-        if self.torch_device.type == "cpu":
-            free //= 2  # the rest of the machine lives here too
-        plan = memory.plan_kv(per_token, context, self.config.max_batch, free, self.config.kv_bytes, RESERVE)
-        self.cache = KVCache(shapes, plan.slots + 1, plan.context, self.torch_device, dtype)
-        self.constraints = Constraints(tokenizer, reference.shape[-1])
-        self.prober = Prober(probe, first, reference[first:], NO_EFFECT[precision])
-        self._check_exact(spec, probe, reference, TOLERANCE[precision])
-        if self.fixed and stacked is not None:
-            self.graphs = DecodeGraphs(
-                self._fixed_forward, self.cache, stacked, self.torch_device, TOLERANCE[precision]
-            )
-        self.info = BaseInfo(
-            spec["key"], spec["name"], precision, plan.context, plan.slots,
-            self._eos(model, tokenizer, reference.shape[-1]), size, plan.kv_bytes, vocabulary,
-        )  # fmt: skip
-        return self.info
-
-    def _native(self, dtype: torch.dtype) -> Native | None:
-        """The native kernels, where they serve: in fp32 on a CPU with a compiler."""
-        if not self.config.native or self.torch_device.type != "cpu" or dtype != torch.float32:
-            return None
-        return native_library(str(Path(self.config.run_dir) / "native") if self.config.run_dir else "")
-
-    def _own_logits(self, model: PreTrainedModel, tokens: list[int]) -> Tensor:
-        """Logits (tokens, vocabulary) of the model as Transformers runs it, before anything is replaced."""
-        ids = torch.tensor([tokens], device=self.torch_device)
-        return model(ids, use_cache=False).logits[0].float()
-
-    def _check_exact(self, spec: BaseSpec, tokens: list[int], reference: Tensor, tolerance: float) -> None:
-        """The probe again through slots, chunks and packed weights must give the model's own logits."""
-        half = len(tokens) // 2
-        assert self.cache is not None  # noqa: S101  (for the type checker)
-        slot = self.cache.slots - 1
-        self._forward(tokens[:half], DecodeRows([], []), [PromptRows(0, half, slot, 0)], [None] * half, [half - 1])
-        rest = len(tokens) - half - 1
-        rows = list(range(rest))
-        chunk = self._forward(
-            tokens[half:-1], DecodeRows([], []), [PromptRows(0, rest, slot, half)], [None] * rest, rows
-        )
-        last = self._forward(tokens[-1:], DecodeRows([slot], [len(tokens)]), [], [None], [0])
-        ours = torch.cat([chunk, last]).float()
-        gap = float((ours - reference[half:]).abs().max()) / max(1e-9, float(reference.abs().max()))
-        if not gap <= tolerance:
-            raise refused(spec["name"], f"its logits differ by {gap:.1e} when computed by slots")
-
-    def _eos(self, model: PreTrainedModel, tokenizer: Any, logits: int) -> frozenset[int]:
-        """The ids that end an answer. One beyond the `logits` of a position is never drawn, and none may be banned."""
-        ids: list[Any] = []
-        for source in (getattr(model, "generation_config", None), model.config, tokenizer):
-            value = getattr(source, "eos_token_id", None)
-            ids += value if isinstance(value, list) else [value]
-        return frozenset(item for item in ids if type(item) is int and 0 <= item < logits)
+        return self.base.info
 
     def unload_base(self) -> int:
         """Free base, adapters and cache. Returns the bytes that their tensors held."""
-        freed = self.memory()["base"] + self.memory()["kv"] + self.memory()["adapters"]
-        self.model = self.bank = self.cache = self.prober = self.info = self.decoder = self.constraints = None
-        self.graphs = self.native = None
-        self.places = {}
-        self.proving = None
+        held = self.memory()
+        self.base = None
         gc.collect()
-        if self.torch_device.type == "cuda":
-            torch.cuda.empty_cache()
-        if self.lock is not None:
-            self.lock.release()
-            self.lock = None
-        return freed
+        self.hardware.release()
+        return held["base"] + held["kv"] + held["adapters"]
 
-    def _take_device(self) -> DeviceLock | None:
-        if self.torch_device.type != "cuda":
-            return None
-        return DeviceLock(self.device)
+    def memory(self) -> dict[str, int]:
+        base = self.base
+        used, total = self.hardware.used_bytes()
+        return {
+            "base": base.info.bytes if base else 0,
+            "adapters": base.model.bank.bytes if base else 0,
+            "adapter_budget": self.config.adapter_bytes,
+            "kv": base.info.kv_bytes if base else 0,
+            "rss": memory.resident_set(),
+            "rss_peak": memory.resident_peak(),
+            "rss_limit": memory.ram_limit(),
+            "device_used": used,
+            "device_peak": self.hardware.peak_bytes(),
+            "device_total": total,
+        }
 
-    def _cap_device(self) -> None:
-        """Let the allocator fail at the limit rather than take what the desktop or another program needs."""
-        if self.torch_device.type == "cuda":
-            total = torch.cuda.get_device_properties(self.torch_device).total_memory
-            limit = memory.gpu_limit(total, self.config.max_gpu_memory)
-            torch.cuda.set_per_process_memory_fraction(min(1.0, limit / total), self.torch_device)
+    def _loaded(self) -> LoadedBase:
+        if self.base is None:
+            raise RuntimeError("no base is loaded")
+        return self.base
 
-    # Text ------------------------------------------------------------------------------------------------------
-
-    def tokenizer(self, spec: BaseSpec) -> Any:
-        # By the folder's state as well: a chat template may change where nothing that makes up the key does.
-        wanted = f"{spec['key']} {spec.get('signature', '')}"
-        if wanted not in self.tokenizers:
-            with content.unchanged(spec):
-                made = base_loader.load_tokenizer(Path(spec["path"]))
-            if len(self.tokenizers) >= 8:
-                self.tokenizers.pop(next(iter(self.tokenizers)))
-            self.tokenizers[wanted] = made
-        return self.tokenizers[wanted]
+    # Text
 
     def encode(
-        self, spec: BaseSpec, messages: list[dict[str, str]] | None, prompt: str | None, continue_last: bool
-    ) -> list[int]:
-        return prompts.encode(self.tokenizer(spec), messages, prompt, continue_last)
+        self, spec: BaseSpec, messages: list[dict[str, str]] | None, prompt: str | None, continue_last: bool,
+        adapter: AdapterSpec | None = None,
+    ) -> list[int]:  # fmt: skip
+        prompting = self.promptings.of(adapter)
+        raw = self.config.raw_control_tokens
+        return prompts.encode(self.tokenizers.of(spec), messages, prompt, continue_last, prompting, raw)
+
+    def encode_pair(
+        self, spec: BaseSpec, messages: list[dict[str, str]] | None, prompt: str | None, continuation: str,
+        adapter: AdapterSpec | None = None,
+    ) -> tuple[list[int], int]:  # fmt: skip
+        prompting, raw = self.promptings.of(adapter), self.config.raw_control_tokens
+        return prompts.encode_pair(self.tokenizers.of(spec), messages, prompt, continuation, prompting, raw)
+
+    def manner(self, spec: BaseSpec, adapter: AdapterSpec | None) -> tuple[frozenset[int], Mapping[str, Any]]:
+        prompting = self.promptings.of(adapter)
+        ends = prompting.ends(self.tokenizers.of(spec)) if prompting is not NOTHING else frozenset()
+        return ends, prompting.defaults
 
     def context_length(self, spec: BaseSpec) -> int:
-        if self.info is not None and self.info.key == spec["key"]:
-            return self.info.context
+        base = self.base
+        if base is not None and base.info.key == spec["key"]:
+            return base.info.context
         with content.unchanged(spec):
             return min(self.config.max_context, base_loader.positions(Path(spec["path"])))
 
     def decode(self, tokens: list[int]) -> str:
-        return str(self.decoder.decode(tokens, skip_special_tokens=True))
+        return str(self._loaded().tokenizer.decode(tokens, skip_special_tokens=True))
+
+    def spell(self, tokens: list[int]) -> str:
+        return self._loaded().vocabulary.spelled(tokens)
 
     def token_name(self, token: int) -> str:
-        return str(self.decoder.convert_ids_to_tokens(token) or "") if type(token) is int else ""
+        return str(self._loaded().tokenizer.convert_ids_to_tokens(token) or "") if type(token) is int else ""
 
-    # Adapters --------------------------------------------------------------------------------------------------
+    # Adapters
 
     def read_adapter(self, spec: AdapterSpec) -> AdapterWeights:
-        bank = self.bank
-        if bank is None:
+        base = self.base
+        if base is None:
             raise EngineError("adapter_load_failed", "The base was unloaded meanwhile.")
+        bank = base.model.bank
         with torch.inference_mode():
-            return bank.pack(
-                adapter_file.read(
-                    Path(spec["path"]), spec["digest"], spec["name"], bank.kinds, self.places,
-                    WIDEST * self.config.adapter_bytes,
-                )
+            read = adapter_file.read(
+                Path(spec["path"]), spec["digest"], spec["name"], bank.kinds, base.parts.places,
+                WIDEST * self.config.adapter_bytes, base.idle, base.earlier_names, base.parts.others,
             )  # fmt: skip
+            own = own_parts.build(read, base.parts)
+            packed = bank.pack(read)
+            packed.own = own
+            return packed
 
     def add_adapter(self, loaded: Any) -> None:
-        if self.bank is not None:
-            self.bank.add(loaded)
+        with torch.inference_mode():
+            self._loaded().model.add(loaded)
 
     def remove_adapter(self, digest: str) -> None:
-        if self.proving == digest:
-            self.proving = None
-        if self.bank is not None:
+        if self.base is not None:
+            self.base.prober.forget(digest)
             with torch.inference_mode():
-                self.bank.remove(digest)
+                self.base.model.remove(digest)
 
     def begin_proof(self, digest: str) -> None:
-        assert self.prober is not None  # noqa: S101  (for the type checker)
-        self.prober.start()
-        self.proving = digest
+        self._loaded().prober.begin(digest)
 
-    # Steps -----------------------------------------------------------------------------------------------------
+    # Steps
 
     def start(self, sequence: Sequence) -> None:
         """Give a sequence its generator and, where it asks for one, its grammar."""
+        if sequence.ends:  # none may be banned that is never drawn
+            logits = self._loaded().prober.reference.shape[-1]
+            sequence.ends = frozenset(token for token in sequence.ends if 0 <= token < logits)
         if sequence.params.temperature > 0.0:
             sequence.random = generator(sequence.params)
-        if self.constraints is not None:
-            sequence.grammar = self.constraints.grammar(sequence.params)
+        sequence.grammar = self._loaded().constraints.grammar(sequence.params)
 
+    def scrub(self, slot: int) -> None:
+        if self.base is not None:
+            with torch.inference_mode():
+                self.base.model.cache.scrub(slot)
+
+    @torch.inference_mode()
     def step(self, chunks: list[Chunk], proof_budget: int) -> StepResult:
         """One step; raises EngineError `out_of_memory` or `internal_error`, after which it may be tried again."""
+        base = self.base
         try:
-            return self._step(chunks, proof_budget) if chunks or proof_budget else self._check()
+            if chunks or proof_budget:
+                return self._step(self._loaded(), chunks, proof_budget)
+            self._check()
+            return StepResult()
         except BaseException as error:
-            if self.proving is not None and self.prober is not None:
-                self.prober.start()  # what the failed step left of the proof in its slot is not to be trusted
+            if base is not None:
+                base.prober.start()  # what the failed step left of a proof in its slot is not to be trusted
             if isinstance(error, (EngineError, *ENDS_PROCESS)):
                 raise
             raise step_error(error) from error
 
-    @torch.inference_mode()
-    def _check(self) -> StepResult:
+    def _check(self) -> None:
         """The base's own probe, in the prober's slot; without a base a sum on the device."""
-        if self.prober is None or self.cache is None:
-            torch.ones(2, device=self.torch_device).sum().item()
-            return StepResult()
-        tokens, slot = self.prober.tokens, self.cache.slots - 1
-        size = len(tokens)
-        self.prober.start()  # a proof under way had its keys and values there
-        self._ordinary_forward(
-            tokens, DecodeRows([], []), [PromptRows(0, size, slot, 0)], [None] * size, [size - 1]
-        ).sum().item()
-        return StepResult()
+        if self.base is None:
+            torch.ones(2, device=self.hardware.device).sum().item()
+            return
+        model, prober, rows = self.base.model, self.base.prober, StepRows()
+        prober.start()  # a proof under way had its keys and values there
+        rows.add_chunk(prober.tokens, None, model.probe_slot, 0, [len(prober.tokens) - 1])
+        model.ordinary(rows, rows.logit_rows).sum().item()
 
-    @torch.inference_mode()
-    def _step(self, chunks: list[Chunk], proof_budget: int) -> StepResult:
+    def _step(self, base: LoadedBase, chunks: list[Chunk], proof_budget: int) -> StepResult:
         """One forward pass over all chunks and a piece of the proof under way, then one token for each sequence whose
         end it reached."""
         # Decoding rows first, in the order of their slots, so that neighbours read neighbouring memory.
         order = sorted(
             range(len(chunks)), key=lambda i: (chunks[i].stop - chunks[i].start != 1, chunks[i].sequence.slot)
         )
-        decode, prompt_rows = DecodeRows([], []), []
-        tokens: list[int] = []
-        adapters: list[str | None] = []
-        logit_rows: list[int] = []
+        rows = StepRows()
         asked: list[int] = []
+        marks: list[Mark] = []
         for index in order:
             chunk = chunks[index]
-            sequence, size = chunk.sequence, chunk.stop - chunk.start
-            if size == 1:
-                decode.slots.append(sequence.slot)
-                decode.lengths.append(chunk.stop)
+            sequence, start, stop, last = chunk.sequence, chunk.start, chunk.stop, chunk.last
+            marks += (Mark(index, len(rows.tokens) + at - start, sequence.tokens[at + 1]) for at in chunk.scored)
+            if stop - start == 1:
+                rows.add_decoding(sequence.tokens[start], sequence.adapter, sequence.slot, stop, last)
             else:
-                prompt_rows.append(PromptRows(len(tokens), size, sequence.slot, chunk.start))
-            tokens += sequence.tokens[chunk.start : chunk.stop]
-            adapters += [sequence.adapter] * size
-            if chunk.last:
-                logit_rows.append(len(tokens) - 1)
+                wanted = (stop - 1,) if last else ()
+                rows.add_chunk(sequence.tokens[start:stop], sequence.adapter, sequence.slot, start, wanted)
+            if last:
                 asked.append(index)
-        before = len(tokens)
-        probe_rows = self._add_probe(proof_budget, tokens, adapters, prompt_rows, logit_rows)
-        result = StepResult([None] * len(chunks), probed=len(tokens) - before)
-        if not logit_rows:
-            logit_rows.append(len(tokens) - 1)  # the model wants at least one row
-            self._forward(tokens, decode, prompt_rows, adapters, logit_rows)
+        before = len(rows.tokens)
+        if base.prober.digest and proof_budget > 0:
+            piece = base.prober.piece(proof_budget)
+            rows.add_chunk(
+                base.prober.tokens[piece.start : piece.stop], base.prober.digest, base.model.probe_slot, piece.start,
+                base.prober.wanted(piece.start, piece.stop),
+            )  # fmt: skip
+        result = StepResult([None] * len(chunks), probed=len(rows.tokens) - before)
+        nobody = not rows.logit_rows
+        if nobody:
+            rows.logit_rows.append(len(rows.tokens) - 1)  # the model wants at least one row
+        if marks:
+            logits, hidden = base.model.reading(rows, [mark.row for mark in marks], TOLERANCE[base.info.precision])
+            tops = [reading_of(chunks[mark.chunk]).top or 0 for mark in marks]
+            tokens = [mark.token for mark in marks]
+            scores = score(hidden, tokens, tops, logits.shape[-1], base.model.logits_of)
+        else:
+            logits, scores = base.model.forward(rows), []
+        result.scored = self._scored(base, chunks, marks, scores)
+        if nobody:
             return result
-        logits = self._forward(tokens, decode, prompt_rows, adapters, logit_rows)
-        asks = [self._ask(chunks[index].sequence) for index in asked]
+        asks = [ask(chunks[index].sequence, base.info) for index in asked]
         # From here on sequences have drawn: what fails belongs to one of them, and the step is not tried again.
         for index, sampled in zip(asked, sample(logits[: len(asked)], asks), strict=True):
             result.choices[index] = self._choice(chunks[index].sequence, sampled)
         try:
-            result.proof = self._proof(logits[len(asked) :] if probe_rows else None)
+            result.proof = advance(base.prober, logits[len(asked) :])
         except Exception as error:  # noqa: BLE001  (the proof's own; every sequence has its token)
             result.proof_error = step_error(error)
         return result
 
-    def _proof(self, logits: Tensor | None) -> ProofResult | None:
-        """Take in the proof's logits (positions, vocabulary) of a step; the verdict once they are all there."""
-        if self.proving is None or self.prober is None:
-            return None
-        if logits is not None:
-            self.prober.compare(logits)
-        if self.prober.done < len(self.prober.tokens):
-            return None
-        verdict = self.prober.verdict()
-        proof = ProofResult(self.proving, verdict.ok, verdict.code, verdict.message, verdict.kl, verdict.changed)
-        self.proving = None
-        return proof
+    def _scored(
+        self, base: LoadedBase, chunks: list[Chunk], marks: list[Mark], scores: list[Score]
+    ) -> dict[int, list[PromptLogprob] | EngineError]:
+        """What is to be told of the prompts' tokens, by chunk."""
+        found: dict[int, list[PromptLogprob] | EngineError] = {}
+        naming = Naming(base.vocabulary, self.decode)
+        for index, chunk in enumerate(chunks):
+            if chunk.start == 0 and chunk.sequence.untold and reading_of(chunk).told == 0:
+                found[index] = [naming.item(chunk.sequence.tokens[0], None, [], first=True)]
+        for mark, one in zip(marks, scores, strict=True):
+            items = found.setdefault(mark.chunk, [])
+            if isinstance(items, EngineError):
+                continue
+            if one.logprob is None:
+                found[mark.chunk] = EngineError("nonfinite_logits", "The model's output is not finite.")
+                continue
+            tokens = chunks[mark.chunk].sequence.tokens
+            at = reading_of(chunks[mark.chunk]).told + len(items)
+            items.append(naming.item(mark.token, one.logprob, one.top, naming.opens(tokens, at)))
+        return found
 
-    def _add_probe(
-        self, budget: int, tokens: list[int], adapters: list[str | None], prompts_: list[PromptRows],
-        logit_rows: list[int],
-    ) -> int:  # fmt: skip
-        """Add a piece of the proof to the step; returns how many rows of logits it wants."""
-        if self.proving is None or self.prober is None or self.cache is None or budget < 1:
-            return 0
-        start = self.prober.done
-        left = len(self.prober.tokens) - start
-        size = math.ceil(left / math.ceil(left / max(2, budget)))  # pieces of one size, as few as the budget allows
-        stop = start + size
-        prompts_.append(PromptRows(len(tokens), size, self.cache.slots - 1, start))
-        wanted = self.prober.wanted(start, stop)
-        logit_rows += [len(tokens) + position - start for position in wanted]
-        tokens += self.prober.tokens[start:stop]
-        adapters += [self.proving] * size
-        self.prober.done = stop
-        return len(wanted)
-
-    def _forward(
-        self, tokens: list[int], decode: DecodeRows, prompt_rows: list[PromptRows], adapters: list[str | None],
-        logit_rows: list[int],
-    ) -> Tensor:  # fmt: skip
-        """Logits (len(logit_rows), vocabulary)."""
-
-        def ordinary() -> Tensor:
-            return self._ordinary_forward(tokens, decode, prompt_rows, adapters, list(range(len(tokens))))
-
-        if self.graphs is not None and not prompt_rows:
-            logits = self.graphs.run(tokens, decode, adapters, ordinary)
-            if logits is not None:
-                return logits[logit_rows]
-        return self._ordinary_forward(tokens, decode, prompt_rows, adapters, logit_rows)
-
-    def _fixed_forward(self, ids: Tensor, step: SlotAttention) -> Tensor:
-        assert self.model is not None  # noqa: S101  (for the type checker)
-        every = torch.arange(step.rows, device=self.torch_device)
-        output = self.model(
-            ids, position_ids=step.positions[None], use_cache=False, logits_to_keep=every, step=step
-        )  # fmt: skip
-        return output.logits[0]
-
-    def _ordinary_forward(
-        self, tokens: list[int], decode: DecodeRows, prompt_rows: list[PromptRows], adapters: list[str | None],
-        logit_rows: list[int],
-    ) -> Tensor:  # fmt: skip
-        assert self.model is not None and self.cache is not None and self.bank is not None  # noqa: S101
-        device = self.torch_device
-        step = StepAttention(self.cache, decode, prompt_rows, device, self.native)
-        self.bank.prepare(adapters, logit_rows)
-        output = self.model(
-            torch.tensor([tokens], device=device),
-            position_ids=step.positions[None],
-            use_cache=False,
-            logits_to_keep=torch.tensor(logit_rows, device=device),
-            step=step,
-        )
-        return output.logits[0]
-
-    def _ask(self, sequence: Sequence) -> Ask:
-        params = sequence.params
-        assert self.info is not None  # noqa: S101  (for the type checker)
-        early = params.ignore_eos or sequence.generated < params.min_tokens
-        return Ask(
-            params, sequence.tokens, sequence.prompt_length, sequence.random,
-            sorted(self.info.eos) if early else [], sequence.grammar,
-        )  # fmt: skip
-
-    def _choice(self, sequence: Sequence, sampled: Sampled) -> Choice:
+    def _choice(self, sequence: Sequence, sampled: Sampled) -> SampledToken:
         try:
             if sampled.error is not None:
                 raise sampled.error
-            return self._chosen(sequence, sampled)
+            ended = sampled.token >= 0 and sequence.grammar is not None and sequence.grammar.take(sampled.token)
+            if sampled.logprob is None or sampled.token < 0:
+                return SampledToken(sampled.token, ended=ended)
+            return SampledToken(sampled.token, self._logprob(sequence, sampled), ended)
         except ENDS_PROCESS:
             raise
         except BaseException as error:  # noqa: BLE001  (grammars and tokenizers may panic; it is this request's)
-            return Choice(-1, error=step_error(error))
+            return SampledToken(-1, error=step_error(error))
 
-    def _chosen(self, sequence: Sequence, sampled: Sampled) -> Choice:
-        ended = sampled.token >= 0 and sequence.grammar is not None and sequence.grammar.take(sampled.token)
-        if sampled.logprob is None or sampled.token < 0:
-            return Choice(sampled.token, ended=ended)
-        top = [(self.decode([token]), token, value) for token, value in sampled.top or []]
-        return Choice(
-            sampled.token,
-            {
-                "token": self.decode([sampled.token]), "token_id": sampled.token, "logprob": sampled.logprob,
-                "top": top,
-            },
-            ended,
-        )  # fmt: skip
+    def _logprob(self, sequence: Sequence, sampled: Sampled) -> dict[str, Any]:
+        """protocol.Logprob without its offset."""
+        naming = Naming(self._loaded().vocabulary, self.decode)
+        item: Any = naming.item(sampled.token, sampled.logprob, sampled.top or [], first=not sequence.generated)
+        del item["offset"]
+        return dict(item)
 
-    def scrub(self, slot: int) -> None:
-        if self.cache is not None:
-            with torch.inference_mode():
-                self.cache.scrub(slot)
 
-    def memory(self) -> dict[str, int]:
-        cuda = self.torch_device.type == "cuda"
-        free, total = torch.cuda.mem_get_info(self.torch_device) if cuda else (0, 0)
-        return {
-            "base": self.info.bytes if self.info else 0,
-            "adapters": self.bank.bytes if self.bank else 0,
-            "adapter_budget": self.config.adapter_bytes,
-            "kv": self.info.kv_bytes if self.info else 0,
-            "rss": memory.resident_set(),
-            "device_used": total - free,
-            "device_total": total,
-        }
+def reading_of(chunk: Chunk) -> Reading:
+    """Of a sequence that has one."""
+    assert chunk.sequence.reading is not None  # noqa: S101  (for the type checker)
+    return chunk.sequence.reading
+
+
+def ask(sequence: Sequence, info: BaseInfo) -> Drawing:
+    params = sequence.params
+    early = sequence.generated < params.min_tokens
+    banned = sorted(info.eos | sequence.ends) if early or params.ignore_eos else []
+    if early:
+        banned += params.stop_token_ids
+    return Drawing(params, sequence.tokens, sequence.prompt_length, sequence.random, banned, sequence.grammar)
+
+
+def advance(prober: Prober, logits: Tensor) -> ProofResult | None:
+    """Take in the proof's logits (positions, vocabulary) of a step; the verdict once they are all there."""
+    if not prober.digest:
+        return None
+    if len(logits):
+        prober.compare(logits)
+    if prober.done < len(prober.tokens):
+        return None
+    verdict = prober.verdict()
+    prober.forget(prober.digest)
+    return verdict
 
 
 def step_error(error: BaseException) -> EngineError:

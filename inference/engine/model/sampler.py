@@ -16,6 +16,7 @@ from inference.engine.faults import ENDS_PROCESS
 from inference.engine.params import SamplingParams
 
 GUESS = 256  # candidates tried before a full sort of the vocabulary
+COLDEST = 1e-5  # below this temperature only the most likely token is left, as in vLLM; float32 could not divide by it
 
 
 @dataclass
@@ -48,7 +49,7 @@ def penalise(row: Tensor, prompt: list[int], answer: list[int], params: Sampling
         seen = torch.tensor(known, dtype=torch.long, device=row.device)
         values = row[seen]
         penalty = params.repetition_penalty
-        row[seen] = torch.where(values > 0, values / penalty, values * penalty)
+        row[seen] = torch.nan_to_num(torch.where(values > 0, values / penalty, values * penalty))  # may be 1e-300
     if answer and (params.presence_penalty or params.frequency_penalty):
         seen, counts = torch.unique(torch.tensor(answer, device=row.device), return_counts=True)
         row[seen] -= params.presence_penalty + params.frequency_penalty * counts.to(row.dtype)
@@ -64,7 +65,7 @@ def candidates(row: Tensor, params: SamplingParams) -> tuple[Tensor, Tensor]:
 
     Exact whatever `GUESS` is: the guess only serves where it provably holds every token that can be drawn.
     """
-    scaled = row.float() / params.temperature
+    scaled = (row - row.max()).float() / params.temperature
     total = torch.logsumexp(scaled, dim=-1)
     size = scaled.shape[-1]
     if 0 < params.top_k < size:
@@ -99,7 +100,7 @@ def draw(probs: Tensor, ids: Tensor, random: torch.Generator) -> int:
 
 
 @dataclass
-class Ask:
+class Drawing:
     """What the sampler needs of one sequence."""
 
     params: SamplingParams
@@ -110,7 +111,7 @@ class Ask:
     grammar: Any = None  # an object with `mask(row) -> Tensor`, see grammar.py
 
 
-def sample(logits: Tensor, asks: list[Ask]) -> list[Sampled]:
+def sample(logits: Tensor, asks: list[Drawing]) -> list[Sampled]:
     """One token for each row of logits (rows, vocabulary). What fails at one row is kept in its `error`: the others
     have drawn from their generators by then, and must not draw again."""
     if not asks:
@@ -133,7 +134,7 @@ def sample(logits: Tensor, asks: list[Ask]) -> list[Sampled]:
     return out
 
 
-def choose(row: Tensor, ask: Ask, best: int) -> Sampled:
+def choose(row: Tensor, ask: Drawing, best: int) -> Sampled:
     """One token by logits (vocabulary,), whose most likely is `best`."""
     params, own = ask.params, row
     changed = needs_penalty(params)
@@ -144,8 +145,8 @@ def choose(row: Tensor, ask: Ask, best: int) -> Sampled:
         changed = True
         if ask.grammar is not None:
             row = ask.grammar.mask(row)
-        row[ask.banned] = float("-inf")
-    if params.temperature == 0.0:
+        row[[token for token in ask.banned if token < row.shape[0]]] = float("-inf")
+    if params.temperature < COLDEST:
         token = int(torch.argmax(row)) if changed else best
     else:
         assert ask.random is not None  # noqa: S101  (for the type checker)

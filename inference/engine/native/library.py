@@ -14,13 +14,14 @@ import os
 import platform
 import shlex
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+
+import launching
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +60,7 @@ SIGNATURES: dict[str, tuple[tuple[Any, ...], Any]] = {
     "rms_norm": ((ADDRESS, COUNT, COUNT, COUNT, ADDRESS, ctypes.c_float, ADDRESS, NUMBER), None),
 }  # fmt: skip
 
-UNLOCKED = {"load_matrices"}  # beside the engine's steps, for milliseconds
+UNLOCKED = {"load_matrices", "weights_format", "pack_weights"}  # beside the engine's steps, for milliseconds
 
 
 class Native:
@@ -73,6 +74,7 @@ class Native:
     packed_bytes: Callable[..., int]
     pack_weights: Callable[..., None]
     base_product: Callable[..., None]
+    product_beside: Callable[..., None]  # the same beside the engine's steps
     keep_rows: Callable[..., None]
     decode_attention: Callable[..., None]
     rms_norm: Callable[..., None]
@@ -84,6 +86,8 @@ class Native:
             function = getattr(unlocked if name in UNLOCKED else locked, name)
             function.argtypes, function.restype = arguments, result
             setattr(self, name, function)
+        self.product_beside = unlocked.base_product
+        self.product_beside.argtypes, self.product_beside.restype = SIGNATURES["base_product"]
         self._scratch = torch.empty(0)
 
     def scratch(self, floats: int) -> int:
@@ -106,14 +110,17 @@ def native_library(folder: str) -> Native | None:
         return None
     try:
         return Native(built(compiler, folder))
-    except (OSError, AttributeError, subprocess.SubprocessError) as error:
-        detail = getattr(error, "stderr", None) or str(error)
-        logger.warning("the native kernels could not be built, tensor operations serve: %s", str(detail).strip()[-500:])
+    except (OSError, AttributeError, CompilerError, launching.TookTooLongError) as error:
+        logger.warning("the native kernels could not be built, tensor operations serve: %s", str(error).strip()[-500:])
         return None
 
 
+class CompilerError(Exception):
+    """What the compiler complained about."""
+
+
 def built(compiler: list[str], folder: str) -> Path:
-    """Path of the library. Raises OSError, subprocess.SubprocessError."""
+    """Path of the library. Raises OSError, CompilerError, TookTooLongError."""
     if not folder:
         scratch = tempfile.TemporaryDirectory(prefix="loraportal-native-")
         _kept.append(scratch)
@@ -126,7 +133,7 @@ def built(compiler: list[str], folder: str) -> Path:
         try:
             try:
                 compile_to(compiler, part, (*FLAGS, OPENMP))
-            except subprocess.CalledProcessError:
+            except CompilerError:
                 compile_to(compiler, part, FLAGS)  # a compiler without OpenMP: one thread
             os.replace(part, library)
         finally:
@@ -135,10 +142,10 @@ def built(compiler: list[str], folder: str) -> Path:
 
 
 def compile_to(compiler: list[str], part: Path, flags: tuple[str, ...]) -> None:
-    subprocess.run(  # noqa: S603  (a fixed command, no shell)
-        [*compiler, *flags, "-o", str(part), *map(str, SOURCES)],
-        check=True, capture_output=True, text=True, timeout=COMPILE_TIMEOUT, stdin=subprocess.DEVNULL,
-    )  # fmt: skip
+    words = [*compiler, *flags, "-o", str(part), *map(str, SOURCES)]
+    done = launching.run(words, launching.without_secrets(), stdin=b"", timeout=COMPILE_TIMEOUT, folder=".")
+    if done.status:
+        raise CompilerError(done.errors.decode("utf-8", "replace"))
 
 
 def identity(compiler: list[str]) -> str:

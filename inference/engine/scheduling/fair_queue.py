@@ -77,14 +77,22 @@ class FairQueue:
         self.account_service[account] = self.account_service.get(account, 0.0) + tokens
 
     def next(self, admissible: Callable[[Sequence], bool]) -> Sequence | None:
-        """The request whose turn it is among those that can start now; it stays in line until `remove`."""
+        """The request whose turn it is among those that can start now; it stays in line until `remove`.
+
+        One that nobody waits for has its turn where no other can start.
+        """
+        spare: Sequence | None = None
         for user in sorted(self.lines, key=lambda name: self.user_service.get(name, 0.0)):
             lines = self.lines[user]
             for adapter in sorted(lines, key=lambda name: self.account_service.get((user, name), 0.0)):
                 for sequence in lines[adapter]:
+                    if sequence.background and spare is not None:
+                        continue
                     if admissible(sequence):
-                        return sequence
-        return None
+                        if not sequence.background:
+                            return sequence
+                        spare = sequence
+        return spare
 
     def remove(self, sequence: Sequence) -> None:
         lines = self.lines[sequence.user]
@@ -100,7 +108,7 @@ class FairQueue:
 
     def order(self) -> list[Sequence]:
         """Everybody waiting, in the order of their turns were all requests alike: rounds over users, then adapters."""
-        ranked: list[tuple[int, float, int, Sequence]] = []
+        ranked: list[tuple[bool, int, float, Sequence]] = []
         for user, lines in self.lines.items():
             service = self.user_service.get(user, 0.0)
             own: list[tuple[int, float, Sequence]] = []
@@ -108,6 +116,6 @@ class FairQueue:
                 account = self.account_service.get((user, adapter), 0.0)
                 own.extend((turn, account, sequence) for turn, sequence in enumerate(line))
             own.sort(key=lambda item: (item[0], item[1]))
-            ranked.extend((turn, service, turn, item[2]) for turn, item in enumerate(own))
-        ranked.sort(key=lambda item: item[:2])
+            ranked.extend((item[2].background, turn, service, item[2]) for turn, item in enumerate(own))
+        ranked.sort(key=lambda item: item[:3])
         return [item[3] for item in ranked]

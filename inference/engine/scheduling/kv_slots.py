@@ -16,6 +16,7 @@ class KVSlot:
     key: tuple[str, str | None] | None = None
     tokens: list[int] = field(default_factory=list)
     released: int = 0  # order of release, for least-recent use
+    background: bool = False  # what it holds is of a request that nobody waited for, and no conversation's
 
 
 class SlotTable:
@@ -29,27 +30,31 @@ class SlotTable:
     def free(self) -> int:
         return sum(not slot.used for slot in self.slots)
 
-    def take(self, key: tuple[str, str | None], tokens: list[int]) -> tuple[int, int] | None:
+    def take(
+        self, key: tuple[str, str | None], tokens: list[int], reusable: int | None = None, background: bool = False
+    ) -> tuple[int, int] | None:
         """A free slot for a prompt: (slot, tokens of it that are already computed), or None where all are in use.
 
-        At least the prompt's last token is left to compute, since its logits are needed.
+        All but the first `reusable` (None: all but the last) are left to compute, since their logits are needed.
         """
+        reusable = len(tokens) - 1 if reusable is None else reusable
         best: KVSlot | None = None
         best_common = 0
         for slot in self.slots:
             if slot.used or slot.key != key:
                 continue
-            common = common_prefix(slot.tokens, tokens, len(tokens) - 1)
+            common = common_prefix(slot.tokens, tokens, reusable)
             if common >= MIN_REUSE and common > best_common:
                 best, best_common = slot, common
         if best is None:
             free = [slot for slot in self.slots if not slot.used]
             if not free:
                 return None
-            # Never-used slots first and in order, which keeps the running ones side by side in memory.
-            best = min(free, key=lambda slot: (bool(slot.tokens), slot.released, slot.index))
+            # Never-used slots first and in order, which keeps the running ones side by side in memory; then those that
+            # no conversation will go on in.
+            best = min(free, key=lambda slot: (bool(slot.tokens), not slot.background, slot.released, slot.index))
             best_common = 0
-        best.used = True
+        best.used, best.background = True, background
         best.key = key
         best.tokens = tokens[:best_common]
         return best.index, best_common
@@ -66,7 +71,7 @@ class SlotTable:
         """Drop what free slots hold, of one adapter or (None) of all."""
         for slot in self.slots:
             if not slot.used and (adapter is None or (slot.key is not None and slot.key[1] == adapter)):
-                slot.key, slot.tokens, slot.released = None, [], 0
+                slot.key, slot.tokens, slot.released, slot.background = None, [], 0, False
 
 
 def common_prefix(a: list[int], b: list[int], limit: int) -> int:

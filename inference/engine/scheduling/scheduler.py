@@ -10,18 +10,34 @@ from .fair_queue import FairQueue
 from .kv_slots import SlotTable
 from .sequence import Sequence, SequenceState
 
+# Requests that nobody waits for: their share of the slots, and of the prompt tokens of a step, beside others or alone.
+# A step that has begun cannot be stopped, so alone they take short ones too: whoever comes then waits for no more.
+BACKGROUND_SLOTS, BESIDE, ALONE = 4, 16, 4
+
 
 @dataclass(frozen=True)
 class Chunk:
-    """Tokens `start:stop` of a sequence in one step; logits are wanted where they reach the sequence's end."""
+    """Tokens `start:stop` of a sequence in one step; one is sampled where they reach its end and an answer is wanted.
+
+    Probabilities of the prompt's tokens are wanted at the positions `scored`.
+    """
 
     sequence: Sequence
     start: int
     stop: int
 
     @property
-    def last(self) -> bool:
+    def whole(self) -> bool:
+        """Whether nothing of the sequence is left to compute."""
         return self.stop == len(self.sequence.tokens)
+
+    @property
+    def last(self) -> bool:
+        return self.whole and self.sequence.answers
+
+    @property
+    def scored(self) -> range:
+        return self.sequence.scored(self.start, self.stop)
 
 
 class Scheduler:
@@ -51,9 +67,12 @@ class Scheduler:
             candidate = self.queue.next(admissible)
             if candidate is None:
                 break
+            if candidate.background and not self._has_spare_room():
+                break
             if not self._has_room() and not self._make_room(candidate):
                 break
-            taken = self.slots.take((candidate.base_key, candidate.adapter), candidate.tokens)
+            key = (candidate.base_key, candidate.adapter)
+            taken = self.slots.take(key, candidate.tokens, candidate.reusable, candidate.background)
             if taken is None:
                 break
             self.queue.remove(candidate)
@@ -69,7 +88,15 @@ class Scheduler:
     def _has_room(self) -> bool:
         return len(self.running) < self.max_batch and self.slots.free > 0
 
+    def _has_spare_room(self) -> bool:
+        most = max(1, min(self.max_batch, len(self.slots.slots)) // BACKGROUND_SLOTS)
+        return self._has_room() and sum(sequence.background for sequence in self.running) < most
+
     def _make_room(self, candidate: Sequence) -> bool:
+        spare = next((sequence for sequence in reversed(self.running) if sequence.background), None)
+        if spare is not None:
+            self.preempt(spare)
+            return True
         counts = self.running_by_user()
         if counts.get(candidate.user, 0):
             return False
@@ -94,11 +121,17 @@ class Scheduler:
         chunks = [Chunk(s, s.computed, len(s.tokens)) for s in decoding]
         budget = self.prefill_chunk if decoding else 4 * self.prefill_chunk
         service = self.queue.user_service
-        prefilling = sorted((s for s in self.running if s.pending > 1), key=lambda s: service.get(s.user, 0.0))
+        prefilling = sorted(
+            (s for s in self.running if s.pending > 1), key=lambda s: (s.background, service.get(s.user, 0.0))
+        )
+        alone = all(sequence.background for sequence in self.running)
+        spare = max(1, self.prefill_chunk // (ALONE if alone else BESIDE))
         for sequence in prefilling:
+            budget = min(budget, spare) if sequence.background else budget
             if budget <= 0:
                 break
             size = min(budget, sequence.pending)
+            spare -= size if sequence.background else 0
             chunks.append(Chunk(sequence, sequence.computed, sequence.computed + size))
             budget -= size
         return chunks

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
+
+from inference.engine.native import library
+from tests.fixtures.shared import kernels
 
 from . import tiny
 
@@ -20,8 +23,24 @@ class Family:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def two_threads() -> None:
-    torch.set_num_threads(min(2, torch.get_num_threads()))
+def shared_kernels() -> Iterator[None]:
+    """Engines without a folder of their own take the kernels that this run has built, not each a build of its own."""
+    build = library.built
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(library, "built", lambda compiler, folder: build(compiler, folder or str(kernels())))
+        yield
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    """What is made in a test computes on one thread, unless it asks for more."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def two_threads(one_thread: None) -> None:
+    """Kernels that are made in this test divide their work."""
+    torch.set_num_threads(2)
 
 
 @pytest.fixture(scope="session")

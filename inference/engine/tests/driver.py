@@ -28,7 +28,7 @@ class Driver:
         self.clock = clock or Clock()
         self.runner = runner
         self.engine = Engine(config or EngineConfig(), runner, self.events.append, clock=self.clock)  # type: ignore[arg-type]
-        self.intake = Intake(self.engine, runner, self.events.append, clock=self.clock)  # type: ignore[arg-type]
+        self.intake = Intake(self.engine)
 
     def generate(
         self, request_id: str, base: dict[str, Any], adapter: dict[str, Any] | None = None, user: str = "u",

@@ -8,9 +8,13 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from inference.engine.model.attention import DecodeRows, KVCache, LayerShape, StepAttention
+from inference.engine.model.kv_cache import KVCache, LayerShape
+from inference.engine.model.step_attention import StepAttention
+from inference.engine.model.step_rows import DecodeRows
 from inference.engine.native import library
 from inference.engine.native.library import Native
+
+pytestmark = pytest.mark.usefixtures("two_threads")
 
 CPU = torch.device("cpu")
 LENGTH = 160

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +10,18 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import launching
 from inference.engine.config import EngineConfig
 from inference.engine.errors import EngineError
 from inference.engine.lora.bank import AdapterFile, AdapterPairs, Kind, LoraBank, Pair
 from inference.engine.lora.segment_bank import SegmentBank
 from inference.engine.lora.stacked_bank import StackedBank, finite
+from inference.engine.model.hardware import Hardware
+from inference.engine.model.loaded_base import native_kernels
 from inference.engine.model.products import NativeProduct
-from inference.engine.model.runner import Runner
 from inference.engine.native import library
+
+pytestmark = pytest.mark.usefixtures("two_threads")
 
 LAYERS = 2
 CPU = torch.device("cpu")
@@ -29,6 +32,11 @@ def kernel() -> Any:
     found = library.native_library("")
     assert found is not None, "these tests need a C compiler (Debian package build-essential)"
     return found
+
+
+def kernels(dtype: torch.dtype, **options: Any) -> library.Native | None:
+    config = EngineConfig(device="cpu", **options)
+    return native_kernels(config, Hardware(config), dtype)
 
 
 def weights(name: str, kind: Kind, ranks: list[int], dtype: torch.dtype = torch.float32) -> AdapterFile:
@@ -133,8 +141,9 @@ def test_a_freed_adapters_memory_is_not_read_again(kernel: Any) -> None:
     first, second = weights("a", kind, [4]), weights("a", kind, [4])
     x, y = torch.randn(2, 32), torch.zeros(2, 32)
     results = []
-    for made in (first, second):
-        bank.add(bank.pack(made))
+    kept = [(made, bank.pack(made)) for made in (first, second)]  # at addresses that differ
+    for made, packed in kept:
+        bank.add(packed)
         bank.prepare(["a", "a"], [1])
         results.append(bank.apply("k", 0, x, y.clone()))
         assert torch.allclose(results[-1].double(), expected(kind, {"a": made}, ["a", "a"], x, y, 0), atol=1e-3)
@@ -207,8 +216,7 @@ def test_without_a_working_compiler_tensor_operations_serve(
     monkeypatch.setenv("CC", compiler)
     library.native_library.cache_clear()
     try:
-        runner = Runner(EngineConfig(device="cpu", run_dir=str(tmp_path)))
-        assert runner._native(torch.float32) is None
+        assert kernels(torch.float32, run_dir=str(tmp_path)) is None
         assert "tensor operations" in caplog.text
         assert not list((tmp_path / "native").glob("*"))
     finally:
@@ -218,7 +226,7 @@ def test_without_a_working_compiler_tensor_operations_serve(
 def test_a_build_that_is_cut_off_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def cut_off(compiler: str, part: Path, flags: tuple[str, ...]) -> None:
         part.write_bytes(b"half")
-        raise subprocess.TimeoutExpired("cc", 1)
+        raise launching.TookTooLongError("cc")
 
     monkeypatch.setattr(library, "compile_to", cut_off)
     library.native_library.cache_clear()
@@ -228,10 +236,9 @@ def test_a_build_that_is_cut_off_leaves_nothing(tmp_path: Path, monkeypatch: pyt
 
 
 def test_only_fp32_on_a_cpu_takes_the_kernel(kernel: Any) -> None:
-    runner = Runner(EngineConfig(device="cpu"))
-    assert runner._native(torch.float32) is not None
-    assert runner._native(torch.bfloat16) is None
-    assert Runner(EngineConfig(device="cpu", native=False))._native(torch.float32) is None
+    assert kernels(torch.float32) is not None
+    assert kernels(torch.bfloat16) is None
+    assert kernels(torch.float32, native=False) is None
 
 
 @pytest.mark.parametrize(

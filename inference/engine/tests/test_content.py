@@ -52,7 +52,7 @@ def test_a_damaged_copy_is_refused_and_told(llama: Family, copy: Path, damage: s
     error = d.ended("r")
     assert error is not None and (error["code"], error["detail"]["digest"]) == ("store_damaged", spec["digest"])
     assert [event["digest"] for event in d.of("damage")] == [spec["digest"]]
-    assert d.runner.bank.resident == {} and not d.engine.loader.busy() and not d.of("token")
+    assert d.runner.base.model.bank.resident == {} and not d.engine.loader.busy() and not d.of("token")
 
 
 def test_a_copy_that_is_whole_again_is_served(llama: Family, copy: Path) -> None:
@@ -145,7 +145,7 @@ def test_a_base_that_changed_since_it_was_looked_at_is_not_served(folder: Path, 
     error = d.ended("r")
     assert error is not None and (error["code"], error["detail"]["key"]) == ("base_changed", spec["key"])
     assert [event["key"] for event in d.of("change")] == [spec["key"]]
-    assert d.runner.model is None and d.engine.status()["state"] == "empty"
+    assert d.runner.base is None and d.engine.status()["state"] == "empty"
 
 
 @pytest.mark.parametrize("change", CHANGES)
@@ -165,7 +165,7 @@ def test_a_base_that_changes_while_it_is_loaded_is_not_served(
     monkeypatch.setattr(base_loader, "load_model", loaded)
     d.send("load", id="r", base=spec)
     d.finish("r")
-    assert d.ended("r")["code"] == "base_changed" and d.runner.model is None  # type: ignore[index]
+    assert d.ended("r")["code"] == "base_changed" and d.runner.base is None  # type: ignore[index]
 
 
 @pytest.mark.parametrize("change", ["deleted", "truncated", "folder"])
@@ -194,8 +194,8 @@ def test_a_tokenizer_that_changes_while_it_is_read_is_not_used(folder: Path, mon
 
     monkeypatch.setattr(base_loader, "load_tokenizer", late)
     with pytest.raises(EngineError) as caught:
-        d.runner.tokenizer(spec)
-    assert caught.value.code == "base_changed" and not d.runner.tokenizers
+        d.runner.tokenizers.of(spec)
+    assert caught.value.code == "base_changed" and not d.runner.tokenizers.kept
 
 
 @pytest.mark.parametrize("change", CHANGES)
@@ -216,7 +216,7 @@ def test_a_changed_template_is_used_once_the_registry_has_seen_it(folder: Path) 
     before = d.runner.encode(spec_of(folder), [{"role": "user", "content": "hi"}], None, False)
     base_changes(folder)["template"]()
     after = d.runner.encode(spec_of(folder), [{"role": "user", "content": "hi"}], None, False)
-    assert before != after and len(d.runner.tokenizers) == 2
+    assert before != after and len(d.runner.tokenizers.kept) == 2
 
 
 @pytest.mark.parametrize("native", [True, False])

@@ -10,9 +10,9 @@ import torch
 
 from inference.engine.config import EngineConfig
 from inference.engine.model import cuda_graphs
-from inference.engine.model.attention import DecodeRows
 from inference.engine.model.cuda_graphs import DecodeGraphs
 from inference.engine.model.runner import Runner
+from inference.engine.model.step_rows import DecodeRows
 
 from . import tiny
 from .conftest import Family
@@ -23,7 +23,7 @@ from .test_families import COUNT, PROMPTS, run
 def driver(**options: Any) -> Driver:
     config = EngineConfig(device="cpu", native=False, user_limit=99, **{"max_context": 128, **options})
     runner = Runner(config)
-    runner.fixed = True
+    runner.hardware.graphs = True
     return Driver(runner, config)
 
 
@@ -33,7 +33,8 @@ def test_greedy_equals_peft(name: str, family: Callable[[str], Family]) -> None:
     d = driver(prefill_chunk=7)
     jobs = [(f"{who}-{i}", who, prompt) for i, prompt in enumerate(PROMPTS) for who in (None, *made.adapters)]
     mixed = run(d, made, jobs)
-    assert d.runner.graphs.enabled and d.runner.graphs.captured, "steps were taken on fixed buffers"
+    graphs = d.runner.base.model.graphs
+    assert graphs.enabled and graphs.captured, "steps were taken on fixed buffers"
     for request_id, who, prompt in jobs:
         folder = made.adapters[who] if who else None
         assert mixed[request_id] == tiny.reference(made.base, folder, tiny.tokenizer()(prompt)["input_ids"], COUNT)
@@ -66,7 +67,8 @@ def test_sizes_are_captured_once_and_again_when_adapters_move(llama: Family) -> 
             d.generate(f"w{index}", base("t", llama.base), wide, user=f"u{index}", max_tokens=5, ignore_eos=True)
         d.finish("w0", "w1", "w2")
         assert len(captures) > 2
-        assert all(key[3] == d.runner.bank.version for key in d.runner.graphs.captured), "stale ones are dropped"
+        model = d.runner.base.model
+        assert all(key[3] == model.bank.version for key in model.graphs.captured), "stale ones are dropped"
 
 
 @pytest.mark.parametrize("how", ["fails", "differs"])
@@ -91,18 +93,18 @@ def test_a_capture_that_fails_or_differs_costs_speed_and_nothing_else(
     monkeypatch.setattr(DecodeGraphs, "_replay", broken)
     d = driver()
     assert texts(d) == expected
-    assert not d.runner.graphs.enabled and "without CUDA graphs" in caplog.text
+    assert not d.runner.base.model.graphs.enabled and "without CUDA graphs" in caplog.text
 
 
 def test_padding_rows_touch_no_slot(llama: Family) -> None:
     d = driver(max_batch=6)
     d.send("load", id="l", base=base("t", llama.base))
     d.until(lambda: d.ended("l"))
-    cache = d.runner.cache
+    cache = d.runner.base.model.cache
     with torch.inference_mode():
         for tensor in (*cache.keys.values(), *cache.values.values()):
             tensor.fill_(7.0)
-        d.runner.graphs.run([5, 6, 7], DecodeRows([1, 4, 5], [3, 9, 1]), [None] * 3, lambda: torch.zeros(1))
+        d.runner.base.model.graphs.run([5, 6, 7], DecodeRows([1, 4, 5], [3, 9, 1]), [None] * 3, lambda: torch.zeros(1))
     written = {
         (slot, position)
         for tensor in cache.keys.values()

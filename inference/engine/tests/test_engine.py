@@ -67,9 +67,9 @@ def test_cancel_frees_the_slot_within_one_step() -> None:
     d.generate("b", BASE, max_tokens=5)
     d.until(lambda: d.of("token", "a"))
     d.send("cancel", id="a")
-    before = d.engine.steps
+    before = d.engine.stepper.steps
     d.tick()
-    assert d.engine.steps - before <= 1
+    assert d.engine.stepper.steps - before <= 1
     assert d.ended("a")["finish_reason"] == "cancelled"  # type: ignore[index]
     assert d.of("token", "b"), "the next request had that very step"
     d.send("cancel", id="a")
@@ -133,7 +133,7 @@ def test_duplicate_id_is_refused_and_the_first_goes_on() -> None:
     d = driver()
     d.generate("r", BASE, max_tokens=5)
     d.tick()
-    d.engine.arrivals["r"]
+    d.engine.requests.arrivals["r"]
     d.generate("r", BASE, max_tokens=5)
     d.until(lambda: len([e for e in d.events if e["type"] in {"done", "error"}]) == 2)
     assert {e["type"] for e in d.events if e["type"] in {"done", "error"}} == {"done", "error"}
@@ -274,7 +274,7 @@ def test_bases_one_at_a_time_in_turn() -> None:
     assert [e["stage"] for e in d.of("loading", "b")][:1] == ["unloading"]
 
 
-def test_a_busy_base_cannot_keep_another_waiting_for_ever() -> None:
+def test_a_busy_base_cannot_keep_another_waiting_without_end() -> None:
     d = driver(base_patience=5.0)
     other = base("other")
     d.generate("a0", BASE, max_tokens=10)
@@ -288,6 +288,33 @@ def test_a_busy_base_cannot_keep_another_waiting_for_ever() -> None:
             break
     assert index < 40
     assert d.texts()["b"] == "other"
+
+
+def in_background(d: Driver, request_id: str, spec: dict[str, Any], prompt: str = "hello") -> None:
+    d.intake.take({
+        "type": "generate", "id": request_id, "user": "background:u", "base": spec, "adapter": None, "prompt": prompt,
+        "params": {"max_tokens": 5}, "background": True,
+    })  # fmt: skip
+
+
+def test_a_base_is_kept_and_loaded_for_those_who_wait() -> None:
+    d = driver(base_patience=5.0, max_batch=4, prefill_chunk=16)
+    other = base("other")
+    d.generate("a0", BASE, max_tokens=4)
+    in_background(d, "spare", other)
+    for index in range(1, 20):
+        d.clock.now += 2.0
+        d.generate(f"a{index}", BASE, max_tokens=4)
+        d.finish(f"a{index - 1}")
+    assert not d.of("token", "spare"), "it waits for as long as anybody does, however long"
+    d.finish("a19", "spare")
+    for index in range(12):
+        in_background(d, f"more{index}", other, "x" * 200)
+    d.until(lambda: d.ended("more0"))
+    d.generate("back", BASE, max_tokens=4)
+    d.finish("back")
+    assert d.ended("more11") is None, "and leaves without patience for whoever waits"
+    d.finish("more11")
 
 
 def test_pin_keeps_a_base_and_unload_frees_it() -> None:
@@ -332,10 +359,10 @@ def test_idle_unload() -> None:
     d.finish("r")
     d.clock.now += 59
     d.tick()
-    assert d.engine.info is not None
+    assert d.engine.bases.info is not None
     d.clock.now += 2
     d.tick()
-    assert d.engine.info is None
+    assert d.engine.bases.info is None
 
 
 # Faults
@@ -404,7 +431,7 @@ def test_two_thousand_requests_and_a_hundred_switches_leave_nothing_behind() -> 
         d.generate(f"r{index}", BASE, adapter(name, proven=True), user=f"u{index % 7}", max_tokens=3)
         ids.append(f"r{index}")
     d.tick()
-    d.until(lambda: not d.engine.arrivals, limit=20_000)
+    d.until(lambda: not d.engine.requests.arrivals, limit=20_000)
     assert len({e["id"] for e in d.of("done")}) == 2000
     assert not d.engine.residency.pins
     assert d.engine.scheduler.slots.free == 8

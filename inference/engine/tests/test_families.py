@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from inference.engine.config import EngineConfig
 from inference.engine.errors import EngineError
 from inference.engine.model.runner import Runner
 from inference.engine.native.library import native_library
+from inference.engine.scheduling.sequence import Sequence
 
 from . import tiny
 from .conftest import Family
@@ -21,20 +23,28 @@ COUNT = 20
 PROMPTS = ["The sea", "A much longer prompt about ships, sails, and the wind over the water", "x", "Tell me more"]
 
 
-def run(driver: Driver, family: Family, jobs: list[tuple[str, str | None, str]]) -> dict[str, list[int]]:
+def run(
+    driver: Driver, family: Family, jobs: list[tuple[str, str | None, str]], count: int = COUNT
+) -> dict[str, list[int]]:  # fmt: skip
     """(id, adapter name, prompt) -> tokens."""
     taken: dict[str, list[int]] = {}
-    finish = driver.engine.finish
-    driver.engine.finish = lambda s, reason: (taken.__setitem__(s.id, s.tokens[s.prompt_length :]), finish(s, reason))  # type: ignore[method-assign,assignment,func-returns-value]
+    requests = driver.engine.requests
+    finish = requests.finish
+
+    def keep(sequence: Sequence, reason: str) -> None:
+        taken[sequence.id] = sequence.tokens[sequence.prompt_length :]
+        finish(sequence, reason)
+
+    requests.finish = keep  # type: ignore[method-assign]
     for request_id, name, prompt in jobs:
         spec = adapter(name, family.adapters[name]) if name else None
         driver.generate(
-            request_id, base(family.name, family.base), spec, prompt=prompt, max_tokens=COUNT, ignore_eos=True
+            request_id, base(family.name, family.base), spec, prompt=prompt, max_tokens=count, ignore_eos=True
         )
     driver.finish(*[job[0] for job in jobs])
     errors = driver.of("error")
     assert not errors, errors
-    driver.engine.finish = finish  # type: ignore[method-assign]
+    requests.finish = finish  # type: ignore[method-assign]
     return taken
 
 
@@ -43,7 +53,8 @@ def run(driver: Driver, family: Family, jobs: list[tuple[str, str | None, str]])
 def test_greedy_equals_peft_alone_and_mixed(name: str, native: bool, family: Callable[[str], Family]) -> None:
     made = family(name)
     config = EngineConfig(device="cpu", max_context=128, native=native)
-    driver = Driver(Runner(config), EngineConfig(prefill_chunk=7, user_limit=99))
+    several = replace(config, threads=2 if native and name == "llama" else 1)
+    driver = Driver(Runner(several), EngineConfig(prefill_chunk=7, user_limit=99))
     names = [None, *made.adapters]
     jobs = [(f"{who}-{i}", who, prompt) for i, prompt in enumerate(PROMPTS) for who in names]
     mixed = run(driver, made, jobs)
@@ -68,9 +79,8 @@ def test_weights_published_in_two_bytes_give_the_answers_of_fp32(published: torc
             prompt = tiny.tokenizer()(PROMPTS[1])["input_ids"]
             expected = tiny.reference(folder, adapter_folder, prompt, COUNT)
             assert run(driver, made, [(f"{who}", who, PROMPTS[1])])[f"{who}"] == expected
-        model = driver.runner.model
-        assert driver.runner.info is not None and model is not None
-        sizes[by_kernel] = driver.runner.info.bytes - sum(parameter.nbytes for parameter in model.parameters())
+        loaded = driver.runner.base
+        sizes[by_kernel] = loaded.info.bytes - sum(p.nbytes for p in loaded.model.module.parameters())
     native = native_library("")
     sample = torch.tensor([1.0 + 2**-10])  # needs float16's ten bits
     halves = native is not None and native.weights_format(sample.data_ptr(), 1, 1) == 1

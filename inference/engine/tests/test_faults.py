@@ -12,6 +12,7 @@ from inference.engine.config import EngineConfig
 from inference.engine.errors import EngineError
 from inference.engine.fake import FakeRunner
 from inference.engine.model.runner import Runner
+from inference.engine.model.step_rows import StepRows
 from inference.engine.scheduling.scheduler import Chunk
 
 from . import tiny
@@ -106,10 +107,34 @@ def test_a_proof_that_fails_ends_its_adapter_and_no_answer(
     d.generate("good", BASE, adapter("good"), user="w", max_tokens=5)
     d.finish("beside", "steady", "good")
     assert [d.ended(name)["code"] for name in ("alone", "beside")] == ["adapter_load_failed"] * 2  # type: ignore[index]
+    assert [e["digest"] for e in d.of("proof") if not e["ok"]] == ["digest-bad"]  # told once it failed twice alike
     assert d.ended("steady")["usage"]["completion_tokens"] == 40  # type: ignore[index]
     assert d.texts()["good"] == "good:"
     assert set(d.engine.residency.adapters) == {"digest-good"} == set(d.runner.names)
     assert not d.engine.residency.pins and d.engine.loader.proving is None
+
+
+def test_the_same_failure_after_a_good_load_is_not_yet_the_adapters(monkeypatch: pytest.MonkeyPatch) -> None:
+    d = driver()
+    read, fails = d.runner.read_adapter, True
+
+    def reading(spec: Any) -> Any:
+        if fails:
+            raise RuntimeError("odd")
+        return read(spec)
+
+    monkeypatch.setattr(d.runner, "read_adapter", reading)
+    for number in range(2):
+        fails = True
+        d.generate(f"bad{number}", BASE, adapter("a"))
+        d.finish(f"bad{number}")
+        assert d.ended(f"bad{number}")["code"] == "adapter_load_failed"  # type: ignore[index]
+        fails = False
+        d.generate(f"good{number}", BASE, adapter("a"), max_tokens=3)
+        d.finish(f"good{number}")
+        d.send("evict", id=f"evict{number}", digest="digest-a")
+        d.finish(f"evict{number}")
+    assert not [event for event in d.of("proof") if not event["ok"]]
 
 
 @anything
@@ -150,7 +175,7 @@ def test_a_request_that_raises_anything_ends_alone(
     monkeypatch.setattr(d.runner, where, lambda *args: (_ for _ in ()).throw(error))
     d.generate("bad", BASE, user="v", max_tokens=20)
     if where == "decode":  # each stream of text has taken its decoder along
-        d.engine.arrivals["steady"].sequence.text.decode = real
+        d.engine.requests.arrivals["steady"].sequence.text.decode = real
     d.finish("bad")
     monkeypatch.setattr(d.runner, where, real)
     d.finish("steady")
@@ -277,20 +302,20 @@ def test_the_others_say_what_they_would_have_said(
     d.until(lambda: any(s.id == "r4" and s.generated > 4 for s in d.engine.scheduler.running))
     assert len(d.engine.scheduler.running) > 3
     culprit = next(s for s in d.engine.scheduler.running if s.id == "r4")
-    forward = d.runner._forward
+    forward = d.runner.base.model.forward
 
-    def fail(tokens: Any, decode: Any, *others: Any) -> Any:
-        mine = culprit.slot in decode.slots
+    def fail(rows: StepRows) -> Any:
+        mine = culprit.slot in rows.decode.slots
         if mine and where == "before":
             raise IndexError("index out of range in self")
         if mine and where == "inside":
             with monkeypatch.context() as patch:  # some layers have written their keys and values by then
-                last = d.runner.model.model.layers[-1]
+                last = d.runner.base.model.module.model.layers[-1]
                 patch.setattr(last, "forward", lambda *args, **kwargs: [][1])
-                return forward(tokens, decode, *others)
-        return forward(tokens, decode, *others)
+                return forward(rows)
+        return forward(rows)
 
-    monkeypatch.setattr(d.runner, "_forward", fail)
+    monkeypatch.setattr(d.runner.base.model, "forward", fail)
     if where == "after":  # the others have drawn from their generators when this one fails
         culprit.random = None
     d.finish(*ids)
@@ -309,7 +334,7 @@ def test_what_a_failed_step_drew_from_is_not_drawn_from_twice(llama: Family, mon
     d.send("load", id="load", base=base("t", llama.base))
     d.until(lambda: d.ended("load"))
     ask(d, llama, *ids)
-    step, failures = d.runner._ordinary_forward, [3, 9, 10, 15]  # the tenth call sees whether the device lives
+    step, failures = d.runner.base.model.ordinary, [3, 9, 10, 15]  # the tenth call sees whether the device lives
     calls = 0
 
     def sometimes(*args: Any) -> torch.Tensor:
@@ -320,7 +345,7 @@ def test_what_a_failed_step_drew_from_is_not_drawn_from_twice(llama: Family, mon
             raise RuntimeError("once")
         return logits
 
-    monkeypatch.setattr(d.runner, "_ordinary_forward", sometimes)
+    monkeypatch.setattr(d.runner.base.model, "ordinary", sometimes)
     d.finish(*ids)
     assert calls > 15 and dict(d.texts()) == dict(undisturbed.texts())
     assert not d.of("error") and d.engine.status()["errors"] == 0
@@ -332,15 +357,37 @@ def test_a_load_that_fails_anywhere_leaves_nothing_and_the_next_one_works(
     d = real()
     for place in ("check_interface", "trace_layers", "Constraints", "Prober"):
         with monkeypatch.context() as patch:
-            patch.setattr(f"inference.engine.model.runner.{place}", lambda *args: 1 / 0)
+            patch.setattr(f"inference.engine.model.loaded_base.{place}", lambda *args: 1 / 0)
             d.generate(place, base(place, llama.base))
             d.finish(place)
         assert d.ended(place)["code"] == "base_load_failed", place  # type: ignore[index]
         assert "ZeroDivisionError" in d.ended(place)["detail"]["reason"]  # type: ignore[index]
-        assert d.runner.model is None and d.runner.bank is None and d.runner.memory()["base"] == 0
+        assert d.runner.base is None and d.runner.memory()["base"] == 0
     d.generate("after", base("t", llama.base), max_tokens=3, ignore_eos=True)
     d.finish("after")
     assert d.ended("after")["usage"]["completion_tokens"] == 3  # type: ignore[index]
+
+
+def test_an_adapter_whose_installation_breaks_leaves_nothing(llama: Family, monkeypatch: pytest.MonkeyPatch) -> None:
+    d = real()
+    wide = adapter("wide", llama.adapters["wide"])
+    d.generate("first", base("t", llama.base), max_tokens=3, ignore_eos=True, logprobs=5)
+    d.finish("first")
+    before = d.runner.memory()["adapters"]
+    with monkeypatch.context() as patch:
+        patch.setattr(d.runner, "begin_proof", lambda digest: 1 / 0)
+        d.generate("broken", base("t", llama.base), wide)
+        d.finish("broken")
+    assert d.ended("broken")["code"] == "adapter_load_failed"  # type: ignore[index]
+    assert not d.engine.residency.adapters and not any(d.engine.residency.pins.values())
+    assert d.runner.memory()["adapters"] == before
+    d.generate("after", base("t", llama.base), max_tokens=3, ignore_eos=True, logprobs=5)
+    d.finish("after")
+    first, after = ([event["logprobs"] for event in d.of("token", name)] for name in ("first", "after"))
+    assert first == after  # to the last bit
+    d.generate("again", base("t", llama.base), wide, max_tokens=3, ignore_eos=True)
+    d.finish("again")
+    assert d.ended("again")["usage"]["completion_tokens"] == 3  # type: ignore[index]
 
 
 def test_memory_that_runs_out_in_a_load_is_not_the_bases_fault(llama: Family, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -368,7 +415,7 @@ def test_a_template_that_fails_in_any_way_refuses_the_request(tmp_path: Any, lla
         "{{ 'a'|nope }}",
     ):
         tokenizer.chat_template = template
-        d.runner.tokenizers["key-t "] = tokenizer  # key and signature, which this spec has not
+        d.runner.tokenizers.kept["key-t "] = tokenizer  # key and signature, which this spec has not
         d.generate(template, base("t", llama.base), messages=[{"role": "user", "content": "hi"}])
         d.finish(template)
         ended = d.ended(template)

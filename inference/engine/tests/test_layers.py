@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from inference.engine.config import EngineConfig
+from inference.engine.lora.own import OwnRows
+from inference.engine.lora.stacked_bank import StackedBank
 from inference.engine.model import linear
 from inference.engine.model.base_probe import probe
 from inference.engine.model.runner import Runner
@@ -107,7 +109,9 @@ def test_a_layer_that_is_called_by_name_is_left_alone() -> None:
     expected = model(x)
     seen = linear.trace(model, lambda: model(x))
     assert [[member.path for member in group] for group in seen.groups] == [["first"], ["second"]]
-    linear.install(model, seen, 4, 1, lambda: None, None, lambda done: None)
+    cpu = torch.device("cpu")
+    bank = StackedBank({}, cpu, torch.float32)
+    linear.install(model, seen, 4, 1, bank, OwnRows(model, cpu), None, lambda done: None)
     assert torch.allclose(model(x), expected, atol=1e-6) and type(model.named) is nn.Linear
 
 
@@ -122,13 +126,13 @@ def test_experts_answer_exactly(name: str, tmp_path: Path, monkeypatch: pytest.M
     config = EngineConfig(device="cpu", max_context=64)
     d = Driver(Runner(config), config)
     tokens: dict[str, list[int]] = {}
-    finish = d.engine.finish
+    finish = d.engine.requests.finish
 
     def keep(sequence: Any, reason: str) -> None:
         tokens[sequence.id] = sequence.tokens[sequence.prompt_length :]
         finish(sequence, reason)
 
-    monkeypatch.setattr(d.engine, "finish", keep)
+    monkeypatch.setattr(d.engine.requests, "finish", keep)
     d.generate("base", base("t", folder), prompt="The sea", max_tokens=12, ignore_eos=True)
     d.generate("adapter", base("t", folder), adapter("a", trained), prompt="The sea", max_tokens=12, ignore_eos=True)
     d.finish("base", "adapter")

@@ -17,6 +17,8 @@ from inference.engine.native import library
 from .conftest import Family
 from .driver import base
 
+pytestmark = pytest.mark.usefixtures("two_threads")
+
 
 @pytest.fixture(scope="module")
 def native() -> library.Native:
@@ -130,6 +132,6 @@ def test_families(family: Callable[[str], Family], name: str, every: bool) -> No
     made = EngineConfig(device="cpu", max_context=64, max_batch=2)
     runner = Runner(made)
     runner.load_base(base("t", family(name).base), lambda stage, done: None)  # type: ignore[arg-type]
-    assert runner.model is not None
-    norms = [module for module in runner.model.modules() if "norm" in type(module).__name__.lower()]
+    assert runner.base is not None
+    norms = [module for module in runner.base.model.module.modules() if "norm" in type(module).__name__.lower()]
     assert norms and all(isinstance(module, FusedNorm) == every for module in norms)

@@ -15,6 +15,8 @@ from inference.engine.model.products import NativeProduct, OneDnnProduct, base_p
 from inference.engine.native import library
 from inference.engine.native.library import Native
 
+pytestmark = pytest.mark.usefixtures("two_threads")
+
 BF16, FP16, FP32 = 0, 1, 2
 ROUNDED = {BF16: torch.bfloat16, FP16: torch.float16, FP32: torch.float32}
 

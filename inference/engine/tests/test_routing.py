@@ -30,7 +30,7 @@ class Desk:
         self.lines: dict[str, queue.SimpleQueue[Any]] = {}
         runner = Runner(config)
         self.engine = Engine(config, runner, self.send)  # type: ignore[arg-type]
-        self.intake = Intake(self.engine, runner, self.send)  # type: ignore[arg-type]
+        self.intake = Intake(self.engine)
         self.thread = threading.Thread(target=self.engine.run)
         self.thread.start()
 

@@ -22,8 +22,8 @@ from safetensors.torch import load_file, save_file
 
 from inference.engine.config import EngineConfig
 from inference.engine.lora.segment_bank import SegmentBank
-from inference.engine.model.attention import DecodeRows, PromptRows
 from inference.engine.model.runner import Runner
+from inference.engine.model.step_rows import StepRows
 
 from . import tiny
 from .conftest import Family
@@ -39,11 +39,10 @@ def driver(**config: Any) -> Driver:
 
 @torch.inference_mode()
 def base_logits(runner: Runner) -> torch.Tensor:
-    assert runner.cache is not None
-    size = len(TOKENS)
-    slot = runner.cache.slots - 1
-    rows = list(range(size))
-    return runner._forward(TOKENS, DecodeRows([], []), [PromptRows(0, size, slot, 0)], [None] * size, rows).clone()
+    assert runner.base is not None
+    rows = StepRows()
+    rows.add_chunk(TOKENS, None, runner.base.model.probe_slot, 0, range(len(TOKENS)))
+    return runner.base.model.forward(rows).clone()
 
 
 def spoil(folder: Path, to: Path, value: float, side: str = "lora_B") -> Path:
@@ -79,7 +78,7 @@ def test_effect_proof(llama: Family, tmp_path: Path, value: float, code: str) ->
     d.generate("r", base("t", llama.base), adapter("x", spoil(llama.adapters["plain"], tmp_path / "x", value)))
     d.finish("r")
     assert d.ended("r")["code"] == code  # type: ignore[index]
-    assert d.runner.bank.resident == {}
+    assert d.runner.base.model.bank.resident == {}
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
@@ -95,25 +94,25 @@ def test_a_proof_whose_step_fails_begins_again(
     for name in ("one", "other"):
         d.generate(name, base("t", llama.base), max_tokens=80, ignore_eos=True)
     d.until(lambda: len(d.of("token")) > 4)
-    monkeypatch.setattr(d.engine.pace, "budget", lambda: 8)
-    forward, pieces = d.runner._forward, []
+    monkeypatch.setattr(d.engine.bases.pace, "budget", lambda: 8)
+    forward, pieces = d.runner.base.model.forward, []
 
-    def once(tokens: Any, decode: Any, prompts: Any, *others: Any) -> Any:
-        if not prompts:
-            return forward(tokens, decode, prompts, *others)
-        pieces.append(prompts[0].size)
+    def once(rows: StepRows) -> Any:
+        if not rows.prompts:
+            return forward(rows)
+        pieces.append(rows.prompts[0].size)
         fails = len(pieces) == piece + 1
         if fails and when == "before":
             raise MemoryError
-        result = forward(tokens, decode, prompts, *others)
+        result = forward(rows)
         if fails:
             raise MemoryError
         return result
 
-    monkeypatch.setattr(d.runner, "_forward", once)
+    monkeypatch.setattr(d.runner.base.model, "forward", once)
     d.generate("r", base("t", llama.base), adapter("x", folder), max_tokens=1)
     d.until(lambda: d.of("proof"))
-    whole = -(-len(d.runner.prober.tokens) // 8)
+    whole = -(-len(d.runner.base.prober.tokens) // 8)
     assert whole > piece and len(pieces) == piece + 1 + whole
     wanted, got = undisturbed.of("proof")[0], d.of("proof")[0]
     assert (got["ok"], got["code"], got["changed"]) == (wanted["ok"], wanted["code"], wanted["changed"])
@@ -142,6 +141,8 @@ def test_an_adapter_of_other_shapes_is_refused_by_name(llama: Family, tmp_path: 
     d.finish("r", "gone")
     assert d.ended("r")["code"] == "adapter_incompatible"  # type: ignore[index]
     assert d.ended("gone")["code"] == "store_damaged"  # type: ignore[index]
+    verdict = d.of("proof")[0]  # the registry hears of it, so that nobody is offered it any more
+    assert (verdict["ok"], verdict["code"], verdict["base"]) == (False, "adapter_incompatible", "key-t")
 
 
 @pytest.mark.parametrize(
@@ -160,7 +161,7 @@ def test_a_file_that_cannot_be_read_says_why(llama: Family, tmp_path: Path, chan
     d.finish("r")
     error = d.ended("r")
     assert error is not None and error["code"] == "adapter_load_failed" and said in error["message"]
-    assert d.runner.bank.resident == {} and not d.engine.loader.busy()
+    assert d.runner.base.model.bank.resident == {} and not d.engine.loader.busy()
 
 
 def nothing_left(bank: Any) -> bool:
@@ -214,9 +215,9 @@ class BankMachine(RuleBasedStateMachine):
     def bytes_are_returned(self) -> None:
         if hasattr(self, "before"):
             resident = self.d.engine.residency.adapters
-            assert set(self.d.runner.bank.resident) == set(resident)
+            assert set(self.d.runner.base.model.bank.resident) == set(resident)
             if not resident:
-                assert nothing_left(self.d.runner.bank)
+                assert nothing_left(self.d.runner.base.model.bank)
 
 
 @pytest.mark.parametrize("native", [True, False])
@@ -357,7 +358,7 @@ def test_logprobs_come_with_the_pieces(llama: Family) -> None:
 
 def test_a_base_that_does_not_fit_names_what_would(llama: Family, monkeypatch: pytest.MonkeyPatch) -> None:
     d = driver()
-    monkeypatch.setattr(d.runner, "free_bytes", lambda: 600 * 2**20)
+    monkeypatch.setattr(d.runner.hardware, "free_bytes", lambda: 600 * 2**20)
     monkeypatch.setattr(
         "inference.engine.model.base_loader.needed_bytes",
         lambda folder, device: {"fp32": 2**30, "bf16": 2**29, "nf4": 2**20},

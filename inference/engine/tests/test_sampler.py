@@ -9,14 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from inference.engine.model import sampler
-from inference.engine.model.sampler import Ask, candidates, generator, sample
+from inference.engine.model.sampler import Drawing, candidates, generator, sample
 from inference.engine.params import SamplingParams
 
 
 def ask(
     params: SamplingParams, tokens: list[int] | None = None, prompt: int = 0, banned: list[int] | None = None
-) -> Ask:
-    return Ask(params, tokens or [], prompt, generator(params) if params.temperature else None, banned or [])
+) -> Drawing:
+    return Drawing(params, tokens or [], prompt, generator(params) if params.temperature else None, banned or [])
 
 
 def reference(row: torch.Tensor, p: SamplingParams) -> dict[int, float]:
@@ -108,3 +108,13 @@ def test_the_guess_is_only_a_guess(monkeypatch: pytest.MonkeyPatch) -> None:
     full = candidates(row, params)
     monkeypatch.setattr(sampler, "GUESS", 4)
     assert torch.equal(candidates(row, params)[1], full[1])
+
+
+@pytest.mark.parametrize("temperature", [1e-300, 1e-45, 1e-38, 1e-30, 1e-6, 1e-5, 2e-5, 1e-3])
+@pytest.mark.parametrize("filters", [{}, {"top_p": 0.9}, {"top_k": 5}, {"min_p": 0.1}, {"repetition_penalty": 1e-300}])
+def test_the_coldest_temperatures_are_greedy(temperature: float, filters: dict[str, float]) -> None:
+    rows = torch.randn(40, 300, generator=torch.Generator().manual_seed(2)) * 30
+    params = SamplingParams(temperature=temperature, **filters)  # type: ignore[arg-type]
+    for row in rows:
+        likeliest = sampler.penalise(row, [3], [], params).argmax()
+        assert sample(row[None], [ask(params, [3], prompt=1)])[0].token == int(likeliest)

@@ -64,6 +64,52 @@ class Simulation:
                     self.ended[s.id] = self.now
 
 
+def test_what_nobody_waits_for_delays_nobody() -> None:
+    flooded, quiet = Simulation(slots=8, chunk=64), Simulation(slots=8, chunk=64)
+    waiting = [sequence("background:u", adapter=f"a{n % 3}", prompt=40, answer=1) for n in range(60)]
+    for spare in waiting:
+        spare.background = True
+    flooded.push(*waiting)
+    for turn in range(40):
+        chats = [[sequence(f"chat{n}", prompt=50, answer=10) for n in range(3)] for _ in range(2)]
+        for simulation, new in zip((flooded, quiet), chats, strict=True):
+            simulation.push(*(new if turn % 8 == 0 else []))
+            simulation.step()
+        assert sum(s.background for s in flooded.scheduler.running) <= 2, "most slots are kept for conversations"
+    firsts = [sorted(s.first[i] for i in s.first if i not in {b.id for b in waiting}) for s in (flooded, quiet)]
+    assert firsts[0] == firsts[1] and len(firsts[1]) == 15, "first tokens come in the very step in which they would"
+    done = [spare for spare in waiting if spare.finished]
+    assert 0 < len(done) < 60
+    for _ in range(2000):
+        flooded.step()
+    assert all(spare.finished for spare in waiting)
+
+
+def test_a_place_is_made_for_whoever_is_waited_for() -> None:
+    simulation = Simulation(slots=1)
+    spare, chat = sequence("background:u", prompt=100, answer=1), sequence("u", answer=1)
+    spare.background = True
+    simulation.push(spare)
+    simulation.step()
+    simulation.push(chat)
+    simulation.step()
+    assert chat.finished and not spare.finished
+    for _ in range(40):
+        simulation.step()
+    assert spare.finished
+
+
+def test_conversations_keep_their_slots_before_what_nobody_goes_on_with() -> None:
+    table = SlotTable(3)
+    tokens = list(range(100, 140))
+    slot, _ = table.take(("base", "a"), tokens) or (-1, 0)
+    table.release(slot, tokens)
+    for n in range(5):
+        other, _ = table.take(("base", "a"), [n] * 40, background=True) or (-1, 0)
+        table.release(other, [n] * 40)
+    assert table.take(("base", "a"), [*tokens, 1]) == (slot, len(tokens))
+
+
 def test_a_flooding_user_cannot_starve_another() -> None:
     flooded, quiet = Simulation(), Simulation()
     flooded.push(*[sequence("flood", answer=200) for _ in range(500)])

@@ -11,10 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import AutoTokenizer
 
 from inference.engine.config import EngineConfig
 from inference.engine.model.base_probe import probe
 from inference.engine.model.runner import Runner
+from inference.engine.text.literal import control_tokens
+from inference.engine.text.plain_tokenizer import PlainTokenizer
 
 from . import tiny
 from .conftest import Family
@@ -116,3 +119,43 @@ def test_a_template_without_an_end_is_found_in_the_child(
     verdict = probe(folder)
     release.set()
     assert verdict == {"supported": False, "reason": "its chat template does not come to an end"}
+
+
+LISTED = {"257": {"content": "<|end|>", "special": True}}
+
+
+@pytest.mark.parametrize(
+    ("config", "legacy"),
+    [
+        ({"eos_token": "<|end|>"}, {"eos_token": "<|user|>", "pad_token": "<|end|>"}),
+        ({"eos_token": "<|end|>", "added_tokens_decoder": LISTED}, {"eos_token": "<|user|>", "pad_token": "<|end|>"}),
+        ({"eos_token": None}, {"eos_token": "<|user|>"}),
+        ({"eos_token": "<|end|>"}, {"eos_token": None}),
+        ({"eos_token": "<|end|>", "image_token": "<|user|>", "add_bos_token": True}, {}),
+    ],
+)
+def test_special_tokens_without_transformers_are_the_same(
+    config: dict[str, Any], legacy: dict[str, Any], tmp_path: Path
+) -> None:
+    tiny.tokenizer().save_pretrained(tmp_path)
+    config = {"tokenizer_class": "PreTrainedTokenizerFast", **config}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    (tmp_path / "special_tokens_map.json").write_text(json.dumps(legacy))
+    assert PlainTokenizer(tmp_path).special_tokens_map == AutoTokenizer.from_pretrained(tmp_path).special_tokens_map
+
+
+def test_a_template_of_several_with_odd_names(tmp_path: Path) -> None:
+    several = [{"name": ["a", "list"], "template": "x"}, {"name": "default", "template": "y"}, "no object"]
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": several}))
+    assert PlainTokenizer(tmp_path).chat_template == "y"
+
+
+def test_a_file_that_cannot_be_read_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "tokenizer.json").write_text("{")
+    plain = PlainTokenizer(tmp_path)
+    with pytest.raises(ValueError, match="cannot be read") as first:
+        control_tokens(plain)
+    monkeypatch.setattr("tokenizers.Tokenizer", None)
+    with pytest.raises(ValueError, match="cannot be read") as second:
+        control_tokens(plain)
+    assert str(second.value) == str(first.value)

@@ -63,7 +63,7 @@ def code(d: Driver, request_id: str) -> Any:
 @pytest.mark.parametrize("loaded", [True, False])
 @pytest.mark.parametrize("chat", [True, False])
 def test_a_text_with_such_a_token_ends_alone_and_says_which(folder: Path, loaded: bool, chat: bool) -> None:
-    d = driver()
+    d = driver(raw_control_tokens=True)
     if loaded:
         d.generate("steady", base("t", folder), max_tokens=40, ignore_eos=True)
         d.until(lambda: len(d.of("token", "steady")) > 3)
@@ -82,6 +82,14 @@ def test_a_text_with_such_a_token_ends_alone_and_says_which(folder: Path, loaded
     assert d.engine.status()["errors"] == 0
 
 
+def test_in_a_message_it_is_text(folder: Path) -> None:
+    d = driver()
+    messages = [{"role": "user", "content": f"what is {BEYOND}?"}]
+    d.generate("typed", base("t", folder), messages=messages, max_tokens=4, ignore_eos=True)
+    d.finish("typed")
+    assert code(d, "typed") == "done"
+
+
 def test_a_template_that_adds_one_refuses_chats_and_not_the_load(folder: Path, tmp_path: Path) -> None:
     spec = base("t", edited(folder, tmp_path / "t", chat_template=BEYOND + tiny.TEMPLATE))
     d = driver()
@@ -93,7 +101,8 @@ def test_a_template_that_adds_one_refuses_chats_and_not_the_load(folder: Path, t
 
 
 @pytest.mark.parametrize(
-    "template", ["{{ raise_exception('no') }}", "{{ 1 / 0 }}", "{% for %}", "", "{{ messages[7].content }}"]
+    "template",
+    ["{{ raise_exception('no') }}", "{{ 1 / 0 }}", "{% for %}", "", "{{ messages[7].content }}", "{{ 'x' * 10**15 }}"],
 )
 def test_a_template_that_refuses_the_probe_is_no_reason_not_to_load(
     folder: Path, tmp_path: Path, template: str
@@ -103,7 +112,7 @@ def test_a_template_that_refuses_the_probe_is_no_reason_not_to_load(
     d.generate("raw", spec, prompt="hello", max_tokens=4, ignore_eos=True)
     d.finish("raw")
     assert code(d, "raw") == "done"
-    assert len(d.runner.prober.tokens) >= 8
+    assert len(d.runner.base.prober.tokens) >= 8
 
 
 def test_an_end_token_beyond_the_logits_is_none(folder: Path, tmp_path: Path) -> None:
@@ -115,7 +124,7 @@ def test_an_end_token_beyond_the_logits_is_none(folder: Path, tmp_path: Path) ->
     d.generate("min", spec, max_tokens=6, min_tokens=4)
     d.finish("r", "min")
     assert code(d, "r") == "done" == code(d, "min")
-    assert 257 in d.runner.info.eos and max(d.runner.info.eos) < 262
+    assert 257 in d.runner.base.info.eos and max(d.runner.base.info.eos) < 262
 
 
 def test_json_answers_with_a_tokenizer_that_knows_more(folder: Path) -> None:
@@ -132,8 +141,8 @@ def test_penalties_over_a_prompt_whose_tokens_have_no_logits(folder: Path, monke
     d = driver()
     d.send("load", id="load", base=base("t", folder))
     d.until(lambda: d.ended("load"))
-    forward = d.runner._forward
-    monkeypatch.setattr(d.runner, "_forward", lambda *args: forward(*args)[:, :258])
+    forward = d.runner.base.model.forward
+    monkeypatch.setattr(d.runner.base.model, "forward", lambda *args: forward(*args)[:, :258])
     d.generate(
         "r", base("t", folder), prompt="<|extra|><|system|>", repetition_penalty=1.5, max_tokens=8, ignore_eos=True,
         logprobs=2,

@@ -119,10 +119,14 @@ def write_adapter(folder: Path, base: Path, recipe: AdapterRecipe) -> Path:
     wrapped = get_peft_model(model, config)
     with torch.no_grad():
         for name, parameter in wrapped.named_parameters():
-            if "lora_B" in name:
+            if "lora_B" in name or "lora_embedding_B" in name:
                 parameter.normal_(0, recipe.scale)
-            elif "lora_A" in name:
+            elif "lora_A" in name or "lora_embedding_A" in name:
                 parameter.normal_(0, recipe.scale / 4)
+            elif "lora_magnitude_vector" in name:
+                parameter.mul_(1 + 0.4 * torch.rand_like(parameter))
+            elif parameter.requires_grad:  # biases, saved layers, tokens
+                parameter.add_(0.3 * torch.randn_like(parameter))
     wrapped.save_pretrained(str(folder))
     return folder
 

@@ -16,9 +16,13 @@ class Detokenizer:
     across token borders: text that may be the beginning of one is held back until it is decided.
     """
 
-    def __init__(self, decode: Callable[[list[int]], str], stop: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, decode: Callable[[list[int]], str], stop: tuple[str, ...] = (), include_stop: bool = False
+    ) -> None:
+        """`include_stop`: the stop string that ends the answer is shown."""
         self.decode = decode
         self.stop = tuple(s for s in stop if s)
+        self.include_stop = include_stop
         self.tokens: list[int] = []
         self.start = 0  # window over `tokens`: [start:read] is context that has been shown
         self.read = 0
@@ -53,7 +57,7 @@ class Detokenizer:
         if found:
             at, self.matched = min(found, key=lambda hit: (hit[0], -len(hit[1])))
             self.held = ""
-            return text[:at]
+            return text[: at + len(self.matched) * self.include_stop]
         keep = max((overlap(text, s) for s in self.stop), default=0)
         self.held = text[len(text) - keep :]
         return text[: len(text) - keep]

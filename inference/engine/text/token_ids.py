@@ -23,7 +23,7 @@ def first_unknown(tokens: Iterable[Any], vocabulary: int) -> Any:
 def check_tokens(tokens: list[int], vocabulary: int, command: Mapping[str, Any], name_of: Callable[[Any], str]) -> None:
     """Refuse a prompt that holds a token which the base has no embedding for.
 
-    `command`: the request, whose own text is searched for the token; one that is not in there comes from the
+    `command`: the request, whose own tokens or text are searched for the token; one that is not in there comes from the
     chat template or the tokenizer, where the user cannot remove it. `name_of` gives a token's text.
     Raises EngineError `unknown_token` or `template_token`.
     """
@@ -35,7 +35,7 @@ def check_tokens(tokens: list[int], vocabulary: int, command: Mapping[str, Any],
     messages = command.get("messages")
     texts = [prompt or ""] if messages is None else [str(message.get("content")) for message in messages]
     param = "prompt" if messages is None else "messages"
-    if any(name in text for text in texts):
+    if command.get("tokens") is not None or any(name in text for text in texts):
         raise EngineError(
             "unknown_token",
             f"The prompt holds {name}, a token (id {token}) that the base has no embedding for; remove it.",

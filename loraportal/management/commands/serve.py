@@ -5,6 +5,8 @@ import logging
 import os
 import sys
 from argparse import ArgumentParser
+from contextlib import ExitStack
+from pathlib import Path
 from typing import IO, Any
 
 from django.conf import settings
@@ -16,23 +18,27 @@ from loraportal.recovery import recover
 from loraportal.setup.console import SetupError, report
 from loraportal.setup.preflight import check_port
 
+# A thread at heavy work gives the interpreter away this often. A page needs it a dozen times, once for each change of
+# thread: by the default (5 ms) somebody's long import doubled the time of everybody's pages.
+SWITCH_SECONDS = 0.0005
+
 
 class Command(BaseCommand):
-    help = "Serve the portal on HOST:PORT until it is told to stop (Ctrl-C, SIGTERM)."
+    help = "Serve the portal on HOST:PORT until it is stopped (Ctrl-C, SIGTERM)."
     requires_system_checks = ()  # `prepare` runs those that matter here, in its own words
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument(
             "--prepare",
             action="store_true",
-            help="first bring database, static files and translations up to date and make sure of an admin",
+            help="first update database, static files and translations, and ensure that an admin exists",
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:
             check_port(settings.HOST, settings.PORT)
             make_folders()
-            held = hold_var_dir()
+            held = hold_places()
             if options["prepare"]:
                 prepare()
         except SetupError as trouble:
@@ -43,22 +49,50 @@ class Command(BaseCommand):
             serve()
 
 
-def hold_var_dir() -> IO[str]:
-    """Lock VAR_DIR: two portals over one database and store would each believe to be alone.
+def hold_places() -> ExitStack:
+    """Lock what only one portal may use. The locks end with the process. Raises SetupError where another has them."""
+    held = ExitStack()
+    held.enter_context(hold_var_dir())
+    database = settings.DATABASES["default"]
+    if database["ENGINE"].endswith("sqlite3") and ":" not in str(database["NAME"]):  # a file
+        held.enter_context(hold_database(Path(database["NAME"])))
+    return held
 
-    The lock ends with the process. Raises SetupError where another portal holds it.
-    """
-    file = open(settings.RUN_DIR / "portal.lock", "a+", encoding="ascii")
+
+def hold_var_dir() -> IO[str]:
+    """Two portals in one VAR_DIR would each take what the other has under way for its own."""
+    return hold(
+        settings.RUN_DIR / "portal.lock",
+        f"{settings.VAR_DIR} is in use by another portal (process {{holder}}): stop that one,"
+        " or start with a folder of its own, as in VAR_DIR=var2.",
+    )
+
+
+def hold_database(path: Path) -> IO[str]:
+    """Several portals share a database server, never SQLite's file: each write locks all of it, and over a network its
+    locks cannot be relied on."""
+    return hold(
+        path.with_name(f".{path.name}.portal"),
+        f"{path} is in use by another portal (process {{holder}}): stop that one, or give each a database of its own."
+        " Portals that are to be one need MySQL or MariaDB (DATABASE_URL).",
+    )
+
+
+def hold(path: Path, refusal: str) -> IO[str]:
+    """An open, locked file with this process's number in it. `refusal`: what SetupError says, with `{holder}`."""
+    try:
+        file = open(path, "a+", encoding="ascii")
+    except OSError as error:
+        raise SetupError(
+            f"{path.parent} cannot be written ({error.strerror}): correct VAR_DIR or DATABASE_URL."
+        ) from None
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         file.seek(0)
         holder = file.read().strip() or "unknown"
         file.close()
-        raise SetupError(
-            f"{settings.VAR_DIR} is in use by another portal (process {holder}): stop that one,"
-            " or start with a folder of its own, as in VAR_DIR=var2."
-        ) from None
+        raise SetupError(refusal.format(holder=holder)) from None
     file.truncate(0)
     file.write(str(os.getpid()))
     file.flush()
@@ -70,6 +104,7 @@ def serve() -> None:
     from loraportal.server.daphne_server import PortalServer
 
     logging.getLogger("daphne").setLevel(logging.WARNING)
+    sys.setswitchinterval(SWITCH_SECONDS)
     server = PortalServer(application, settings.HOST, settings.PORT, listening)
     server.run()
     if server.abort_start:
@@ -78,9 +113,17 @@ def serve() -> None:
 
 def listening() -> None:
     from adapters.discovery import periodic_scan
+    from evaluations.runs import queue
+    from inference.manager import get_manager
+    from inference.measuring.recorder import recorder
 
     announce()
+    recorder.start()
+    if settings.INFERENCE_BACKEND == "vllm":  # pages tell how many tokens it takes
+        get_manager().look()
+    periodic_scan.start()
     periodic_scan.start_store()
+    queue.start()
 
 
 def announce() -> None:

@@ -10,22 +10,22 @@ export function busy(button, on) {
   button.disabled = on;
 }
 
-/** Activate or deactivate. Resolves to the words of a toast, [title, detail], or null where it failed (already reported). */
+/** Activate, repair and activate, or deactivate. Resolves to the words of a toast, [title, detail], or null where it failed (already reported). */
 export async function change(button, name) {
-  const activating = button.dataset.action === "activate";
+  const activating = button.dataset.action !== "deactivate";
   const started = performance.now();
   const watch = activating ? showProgress(button) : null;
   try {
-    await post(button.dataset.url);
+    await post(button.dataset.url, button.dataset.plan ? { plan: button.dataset.plan } : undefined);
   } catch (error) {
-    failed(error, fill(activating ? gettext("%(name)s was not activated") : gettext("%(name)s was not deactivated"), { name }));
+    failed(error, fill(activating ? gettext("Could not activate %(name)s") : gettext("Could not deactivate %(name)s"), { name }));
     return null;
   } finally {
     watch?.stop();
   }
-  if (!activating) return [fill(gettext("%(name)s is no longer active"), { name }), ""];
+  if (!activating) return [fill(gettext("%(name)s has been deactivated"), { name }), ""];
   const seconds = number((performance.now() - started) / 1000, 1);
-  return [fill(gettext("%(name)s is active"), { name }), fill(gettext("Checked, copied and ready in %(seconds)s s."), { seconds })];
+  return [fill(gettext("%(name)s has been activated"), { name }), fill(gettext("Checked, copied and ready in %(seconds)s s."), { seconds })];
 }
 
 const WATCH_MS = 500;
@@ -36,7 +36,7 @@ function showProgress(button) {
   shown.className = "num";
   const timer = setInterval(async () => {
     try {
-      const { activation } = await get(button.dataset.url.replace(/\/activate$/, ""));
+      const { activation } = await get(button.dataset.url.replace(/\/(activate|repair)$/, ""));
       if (!activation?.progress) return;
       shown.textContent = `${Math.round(100 * activation.progress)} %`;
       if (!shown.isConnected) button.append(shown);

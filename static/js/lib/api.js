@@ -21,22 +21,26 @@ export function csrfToken() {
 const PLAIN = {
   0: () => gettext("The server cannot be reached. Is it still running?"),
   401: () => gettext("You were signed out. Sign in again in another tab, then retry here."),
-  403: () => gettext("Your account may not do this."),
+  403: () => gettext("Your account does not have permission to do this."),
 };
 
-export async function request(method, url, body) {
+/** `body`: an object as JSON, a Blob as its bytes. */
+export async function request(method, url, body, { signal } = {}) {
   const headers = { Accept: "application/json" };
   if (method !== "GET") headers["X-CSRFToken"] = csrfToken();
-  if (body !== undefined) headers["Content-Type"] = "application/json";
+  const raw = body instanceof Blob;
+  if (body !== undefined) headers["Content-Type"] = raw ? "application/octet-stream" : "application/json";
   let response;
   try {
     response = await fetch(url, {
       method,
       headers,
       credentials: "same-origin",
-      body: body === undefined ? undefined : JSON.stringify(body),
+      body: body === undefined || raw ? body : JSON.stringify(body),
+      signal,
     });
   } catch {
+    if (signal?.aborted) throw new ApiError({ code: "aborted", message: "" }, 0);
     throw new ApiError({ code: "unreachable", message: PLAIN[0]() }, 0);
   }
   if (response.status === 204) return null;

@@ -6,6 +6,7 @@ import { fill, gettext, ngettext } from "./i18n.js";
 import { failed, toast } from "./toast.js";
 
 const MOST = 200; // of one call
+const MOST_REASONS = 3; // in the toast
 
 export class Bulk {
   #chosen = new Set();
@@ -26,9 +27,16 @@ export class Bulk {
       if (!button) return;
       if ("bulkClear" in button.dataset) this.#clear();
       else if ("bulkAll" in button.dataset) this.#all();
+      else if ("bulkCurves" in button.dataset) this.#curves();
       else if (button.dataset.bulkAction === "forget") this.#askFirst();
       else if (button.dataset.bulkAction) this.#run(button);
     });
+  }
+
+  /** The page of the first one, with the runs of the others laid over its curves. */
+  #curves() {
+    const [first, ...others] = this.#chosen;
+    location.assign(`/models/${first}${others.length ? `?with=${others.join(",")}` : ""}`);
   }
 
   /** Tick again what was ticked before the list was drawn anew; what has left the list is let go. */
@@ -54,7 +62,7 @@ export class Bulk {
 
   #askFirst() {
     const count = this.#chosen.size;
-    $("[data-forget-count]").textContent = fill(ngettext("Forget %(n)s adapter?", "Forget %(n)s adapters?", count), { n: count });
+    $("[data-forget-count]").textContent = fill(ngettext("Remove %(n)s adapter?", "Remove %(n)s adapters?", count), { n: count });
     $("#forget-dialog").showModal();
   }
 
@@ -63,17 +71,25 @@ export class Bulk {
     this.apply();
   }
 
+  /** One toast for all of them, bad where any was refused. */
+  #tell(results, nameOf) {
+    const bad = results.filter((result) => !result.ok);
+    const good = results.length - bad.length;
+    const titles = [];
+    if (good) titles.push(fill(ngettext("Done for %(n)s adapter", "Done for %(n)s adapters", good), { n: good }));
+    if (bad.length) titles.push(fill(ngettext("Failed for %(n)s adapter", "Failed for %(n)s adapters", bad.length), { n: bad.length }));
+    const reasons = bad.slice(0, MOST_REASONS).map(({ id, message }) => `${nameOf(id)}: ${message}`);
+    if (bad.length > MOST_REASONS) reasons.push(gettext("See the list for reasons."));
+    toast(bad.length ? "bad" : "good", titles.join(" · "), reasons.join("\n"));
+  }
+
   async #run(button) {
     const ids = [...this.#chosen].slice(0, MOST).map(Number);
     const nameOf = (id) => $(`[data-id="${id}"]`, this.list)?.dataset.name ?? id;
     busy(button, true);
     try {
       const { results } = await post("/api/lora/models/bulk", { action: button.dataset.bulkAction, ids });
-      const good = results.filter((result) => result.ok);
-      const bad = results.filter((result) => !result.ok);
-      if (good.length) toast("good", fill(ngettext("Done for %(n)s adapter", "Done for %(n)s adapters", good.length), { n: good.length }));
-      for (const { id, message } of bad.slice(0, 3)) toast("bad", fill(gettext("%(name)s: refused"), { name: nameOf(id) }), message);
-      if (bad.length > 3) toast("bad", fill(ngettext("%(n)s more was refused", "%(n)s more were refused", bad.length - 3), { n: bad.length - 3 }), gettext("The reasons stand in the list."));
+      this.#tell(results, nameOf);
       this.#clear();
     } catch (error) {
       failed(error);

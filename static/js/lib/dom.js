@@ -16,6 +16,19 @@ export function icon(name) {
   return svg;
 }
 
+const NAME_START = 8;
+const NAME_END = 16;
+
+/**
+ * A name that gives way in its middle where it has no room: often it is the end that tells names apart. Pointed at or
+ * with the focus it is told whole. The filter `cut` of the templates makes the same.
+ */
+export function cutName(name) {
+  const letters = [...name];
+  const parts = letters.length > NAME_START + NAME_END ? [letters.slice(0, -NAME_END), letters.slice(-NAME_END)] : [letters];
+  return el("span", { className: "cut", title: name }, ...parts.map((part) => el("span", {}, part.join(""))));
+}
+
 /** An element with properties and children; a string child becomes text. */
 export function el(tag, properties = {}, ...children) {
   const element = document.createElement(tag);

@@ -11,7 +11,8 @@ export const ngettext = (one, many, count) =>
 export const fill = (text, values) =>
   text.replace(/%\((\w+)\)[sd]/g, (_, name) => String(values[name] ?? "–"));
 
-const locale = document.documentElement.lang || "en";
+/** Of the page. */
+export const locale = document.documentElement.lang || "en";
 
 export const number = (value, digits = 0) =>
   new Intl.NumberFormat(locale, { maximumFractionDigits: digits, minimumFractionDigits: digits }).format(value);
@@ -19,6 +20,7 @@ export const number = (value, digits = 0) =>
 /** A share 0..1 in per cent. */
 export const percent = (share, digits = 0) =>
   new Intl.NumberFormat(locale, { style: "percent", maximumFractionDigits: digits }).format(share);
+
 /** A guess of seconds for people, no more exact than a guess is: about 20 s, about 3 min. */
 export function about(value) {
   if (value < 4) return gettext("a few seconds");

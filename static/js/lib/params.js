@@ -31,8 +31,22 @@ export class Parameters {
   fill(values) {
     for (const [name, value] of Object.entries(values)) {
       const field = this.form.elements[name];
-      if (field && value !== null && value !== undefined) this.#set(field, name === "stop" ? [].concat(value).join("\n") : value);
+      if (!field || value === null || value === undefined) continue;
+      this.#set(field, Array.isArray(value) ? value.map((one) => one.replaceAll("\n", "\\n")).join("\n") : value);
+      if (field.value && field.closest("details.more")) field.closest("details").open = true; // nothing holds unseen
     }
+  }
+
+  /** The numbers among [name, text] pairs that the panel has a field for, in the order of `read`: the same look alike. */
+  known(pairs) {
+    const given = Object.fromEntries(pairs);
+    const isNumber = (name) => this.form.elements[name] && given[name] && Number.isFinite(Number(given[name]));
+    return Object.fromEntries(NUMBERS.filter(isNumber).map((name) => [name, Number(given[name])]));
+  }
+
+  /** Names among `values` that the panel has no field for. */
+  missing(values) {
+    return Object.keys(values).filter((name) => !this.form.elements[name]);
   }
 
   #set(field, value) {
@@ -51,19 +65,21 @@ export class Parameters {
     }
   }
 
-  /** The parameters as the API takes them, or null where a field is wrong (it then says so and has the focus). */
+  /** The parameters as the API takes them, or null where fields are wrong: each says so, the first has the focus. */
   read() {
     const params = {};
+    const wrong = [];
     for (const name of NUMBERS) {
       const field = this.form.elements[name];
       if (!field) continue;
       const problem = fieldProblem(field);
       if (problem) {
         this.error(name, problem);
-        return null;
-      }
-      if (field.value !== "") params[name] = Number(field.value);
+        wrong.push(field);
+      } else if (field.value !== "") params[name] = Number(field.value);
     }
+    wrong[0]?.focus();
+    if (wrong.length) return null;
     const stop = (this.form.elements.stop?.value ?? "").split("\n").filter((line) => line !== "");
     if (stop.length) params.stop = stop.map((line) => line.replaceAll("\\n", "\n"));
     return params;
@@ -118,3 +134,15 @@ export function fieldOf(param) {
   if (first === "messages" || first === "prompt") return "prompt";
   return first;
 }
+
+const LINKED = ["prompt", "system", ...NUMBERS, "stop"];
+
+/** The page's address with what the form holds. Behind the #: a long prompt is no longer than a server takes, and
+ * stands in nobody's log. */
+export function linkTo(form) {
+  const held = LINKED.filter((name) => form.elements[name].value).map((name) => [name, form.elements[name].value]);
+  return `${location.origin}${location.pathname}${location.search}#${new URLSearchParams(held)}`;
+}
+
+/** What a link says that led here. */
+export const linked = () => Object.fromEntries(new URLSearchParams(location.hash.slice(1)));

@@ -5,25 +5,25 @@ const STAGES = {
   starting: () => gettext("Starting the engine"),
   weights: () => gettext("Loading %(name)s"),
   quantising: () => gettext("Quantising %(name)s"),
-  packing: () => gettext("Packing the weights of %(name)s"),
+  packing: () => gettext("Preparing the weights of %(name)s"),
   adapter: () => gettext("Loading the adapter %(name)s"),
   proving: () => gettext("Measuring the effect of %(name)s"),
   unloading: () => gettext("Unloading %(name)s"),
 };
 
 const REASONS = {
-  batch_full: () => gettext("all places are taken"),
+  batch_full: () => gettext("all slots are in use"),
   memory: () => gettext("waiting for memory"),
   loading_base: () => gettext("waiting for %(base)s to load"),
-  other_base: () => gettext("waiting for answers on another base model to end"),
+  other_base: () => gettext("waiting for answers on another base model to finish"),
   loading_adapter: () => gettext("waiting for the adapter to load"),
 };
 
 const REASONS_OF_ENDING = {
-  stop: () => gettext("the model"),
-  length: () => gettext("the token limit"),
-  cancelled: () => gettext("you"),
-  stop_string: () => gettext("a stop string"),
+  stop: () => gettext("end of answer"),
+  length: () => gettext("token limit"),
+  cancelled: () => gettext("stopped by you"),
+  stop_string: () => gettext("stop string"),
 };
 
 export function loadingSentence({ stage, name, progress }) {
@@ -35,9 +35,9 @@ export function queuedSentence({ position, reason, detail }) {
   const place =
     position > 0
       ? fill(ngettext("Queued behind %(n)s request", "Queued behind %(n)s requests", position), { n: position })
-      : gettext("Next in line");
+      : gettext("Next in queue");
   const why = REASONS[reason]?.();
-  return why ? `${place}: ${fill(why, detail ?? {})}` : place;
+  return why ? `${place} · ${fill(why, detail ?? {})}` : place;
 }
 
 const SENTENCES = { queued: queuedSentence, loading: loadingSentence };

@@ -97,7 +97,7 @@ const signedOut = () => ({
 
 const lost = () => ({
   code: "connection_lost",
-  message: gettext("The connection was lost. What had arrived is kept; send again to retry."),
+  message: gettext("The connection was lost. The part already received is kept; send again to retry."),
   param: null,
 });
 

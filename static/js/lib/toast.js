@@ -11,8 +11,8 @@ export function toast(kind, title, detail = "") {
   const close = el("button", { className: "btn btn-quiet btn-sm btn-icon -my-1 -mr-1.5 ml-auto", type: "button" });
   close.setAttribute("aria-label", gettext("Close"));
   close.append(icon("xmark"));
-  const text = el("div", { className: "min-w-0" }, el("p", { className: "font-medium break-words" }, title));
-  if (detail) text.append(el("p", { className: "mt-0.5 text-xs text-ink-2 break-words" }, detail));
+  const text = el("div", { className: "min-w-0" }, el("p", { className: "line-clamp-4 font-medium" }, title));
+  if (detail) text.append(el("p", { className: "mt-0.5 line-clamp-10 text-xs whitespace-pre-line text-ink-2" }, detail));
   const box = el(
     "div",
     { className: `toast toast-${kind}`, role: kind === "bad" ? "alert" : "status", dataset: { testid: "toast", kind } },

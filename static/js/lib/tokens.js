@@ -2,6 +2,7 @@
 import { el, icon } from "./dom.js";
 import { fill, gettext, ngettext, percent } from "./i18n.js";
 
+export const ALTERNATIVES = 5; // to each token, where probabilities are asked for
 const REPLACEMENT = "\ufffd"; // what a part of a character looks like alone
 const LONGEST = 24; // characters that a token without a text of its own may stand for
 const STEPS = [0.9, 0.6, 0.3, 0.1]; // from here on: hardly coloured ... strongly coloured
@@ -85,7 +86,7 @@ export class TokenColours {
     });
     root.addEventListener("keydown", (event) => this.#move(event));
     // Moving the focus scrolls the page; the pointer's token is no longer under it then.
-    addEventListener("scroll", () => (this.#shown?.matches(":focus") ? this.#place() : this.#close()), { passive: true });
+    addEventListener("scroll", () => (this.#shown?.matches(":focus") ? this.#place() : this.#close()), { capture: true, passive: true });
   }
 
   /** Show `text` in `output`, a span a segment. */
@@ -144,16 +145,16 @@ export class TokenColours {
 function explain({ text, tokens }) {
   const head = el("p", { className: "token-tip-head" }, el("code", { className: "code truncate" }, visible(text)), el("b", {}, chance(probability(tokens))));
   if (tokens.length > 1) {
-    const count = fill(ngettext("%(n)s token, probability of all", "%(n)s tokens, probability of all", tokens.length), { n: tokens.length });
+    const count = fill(ngettext("%(n)s token, total probability", "%(n)s tokens, total probability", tokens.length), { n: tokens.length });
     return [head, el("p", { className: "text-ink-3" }, count)];
   }
   const [{ token_id: chosen, top }] = tokens;
   if (!top.length) return [head];
   const rows = top.map(([token, id, logprob]) => {
     const bar = el("progress", { className: "progress", value: Math.exp(logprob), "aria-hidden": "true" });
-    const mark = id === chosen ? el("span", { className: "sr-only" }, gettext("(taken)")) : null;
+    const mark = id === chosen ? el("span", { className: "sr-only" }, gettext("(chosen)")) : null;
     const name = el("code", { className: "code truncate" }, visible(token));
     return el("li", { className: id === chosen ? "is-taken" : "" }, name, id === chosen ? icon("check") : null, mark, bar, el("span", { className: "num" }, chance(Math.exp(logprob))));
   });
-  return [head, el("p", { className: "text-ink-3" }, gettext("Likeliest here")), el("ul", {}, ...rows)];
+  return [head, el("p", { className: "text-ink-3" }, gettext("Most likely here")), el("ul", {}, ...rows)];
 }

@@ -2,7 +2,6 @@
 import { request } from "./api.js";
 import { el, icon } from "./dom.js";
 import { fill, gettext, ngettext } from "./i18n.js";
-import { toast } from "./toast.js";
 
 const URL_OF = (run) => `/api/compare/votes/${run}`;
 
@@ -19,6 +18,7 @@ export class VoteStore {
   #waiting = new Map(); // run -> vote, not stored yet
   #saving = null;
   #seen = false;
+  #current = null; // the run that the page shows
 
   /** `line` tells how storing goes; `counted(made)` is called for each stored vote. */
   constructor(line, counted) {
@@ -26,6 +26,13 @@ export class VoteStore {
     this.counted = counted;
     addEventListener("online", () => this.save());
     addEventListener("beforeunload", (event) => this.#waiting.size && event.preventDefault());
+  }
+
+  /** Another comparison: nothing is shown of the one before, except that its vote is not stored. */
+  begin(run) {
+    this.#current = run;
+    this.#seen = false;
+    if (!this.#waiting.size) this.#say("");
   }
 
   /** `seen`: the names were known, though the comparison was blind. */
@@ -59,11 +66,8 @@ export class VoteStore {
     if (this.#waiting.size) {
       const { message } = [...failed.values()].at(-1).error;
       this.#say("failed", message);
-      toast("bad", gettext("Your choice is not saved"), message);
-    } else {
-      this.#say(stored ? "saved" : "");
-      if (stored) toast("good", gettext("Your choice is saved"));
-    }
+      this.line.scrollIntoView({ block: "nearest" });
+    } else this.#say(stored?.run === this.#current ? "saved" : "");
     return !this.#waiting.size;
   }
 
@@ -72,7 +76,7 @@ export class VoteStore {
     const words = {
       "": [],
       saving: [gettext("Saving…")],
-      saved: [icon("check"), this.#seen ? gettext("Saved as an open vote: the names were shown before.") : gettext("Saved")],
+      saved: [icon("check"), this.#seen ? gettext("Saved as a non-blind vote because the names had already been shown.") : gettext("Saved")],
       failed: [icon("circle-exclamation"), this.#problem(message)],
     };
     const retry = el("button", { type: "button", className: "btn btn-sm", dataset: { retryVotes: "", testid: "vote-retry" } }, icon("rotate-right"), gettext("Try again"));

@@ -1,0 +1,4 @@
+from .runs import Answer, Result, Run, RunState, RunTarget, TargetState
+from .sets import Item, PromptSet, SetVersion
+
+__all__ = ["Answer", "Item", "PromptSet", "Result", "Run", "RunState", "RunTarget", "SetVersion", "TargetState"]

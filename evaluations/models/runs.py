@@ -1,0 +1,174 @@
+"""Runs of a set's version over several models, and the answers that they came to."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.conf import settings
+from django.db import models
+from django.db.models import Q
+from django.utils.translation import gettext_lazy as _
+
+from adapters.models import LoraAdapter
+
+from .explaining import explained
+from .sets import Item, SetVersion
+
+
+class RunState(models.TextChoices):
+    QUEUED = "queued", _("queued")
+    RUNNING = "running", _("running")
+    DONE = "done", _("done")
+    CANCELLED = "cancelled", _("cancelled")
+    FAILED = "failed", _("failed")  # `code` says why
+
+
+UNDER_WAY = (RunState.QUEUED, RunState.RUNNING)
+
+
+class TargetState(models.TextChoices):
+    WAITING = "waiting", _("waiting")
+    RUNNING = "running", _("running")
+    DONE = "done", _("done")
+    FAILED = "failed", _("failed")  # `code` says why; what was answered stays
+
+
+class RunQuerySet(models.QuerySet["Run"]):
+    def visible_to(self, user: Any) -> RunQuerySet:
+        """One's own, and those that are shared together with their set."""
+        shared = Q(shared=True, version__prompts__shared=True, owner__is_active=True)
+        return self.filter(Q(owner_id=user.pk) | shared)
+
+    def under_way(self) -> RunQuerySet:
+        return self.filter(state__in=UNDER_WAY)
+
+
+class Run(models.Model):
+    """`state` is written by the methods of `runs/` alone, by guarded updates."""
+
+    owner = models.ForeignKey(
+        settings.AUTH_USER_MODEL, models.CASCADE, related_name="evaluation_runs", verbose_name=_("owner")
+    )
+    version = models.ForeignKey(SetVersion, models.CASCADE, related_name="runs", verbose_name=_("version"))
+    params = models.JSONField(_("parameters"), default=dict, blank=True)
+    shared = models.BooleanField(_("shared"), default=False)
+    activates = models.BooleanField(_("activates adapters"), default=False)
+    token_ref = models.BigIntegerField(default=0)  # the API token that it was made with; 0: signed in
+    state = models.CharField(_("state"), max_length=16, choices=RunState.choices, default=RunState.QUEUED)
+    code = models.CharField(_("error code"), max_length=64, blank=True, default="")
+    detail = models.JSONField(default=dict, blank=True)  # that the code's sentence names
+    waiting = models.CharField(max_length=64, blank=True, default="")  # code of what it waits for now
+    total = models.PositiveIntegerField(_("questions"), default=0)
+    created_at = models.DateTimeField(_("created at"), auto_now_add=True)
+    started_at = models.DateTimeField(_("started at"), null=True, blank=True)
+    ended_at = models.DateTimeField(_("ended at"), null=True, blank=True)
+
+    objects = RunQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["-id"]
+        verbose_name = _("evaluation")
+        verbose_name_plural = _("evaluations")
+        indexes = [models.Index(fields=["state", "id"], name="evaluation_queue")]
+
+    def __str__(self) -> str:
+        return f"evaluation {self.pk}"
+
+    @property
+    def message(self) -> str:
+        return explained(self.code, self.detail)
+
+    @property
+    def is_under_way(self) -> bool:
+        return self.state in UNDER_WAY
+
+
+class RunTarget(models.Model):
+    """A model of a run. Its digests are those of what answered, empty before its turn has come.
+
+    `digest`: content hash of the adapter, or the base's key; `base_key`: of the base, its chat template included;
+    `prompting`: hash of the template that the adapter brings along, or "".
+    """
+
+    run = models.ForeignKey(Run, models.CASCADE, related_name="targets", verbose_name=_("evaluation"))
+    position = models.PositiveSmallIntegerField(_("position"))
+    adapter = models.ForeignKey(LoraAdapter, models.SET_NULL, null=True, blank=True, related_name="+")
+    slug = models.CharField(_("model"), max_length=128)
+    name = models.CharField(_("model name"), max_length=255)
+    group_hash = models.CharField(max_length=64, blank=True, default="")  # of the training run
+    checkpoint = models.PositiveIntegerField(_("checkpoint"), null=True, blank=True)
+    digest = models.CharField(_("digest"), max_length=64, blank=True, default="")
+    base_key = models.CharField(max_length=64, blank=True, default="")
+    base_name = models.CharField(max_length=255, blank=True, default="")
+    prompting = models.CharField(max_length=64, blank=True, default="")
+    state = models.CharField(_("state"), max_length=16, choices=TargetState.choices, default=TargetState.WAITING)
+    code = models.CharField(_("error code"), max_length=64, blank=True, default="")
+    detail = models.JSONField(default=dict, blank=True)  # that the code's sentence names
+
+    class Meta:
+        ordering = ["position"]
+        verbose_name = _("model of an evaluation")
+        verbose_name_plural = _("models of evaluations")
+        constraints = [models.UniqueConstraint(fields=["run", "position"], name="one_target_a_place")]
+
+    def __str__(self) -> str:
+        return f"{self.slug} {self.digest[:12]}"
+
+    @property
+    def message(self) -> str:
+        return explained(self.code, self.detail)
+
+
+class Answer(models.Model):
+    """What a model answered its owner to one question: computed once, used by every run that asks the same.
+
+    `key` is the digest of everything that decides an answer (see `runs/keys.py`).
+    """
+
+    owner = models.ForeignKey(settings.AUTH_USER_MODEL, models.CASCADE, related_name="+", verbose_name=_("owner"))
+    key = models.CharField(max_length=64)
+    text = models.TextField(_("answer"), blank=True)
+    finish_reason = models.CharField(max_length=16)
+    prompt_tokens = models.PositiveIntegerField(default=0)
+    completion_tokens = models.PositiveIntegerField(default=0)
+    seconds = models.FloatField(default=0.0)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        verbose_name = _("answer of an evaluation")
+        verbose_name_plural = _("answers of evaluations")
+        constraints = [models.UniqueConstraint(fields=["owner", "key"], name="one_evaluation_answer")]
+
+    def __str__(self) -> str:
+        return self.key[:12]
+
+
+class Result(models.Model):
+    """What one model of a run came to at one item. The row is there once that is settled.
+
+    `passed` is None for an item without checks. Without an answer `code` says why there is none.
+    """
+
+    target = models.ForeignKey(RunTarget, models.CASCADE, related_name="results", verbose_name=_("model"))
+    item = models.ForeignKey(Item, models.CASCADE, related_name="results", verbose_name=_("item"))
+    answer = models.ForeignKey(Answer, models.RESTRICT, null=True, blank=True, related_name="results")
+    reused = models.BooleanField(default=False)  # the answer was there already
+    passed = models.BooleanField(_("passed"), null=True)
+    verdicts = models.JSONField(
+        default=list, blank=True
+    )  # of the item's checks in their order, see `checks/judging.py`
+    code = models.CharField(_("error code"), max_length=64, blank=True, default="")
+    detail = models.JSONField(default=dict, blank=True)  # that the code's sentence names
+
+    class Meta:
+        ordering = ["id"]
+        verbose_name = _("result")
+        verbose_name_plural = _("results")
+        constraints = [models.UniqueConstraint(fields=["target", "item"], name="one_result")]
+
+    def __str__(self) -> str:
+        return f"{self.target_id} #{self.item_id}"
+
+    @property
+    def message(self) -> str:
+        return explained(self.code, self.detail)

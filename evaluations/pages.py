@@ -1,0 +1,169 @@
+from __future__ import annotations
+
+from typing import Any
+
+from django.conf import settings
+from django.contrib.auth.decorators import login_required
+from django.core.paginator import Paginator
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.utils.translation import gettext as _
+from django.views.decorators.cache import never_cache
+from django.views.decorators.csrf import ensure_csrf_cookie
+from django.views.decorators.http import require_safe
+
+from adapters.models import LoraAdapter
+from inference.pages import targets
+
+from . import sets
+from .api.sets import search_of, set_json, wanted_version
+from .checks.judging import sentence
+from .checks.shapes import MOST_CHECKS, TITLES
+from .items import exported
+from .models import Item, PromptSet, Result, Run
+from .runs import curve, figures, making
+
+PAGE_SIZE = 50
+TABLE_SIZE = 25
+
+
+@login_required
+@require_safe
+@never_cache
+@ensure_csrf_cookie
+def runs(request: HttpRequest) -> HttpResponse:
+    """One's evaluations and those that others share, newest first."""
+    rows = Run.objects.visible_to(request.user).select_related("owner", "version__prompts")
+    page = Paginator(rows.prefetch_related("targets"), TABLE_SIZE).get_page(request.GET.get("page"))
+    counts = figures.counts_of(list(page))
+    listed = [(run, figures.run_json(run, request.user, counts[run.pk])) for run in page]
+    return render(request, "evaluations/runs.html", {"page": page, "listed": listed})
+
+
+@login_required
+@require_safe
+@ensure_csrf_cookie
+def new_run(request: HttpRequest) -> HttpResponse:
+    """Choose a set and models. `?set=`: its id; `?models=`: slugs; `?run_of=`: an adapter whose run's checkpoints."""
+    rows = PromptSet.objects.visible_to(request.user).filter(size__gt=0).order_by("name")
+    wanted = [slug for slug in request.GET.get("models", "")[:4000].split(",") if slug][: settings.EVALUATION_TARGETS]
+    member = request.GET.get("run_of", "")
+    if member.isdecimal() and len(member) < 19:
+        adapter = LoraAdapter.objects.visible_to(request.user).filter(pk=int(member)).exclude(group_hash="").first()
+        wanted += making.members_of(request.user, adapter.pk)[: settings.EVALUATION_TARGETS] if adapter else []
+    inactive = LoraAdapter.objects.visible_to(request.user).filter(slug__in=wanted)
+    context = {
+        **targets(request, wanted),
+        "sets": rows[: 2 * settings.EVALUATION_SETS],
+        "set": request.GET.get("set", "")[:20],
+        "chosen": wanted,
+        "known": [{"slug": one.slug, "name": one.name, "active": one.status == "active"} for one in inactive],
+        "most": settings.EVALUATION_TARGETS,
+        "max_tokens_limit": settings.MAX_TOKENS_LIMIT,
+    }
+    return render(request, "evaluations/new.html", context)
+
+
+@login_required
+@require_safe
+@never_cache
+@ensure_csrf_cookie
+def run(request: HttpRequest, pk: int) -> HttpResponse:
+    """A run as a table, item by item; `?show=` disagree, failed or errors narrows it, `?search=` looks for a text."""
+    found = making.visible(request.user, pk)
+    kind = request.GET.get("show", "")
+    kind = kind if kind in figures.FILTERS else ""
+    search = search_of(request)
+    page = Paginator(figures.items_of(found, kind, search), TABLE_SIZE).get_page(request.GET.get("page"))
+    columns = list(found.targets.all())
+    cells = figures.cells_of(found, list(page))
+    whole = figures.whole_json(found, request.user)
+    for target in whole["targets"]:
+        if rate := target["pass_rate"]:
+            target["width"] = rate["high"] - rate["low"]
+    context = {
+        "run": found,
+        "whole": whole,
+        "columns": columns,
+        "page": page,
+        "rows": [_row(item, [cells[item.pk].get(target.pk) for target in columns]) for item in page],
+        "show": kind,
+        "search": search,
+        "kinds": [
+            ("", _("All")),
+            ("disagree", _("Where they disagree")),
+            ("failed", _("Failed")),
+            ("errors", _("No answer")),
+        ],
+        "mine": found.owner_id == request.user.pk,
+        "changes": figures.differences(found),
+        "curves": curve.curves(found),
+    }
+    part = "evaluations/_run.html" if request.headers.get("X-Part") else "evaluations/run.html"
+    return render(request, part, context)
+
+
+def _row(item: Item, cells: list[Result | None]) -> dict[str, Any]:
+    """The item with its cells; those differ whose verdict, or without any whose text, is not the first one's."""
+    settled = [cell for cell in cells if cell is not None]
+    differs = len({cell.passed for cell in settled}) > 1
+    if not differs and settled and settled[0].passed is None:
+        differs = len({cell.answer.text if cell.answer else None for cell in settled}) > 1
+    shown = [
+        cell and {"cell": cell, "reasons": [said for one in cell.verdicts if (said := sentence(one))]} for cell in cells
+    ]
+    return {"item": item, "cells": shown, "differs": differs}
+
+
+@login_required
+@require_safe
+@never_cache
+@ensure_csrf_cookie
+def prompt_sets(request: HttpRequest) -> HttpResponse:
+    """One's prompt sets and those that others share."""
+    rows = PromptSet.objects.visible_to(request.user).select_related("owner")
+    search = search_of(request)
+    if search:
+        rows = rows.filter(name__icontains=search)
+    page = Paginator(rows, PAGE_SIZE).get_page(request.GET.get("page"))
+    return render(request, "evaluations/sets.html", {"page": page, "search": search})
+
+
+@login_required
+@require_safe
+@never_cache
+@ensure_csrf_cookie
+def prompt_set(request: HttpRequest, pk: int) -> HttpResponse:
+    """A set's items, of the newest version or of `?version=`; its owner edits those of the newest."""
+    prompts = sets.visible(request.user, pk)
+    version = sets.version_of(prompts, wanted_version(request))
+    search = search_of(request)
+    rows = version.items.filter(title__icontains=search) if search else version.items
+    page = Paginator(rows, PAGE_SIZE).get_page(request.GET.get("page"))
+    mine = prompts.owner_id == request.user.pk
+    context = {
+        "prompts": prompts,
+        "version": version,
+        "versions": prompts.versions.all()[:50],
+        "page": page,
+        "items": [{"item": item, "checks": [_check_title(check) for check in item.checks]} for item in page],
+        "contents": {item.number: exported(item) for item in page},
+        "search": search,
+        "mine": mine,
+        "editable": mine and version.number == prompts.version,
+        "runs": Run.objects.filter(version__prompts=prompts).count() if mine else 0,
+        "set": set_json(prompts, request.user),
+        "kinds": [{"kind": kind, "title": str(title)} for kind, title in TITLES.items()],
+        "most_checks": MOST_CHECKS,
+    }
+    return render(request, "evaluations/set.html", context)
+
+
+def _check_title(check: dict[str, Any]) -> str:
+    value = check.get("value") or check.get("script") or ""
+    if check["kind"] == "length":
+        unit = {"characters": _("characters"), "words": _("words"), "lines": _("lines")}[
+            check.get("unit", "characters")
+        ]
+        value = f"{check.get('least', 0)}–{check.get('most', '∞')} {unit}"
+    return f"{TITLES[check['kind']]}: {value[:60]}" if value else str(TITLES[check["kind"]])

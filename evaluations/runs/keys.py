@@ -1,0 +1,38 @@
+"""What decides an answer, as a digest: what has the same key is computed once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.conf import settings
+
+from evaluations.items import digest_of
+from evaluations.models import Item, RunTarget
+from inference.gateway.targets import Target
+
+
+def facts_of(target: Target) -> dict[str, str]:
+    """The digests of what answers; a base's own chat template is a part of its key."""
+    return {
+        "digest": target.digest,
+        "base_key": target.base["key"],
+        "base_name": target.base["name"],
+        "prompting": target.adapter.get("prompting", "") if target.adapter else "",
+    }
+
+
+def answer_key(item: Item, target: RunTarget, params: dict[str, Any]) -> str:
+    """Of the answer that `target`, whose digests are known, gives to what the item asks."""
+    return digest_of(
+        {
+            "asked": item.asked_digest,
+            "model": target.digest,
+            "base": target.base_key,
+            "prompting": target.prompting,
+            "params": params,
+            "backend": settings.INFERENCE_BACKEND,
+            "precision": settings.ENGINE_PRECISION,
+            "raw": settings.ENGINE_RAW_CONTROL_TOKENS,
+            "chars": settings.EVALUATION_ANSWER_CHARS,
+        }
+    )

@@ -1,0 +1,126 @@
+"""The one queue of evaluations: whichever process holds its lease works on the oldest run that is under way.
+
+A portal holds the lease as long as it lives. One that is gone is seen to be gone (`adapters/leases.py`), so that the
+next one goes on with its run at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Callable
+
+from asgiref.sync import ThreadSensitiveContext
+from django.db import close_old_connections, connections
+
+from adapters.failures import BusyError
+from adapters.leases import HeldLease
+from evaluations.models import Run
+
+from .working import Worker
+
+logger = logging.getLogger(__name__)
+
+LEASE = "evaluations"
+IDLE = 2.0  # seconds between looks for a run that another process has made
+REST = 10.0  # seconds until a lease that somebody else holds is asked for again, or after an error
+RENEW_EVERY = 15.0  # seconds
+
+
+class Queue:
+    """A thread with an event loop of its own for each run; the engine is asked as every door asks it."""
+
+    def __init__(self) -> None:
+        self._news = threading.Event()
+        self._stopped = False
+        self._thread = threading.Thread(target=self._run, name="evaluations", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def wake(self) -> None:
+        """There is a new run."""
+        self._news.set()
+
+    def stop(self, timeout: float = 10.0) -> None:
+        self._stopped = True
+        self._news.set()
+        self._thread.join(timeout)
+
+    def _run(self) -> None:
+        while not self._stopped:
+            close_old_connections()
+            rest = REST
+            try:
+                with HeldLease(LEASE) as lease:
+                    while not self._stopped:
+                        self._turn(lease)
+            except BusyError:
+                logger.debug("another process works on the evaluations")
+            except Exception:  # the database may be away for a while
+                logger.exception("evaluations rest for %d s", REST)
+            finally:
+                connections.close_all()
+            self._wait(rest)
+
+    def _turn(self, lease: HeldLease) -> None:
+        self._news.clear()
+        if not work_on_next(lease, self._check):
+            connections.close_all()
+            self._wait(IDLE)
+        renew(lease)
+
+    def _check(self) -> None:
+        if self._stopped:
+            raise BusyError  # whoever holds the lease next goes on
+
+    def _wait(self, seconds: float) -> None:
+        if not self._stopped:
+            self._news.wait(seconds)
+
+
+def renew(lease: HeldLease) -> None:
+    """Raises BusyError where the lease was taken over."""
+    if time.monotonic() - lease.touched >= RENEW_EVERY:
+        lease.touch()
+
+
+def work_on_next(lease: HeldLease, check: Callable[[], None] = lambda: None) -> bool:
+    """Work on the oldest run that is under way, to its end. False where there is none.
+
+    Raises BusyError where the lease was taken over, and what `check` raises, which is called about once a second.
+    """
+    run = Run.objects.under_way().select_related("owner", "version").order_by("pk").first()
+    if run is None:
+        return False
+
+    def alive() -> None:
+        check()
+        renew(lease)
+
+    asyncio.run(_work(run, alive))
+    return True
+
+
+async def _work(run: Run, alive: Callable[[], None]) -> None:
+    async with ThreadSensitiveContext():
+        await Worker(run, alive).work()
+
+
+_queue: Queue | None = None
+
+
+def start() -> Queue:
+    """The one queue of this process."""
+    global _queue
+    if _queue is None:
+        _queue = Queue()
+        _queue.start()
+    return _queue
+
+
+def wake() -> None:
+    if _queue is not None:
+        _queue.wake()

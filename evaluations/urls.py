@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+from common.routes import optional_slash
+
+from . import pages
+from .api import runs, sets
+
+SETS, RUNS = "api/evaluations/sets", "api/evaluations/runs"
+urlpatterns = [
+    *optional_slash("evaluations", pages.runs, "evaluations"),
+    *optional_slash("evaluations/new", pages.new_run, "evaluation-new"),
+    *optional_slash("evaluations/runs/<int:pk>", pages.run, "evaluation"),
+    *optional_slash("evaluations/sets", pages.prompt_sets, "prompt-sets"),
+    *optional_slash("evaluations/sets/<int:pk>", pages.prompt_set, "prompt-set"),
+    *optional_slash(SETS, sets.SetsView.as_view(), "api_prompt_sets"),
+    *optional_slash(f"{SETS}/<int:pk>", sets.SetView.as_view(), "api_prompt_set"),
+    *optional_slash(f"{SETS}/<int:pk>/versions", sets.VersionsView.as_view(), "api_prompt_set_versions"),
+    *optional_slash(f"{SETS}/<int:pk>/items", sets.ItemsView.as_view(), "api_prompt_items"),
+    *optional_slash(f"{SETS}/<int:pk>/items/remove", sets.RemovalView.as_view(), "api_prompt_items_remove"),
+    *optional_slash(f"{SETS}/<int:pk>/items/<int:number>", sets.ItemView.as_view(), "api_prompt_item"),
+    *optional_slash(f"{SETS}/<int:pk>/import", sets.ImportView.as_view(), "api_prompt_import"),
+    *[
+        route
+        for kind in ("jsonl", "csv")
+        for route in optional_slash(
+            f"{SETS}/<int:pk>/export.{kind}", sets.ExportView.as_view(), f"api_prompt_export_{kind}", {"kind": kind}
+        )
+    ],
+    *optional_slash(RUNS, runs.RunsView.as_view(), "api_evaluations"),
+    *optional_slash(f"{RUNS}/<int:pk>", runs.RunView.as_view(), "api_evaluation"),
+    *optional_slash(f"{RUNS}/<int:pk>/cancel", runs.CancelView.as_view(), "api_evaluation_cancel"),
+    *optional_slash(f"{RUNS}/<int:pk>/again", runs.AgainView.as_view(), "api_evaluation_again"),
+    *optional_slash(f"{RUNS}/<int:pk>/results", runs.ResultsView.as_view(), "api_evaluation_results"),
+    *optional_slash(f"{RUNS}/<int:pk>/curve", runs.CurveView.as_view(), "api_evaluation_curve"),
+    *[
+        route
+        for kind in ("csv", "jsonl", "md")
+        for route in optional_slash(
+            f"{RUNS}/<int:pk>/export.{kind}", runs.RunExportView.as_view(), f"api_evaluation_{kind}", {"kind": kind}
+        )
+    ],
+]

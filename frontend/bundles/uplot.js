@@ -1,0 +1,2 @@
+// Time series on a canvas.
+export { default } from "uplot";

@@ -1,0 +1,476 @@
+"""What an adapter has beside LoRA's pairs, brought into the form of `lora/own.py`: by the base's own layers.
+
+The definitions are PEFT 0.21's (`peft/tuners/lora/dora.py`, `layer.py`, `tuners/trainable_tokens/layer.py`,
+`utils/other.py`).
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from inference.engine.errors import EngineError
+from inference.engine.lora.bank import AdapterFile, Kind, Pair, nonfinite
+from inference.engine.lora.own import Outputs, OwnParts, StandIn
+from inference.engine.lora.stacked_bank import finite
+from inference.engine.native.library import Native
+
+from .linear import Group, is_linear, output_layer
+from .norms import FusedNorm
+from .products import BaseProduct, base_product
+
+AT_ONCE = 4096  # rows of an embedding that are compared at once
+OF_PAIRS = (("use_dora", "magnitude"), ("lora_bias", "pair_bias"))  # keys of the config, roles of tensors
+SPARSE = 0.5  # of an embedding's rows: where fewer differ, only those are kept
+
+
+@dataclass
+class Parts:
+    """What of a base an adapter may have its own. `others`: modules beside the linear layers, by path; `embedding` and
+    `head` are paths, "" where the engine cannot stand in for them. `tied`: they share their weights."""
+
+    places: Mapping[str, tuple[str, int, int]]
+    kinds: Mapping[str, Kind]
+    groups: Mapping[tuple[str, int], Group]
+    others: Mapping[str, nn.Module]
+    embedding: str
+    head: str
+    tied: bool
+    native: Native | None
+    device: torch.device
+    dtype: torch.dtype
+
+
+@dataclass
+class Watched:
+    """What a run over `rows` tokens shows of the modules that are no linear layers: those with weights of their own
+    that were called once, with the step's rows and nothing else."""
+
+    rows: int
+    calls: dict[str, int] = field(default_factory=dict)
+    odd: set[str] = field(default_factory=set)
+
+    @property
+    def paths(self) -> list[str]:
+        return [path for path, count in self.calls.items() if count == 1 and path not in self.odd]
+
+
+@contextmanager
+def watching(model: nn.Module, rows: int) -> Iterator[Watched]:
+    """Around a run of the model over `rows` tokens."""
+    seen = Watched(rows)
+
+    def hook(path: str) -> Any:
+        def note(module: nn.Module, args: tuple[Any, ...], named: dict[str, Any], output: Any) -> None:
+            seen.calls[path] = seen.calls.get(path, 0) + 1
+            plain = len(args) == 1 and not named and isinstance(args[0], Tensor) and isinstance(output, Tensor)
+            if not plain or args[0].shape[:2] != (1, rows) or output.shape[:2] != (1, rows):
+                seen.odd.add(path)
+
+        return note
+
+    handles = [
+        module.register_forward_hook(hook(path), with_kwargs=True)
+        for path, module in model.named_modules()
+        if path and not is_linear(module) and not any(True for _ in module.children())
+        and any(True for _ in module.parameters())
+    ]  # fmt: skip
+    try:
+        yield seen
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def tied(model: Any) -> bool:
+    """Whether the output layer's weights are the embedding's."""
+    head, embedding = output_layer(model), model.get_input_embeddings()
+    return head is not None and getattr(head, "weight", None) is embedding.weight
+
+
+def path_of(model: nn.Module, wanted: nn.Module | None) -> str:
+    return next((path for path, module in model.named_modules() if module is wanted), "")
+
+
+def build(read: AdapterFile, base: Parts) -> OwnParts | None:
+    """The adapter's own parts; None where it has none. What they take over leaves `read`. Touches no shared state, and
+    keeps no view of the file, whose memory would stay.
+
+    Raises EngineError `adapter_incompatible`, `weights_nonfinite`.
+    """
+    if not read.own and not any(read.config.get(key) for key, _ in OF_PAIRS):
+        return None
+    pairs = _paths(read, base)
+    _check_pairs(read, pairs)
+    made = OwnParts()
+    for path, roles in sorted(_with_ties(read, base).items()):
+        for tensor in roles.values():
+            if not finite(tensor.float() if tensor.dtype.itemsize < 4 else tensor):
+                raise nonfinite()
+        if path in base.places and not {"weight", "tokens"} & set(roles):
+            _outputs(made, path, roles, pairs.get(path), base)
+        else:
+            stand_in = _stand_in(path, roles, pairs.get(path), read, base)
+            if stand_in is not None:
+                made.modules[path] = stand_in
+    if not all(finite(part) for each in made.outputs.values() for part in (each.shift, each.scale) if part is not None):
+        raise nonfinite()
+    return made if made.outputs or made.modules else None
+
+
+def misfit(path: str) -> EngineError:
+    return EngineError("adapter_incompatible", f"{path} has other shapes than the base.", tensor=path, count=1)
+
+
+def odd(path: str, why: str) -> EngineError:
+    return EngineError("adapter_incompatible", f"{path} {why}.", tensor=path, count=1)
+
+
+def _paths(read: AdapterFile, base: Parts) -> dict[str, Pair]:
+    names = {place: path for path, place in base.places.items()}
+    return {
+        names[kind, pair.layer, pair.member]: pair for kind, found in read.kinds.items() for pair in found.pairs
+    }  # fmt: skip
+
+
+def _check_pairs(read: AdapterFile, pairs: Collection[str]) -> None:
+    """What the config says of all pairs must be true of each: PEFT would go on with what it has at random."""
+    for key, role in OF_PAIRS:
+        having = {path for path, roles in read.own.items() if role in roles}
+        wanted = {*pairs, *(path for path, roles in read.own.items() if "embedding_A" in roles)}
+        for path in sorted(having ^ wanted if read.config.get(key) else having):
+            raise odd(path, f"and {key} of its config do not fit together")
+
+
+# Outputs of linear layers
+
+
+def _outputs(made: OwnParts, path: str, roles: dict[str, Tensor], pair: Pair | None, base: Parts) -> None:
+    """scale = m / ‖W + s B A‖ and shift = new bias - scale · old bias + s · bias of lora_B, for one layer."""
+    kind_key, layer, member = base.places[path]
+    kind = base.kinds[kind_key]
+    columns = kind.columns[member]
+    if any(tensor.shape != (kind.outs[member],) for tensor in roles.values()):
+        raise misfit(path)
+    product = base.groups[kind_key, layer].base
+    # The default type is the whole process's, and changes while a base loads: types are explicit here.
+    plain = torch.zeros(kind.outs[member], dtype=torch.float32)
+    bias = product.bias[columns].float().cpu() if product.bias is not None else plain
+    new = roles["bias"].float() if "bias" in roles else bias
+    if "bias" in roles and product.bias is None:
+        raise odd(path, "has no bias in the base")
+    scale = torch.ones(kind.outs[member], dtype=torch.float32)
+    if "magnitude" in roles:
+        if pair is None:
+            raise odd(path, "has a magnitude and no matrices")
+        scale = (roles["magnitude"].double() / _lengths(product, columns, pair)).float()
+    shift = new - scale * bias
+    if "pair_bias" in roles:
+        if pair is None:
+            raise odd(path, "has a bias of lora_B and no matrices")
+        shift = shift + roles["pair_bias"].float() * pair.scale
+    outputs = made.outputs.get(kind_key)
+    device = product.squares.device
+    if outputs is None:
+        shifts = torch.zeros(kind.layers, kind.outputs, device=device, dtype=torch.float32)
+        outputs = made.outputs[kind_key] = Outputs(shifts)
+    outputs.shift[layer, columns] = shift.to(device)
+    if "magnitude" in roles:
+        if outputs.scale is None:
+            outputs.scale = torch.ones(kind.layers, kind.outputs, device=device, dtype=torch.float32)
+        outputs.scale[layer, columns] = scale.to(device)
+
+
+def _lengths(product: BaseProduct, columns: slice, pair: Pair) -> Tensor:
+    """‖W + s B A‖ of each row, (out,) in fp64 on the CPU, without W itself, which may be packed or quantised:
+    ‖w‖² + 2 s b·(A w) + s² b·(A Aᵀ) b for the rows w of W and b of B."""
+    device, a, b = product.squares.device, pair.a.double(), pair.b.double()
+    across = product.times(pair.a.to(device, torch.float32))[:, columns].double().cpu()  # (rank, out)
+    squares = product.squares[columns].cpu()
+    squares = squares + 2 * pair.scale * (b * across.t()).sum(dim=1)
+    squares = squares + pair.scale**2 * ((b @ (a @ a.t())) * b).sum(dim=1)
+    return squares.clamp_min(0.0).sqrt()
+
+
+# Whole modules
+
+
+def _with_ties(read: AdapterFile, base: Parts) -> dict[str, dict[str, Tensor]]:
+    """What the file says, and what follows from it where embedding and output layer share their weights.
+
+    A layer of `modules_to_save` is trained as a copy, which unties it; what was saved along otherwise (PEFT does that
+    for an embedding that is a target or was resized) went into the shared weights themselves.
+    """
+    own = {path: dict(roles) for path, roles in read.own.items()}
+    if not base.tied or not base.head:
+        return own
+    copies = tuple(str(name) for name in read.config.get("modules_to_save") or ())
+    for one, other in ((base.embedding, base.head), (base.head, base.embedding)):
+        roles = read.own.get(one, {})
+        if "weight" in roles and not one.endswith(copies) and "weight" not in read.own.get(other, {}):
+            if not other.endswith(copies):
+                own.setdefault(other, {})["weight"] = roles["weight"]
+    tokens = read.own.get(base.embedding, {}).get("tokens")
+    if tokens is not None and "tokens" not in own.get(base.head, {}):
+        own.setdefault(base.head, {})["tokens"] = tokens
+    return own
+
+
+def _stand_in(
+    path: str, roles: dict[str, Tensor], pair: Pair | None, read: AdapterFile, base: Parts
+) -> StandIn | None:  # fmt: skip
+    if path == base.embedding:
+        return _embedding(path, roles, read, base)
+    if path in base.places:
+        return _layer(path, roles, pair, read, base)
+    if set(roles) - {"weight", "bias"}:
+        raise odd(path, "is no layer that could have these tensors")
+    return OwnModule(_with_weights(path, base.others[path], roles, base.dtype))
+
+
+def _with_weights(path: str, module: nn.Module, roles: dict[str, Tensor], dtype: torch.dtype) -> nn.Module:
+    """The base's module with weights of the adapter's own in the place of some or all; it shares the rest."""
+    if isinstance(module, FusedNorm):
+        if set(roles) != {"weight"} or roles["weight"].shape != module.weight.shape:  # type: ignore[union-attr]
+            raise misfit(path)
+        return FusedNorm(roles["weight"].to(dtype), module.eps, module.native, module.offset)
+    made = copy.copy(module)
+    made._parameters = dict(module._parameters)
+    made._forward_hooks = type(module._forward_hooks)()  # those that put this copy into its place
+    for name, tensor in roles.items():
+        before = made._parameters.get(name)
+        if before is None or before.shape != tensor.shape:
+            raise misfit(path)
+        made._parameters[name] = nn.Parameter(tensor.to(before.device, before.dtype, copy=True), requires_grad=False)
+    return made
+
+
+@dataclass
+class OwnModule:
+    """A norm, or whatever else is small."""
+
+    module: nn.Module
+
+    @property
+    def bytes(self) -> int:
+        return sum(tensor.nbytes for tensor in [*self.module.parameters(), *self.module.buffers()])
+
+    def __call__(self, x: Tensor, y: Tensor) -> Tensor:
+        made: Tensor = self.module(x)
+        return made
+
+
+@dataclass
+class OwnLayer:
+    """A whole linear layer; with LoRA's matrices on it, a (rank, in) and b (rank, out) with the scaling in it."""
+
+    product: BaseProduct
+    a: Tensor | None = None
+    b: Tensor | None = None
+
+    @property
+    def bytes(self) -> int:
+        return self.product.bytes + sum(part.nbytes for part in (self.a, self.b) if part is not None)
+
+    def __call__(self, x: Tensor, y: Tensor) -> Tensor:
+        flat = x.reshape(-1, x.shape[-1])
+        made = self.product(flat)
+        if self.a is not None and self.b is not None:
+            made = made + (flat @ self.a.t()) @ self.b
+        return made.view(*x.shape[:-1], -1)
+
+
+@dataclass
+class OwnColumns:
+    """Some outputs of a linear layer: the rows of `places` of its weights."""
+
+    product: BaseProduct
+    places: Tensor
+
+    @property
+    def bytes(self) -> int:
+        return self.product.bytes + self.places.nbytes
+
+    def __call__(self, x: Tensor, y: Tensor) -> Tensor:
+        own = self.product(x.reshape(-1, x.shape[-1])).view(*x.shape[:-1], -1)
+        return y.index_copy(-1, self.places, own.to(y.dtype))
+
+
+def _layer(
+    path: str, roles: dict[str, Tensor], pair: Pair | None, read: AdapterFile, base: Parts
+) -> StandIn | None:  # fmt: skip
+    kind_key, layer, member = base.places[path]
+    kind = base.kinds[kind_key]
+    bias = base.groups[kind_key, layer].base.bias
+    bias = bias[kind.columns[member]] if bias is not None else None
+    if "tokens" in roles:
+        places = _indices(path, read, base, roles["tokens"], kind.outs[member])
+        if roles["tokens"].shape[1] != kind.inputs or set(roles) != {"tokens"} or pair is not None:
+            raise misfit(path)
+        some = linear_layer(roles["tokens"], bias[places] if bias is not None else None, base)
+        return OwnColumns(base_product([some], base.native), places)
+    weight = roles["weight"]
+    if base.groups[kind_key, layer].transposed:
+        weight = weight.t()
+    if weight.shape != (kind.outs[member], kind.inputs) or {"magnitude", "pair_bias"} & set(roles):
+        raise misfit(path)
+    if "bias" in roles:
+        if bias is None or roles["bias"].shape != bias.shape:
+            raise misfit(path)
+        bias = roles["bias"].to(bias.device, bias.dtype)
+    shared: Any = base.others.get(base.embedding) if base.tied and path == base.head else None
+    if shared is not None:  # the base's weights lie open there
+        places = different(weight, shared.weight)
+        if len(places) == 0 and "bias" not in roles:
+            return None
+        if len(places) < SPARSE * len(weight) and "bias" not in roles and pair is None:
+            some = linear_layer(weight[places], bias[places] if bias is not None else None, base)
+            return OwnColumns(base_product([some], base.native), places)
+    made = OwnLayer(base_product([linear_layer(weight, bias, base)], base.native))
+    if pair is not None:  # it acts on this layer, and no longer on the base's
+        read.kinds[kind_key].pairs = [other for other in read.kinds[kind_key].pairs if other is not pair]
+        if not read.kinds[kind_key].pairs:
+            del read.kinds[kind_key]
+        made.a = pair.a.to(base.device, base.dtype, copy=True)
+        made.b = (pair.b.float().t() * pair.scale).contiguous().to(base.device, base.dtype)
+        if not finite(made.a) or not finite(made.b):
+            raise nonfinite()
+    return made
+
+
+def linear_layer(weight: Tensor, bias: Tensor | None, base: Parts) -> nn.Linear:
+    made = nn.Linear(1, 1, bias=False, device="meta")
+    made.weight = nn.Parameter(weight.to(base.device, base.dtype, copy=True), requires_grad=False)
+    if bias is not None:
+        made.bias = nn.Parameter(bias.to(base.device, base.dtype, copy=True), requires_grad=False)
+    return made
+
+
+# Embeddings
+
+
+@dataclass
+class OwnEmbedding:
+    """An embedding with rows of its own (all, or those that `position` has a place for, else -1), and with LoRA's
+    matrices: a (vocabulary, rank) and b (rank, width) with the scaling in it, `scale` (width,) of DoRA."""
+
+    module: nn.Module
+    weight: Tensor | None = None
+    position: Tensor | None = None  # (vocabulary,)
+    a: Tensor | None = None
+    b: Tensor | None = None
+    scale: Tensor | None = None
+
+    @property
+    def bytes(self) -> int:
+        parts = (self.weight, self.position, self.a, self.b, self.scale)
+        return sum(part.nbytes for part in parts if part is not None)
+
+    def __call__(self, x: Tensor, y: Tensor) -> Tensor:
+        if self.weight is not None:
+            places = x if self.position is None else self.position[x]
+            own = self._by_module(self.weight[places.clamp_min(0)], y)
+            y = own if self.position is None else torch.where((places >= 0)[..., None], own, y)
+        if self.a is not None and self.b is not None:
+            update = nn.functional.embedding(x, self.a).to(y.dtype) @ self.b
+            factor = getattr(self.module, "embed_scale", None)
+            update = update if factor is None else update * torch.as_tensor(factor).to(update.dtype)
+            y = y + update if self.scale is None else self.scale * (y + update)
+        return y
+
+    def _by_module(self, rows: Tensor, y: Tensor) -> Tensor:
+        """What the base's embedding makes of these rows of weights: some classes scale them."""
+        flat = rows.reshape(-1, rows.shape[-1]).to(y.dtype)
+        made: Any = copy.copy(self.module)
+        made._forward_hooks = type(self.module._forward_hooks)()
+        made._parameters = {"weight": nn.Parameter(flat, requires_grad=False)}
+        made.padding_idx = None  # of training
+        result: Tensor = made(torch.arange(len(flat), device=flat.device))
+        return result.view(*rows.shape)
+
+
+def _embedding(path: str, roles: dict[str, Tensor], read: AdapterFile, base: Parts) -> StandIn | None:
+    module: Any = base.others[path]
+    weight: Tensor = module.weight
+    made = OwnEmbedding(module)
+    if "bias" in roles:
+        raise odd(path, "has no bias in the base")
+    if "tokens" in roles:
+        places = _indices(path, read, base, roles["tokens"], weight.shape[0])
+        if roles["tokens"].shape[1] != weight.shape[1]:
+            raise misfit(path)
+        made.weight, made.position = roles["tokens"].to(weight.device, copy=True), _positions(places, weight)
+    elif "weight" in roles:
+        own = roles["weight"]
+        if own.shape != weight.shape:
+            raise misfit(path)
+        places = different(own, weight)
+        if len(places) < SPARSE * len(own):
+            made.weight, made.position = own[places.cpu()].to(weight.device), _positions(places, weight)
+        else:
+            made.weight = own.to(weight.device, copy=True)
+        if len(places) == 0:
+            made.weight = made.position = None
+    if {"embedding_A", "embedding_B", "magnitude"} & set(roles):
+        _embedding_pair(made, path, roles, read, weight)
+    return made if made.weight is not None or made.a is not None else None
+
+
+def _embedding_pair(
+    made: OwnEmbedding, path: str, roles: dict[str, Tensor], read: AdapterFile, weight: Tensor
+) -> None:  # fmt: skip
+    a, b = roles.get("embedding_A"), roles.get("embedding_B")
+    if a is None or b is None:
+        raise odd(path, "has only one of its two matrices")
+    if a.ndim != 2 or b.ndim != 2 or a.shape[1] != len(weight) or b.shape != (weight.shape[1], a.shape[0]):
+        raise misfit(path)
+    scaling = read.scales[path]
+    made.a = a.t().to(weight.device, weight.dtype, copy=True, memory_format=torch.contiguous_format)
+    made.b = (b.float().t() * scaling).contiguous().to(weight.device, weight.dtype)
+    if "magnitude" in roles:
+        if roles["magnitude"].shape != (weight.shape[1],) or made.weight is not None:
+            raise misfit(path)
+        squares = torch.zeros(weight.shape[1], dtype=torch.float64, device=weight.device)
+        for start in range(0, len(weight), AT_ONCE):
+            part = slice(start, start + AT_ONCE)
+            squares += (weight[part].float() + made.a[part].float() @ made.b.float()).double().square().sum(dim=0)
+        made.scale = (roles["magnitude"].double().to(weight.device) / squares.sqrt()).to(weight.dtype)
+    if not all(finite(part) for part in (made.a, made.b, made.scale) if part is not None):
+        raise nonfinite()
+
+
+def different(own: Tensor, weight: Tensor) -> Tensor:
+    """Rows of `own` that are other numbers than the base's, once they have its type."""
+    found = []
+    for start in range(0, len(own), AT_ONCE):
+        mine = own[start : start + AT_ONCE].to(weight.device, weight.dtype)
+        apart = (mine != weight[start : start + AT_ONCE]).any(dim=1)
+        found.append(apart.nonzero()[:, 0] + start)
+    return torch.cat(found)
+
+
+def _positions(places: Tensor, weight: Tensor) -> Tensor:
+    position = torch.full((len(weight),), -1, dtype=torch.int32, device=weight.device)
+    position[places] = torch.arange(len(places), dtype=torch.int32, device=weight.device)
+    return position
+
+
+def _indices(path: str, read: AdapterFile, base: Parts, tokens: Tensor, rows: int) -> Tensor:
+    """The token ids that `trainable_token_indices` gives to a layer, in the order of the rows of `tokens`."""
+    said = read.config.get("trainable_token_indices")
+    if isinstance(said, dict):
+        named = [ids for name, ids in said.items() if path.endswith(str(name))]
+        if not named and path == base.head:  # tied to the embedding, which has them
+            named = [ids for name, ids in said.items() if base.embedding.endswith(str(name))]
+        said = named[0] if named else None
+    if not isinstance(said, list) or tokens.ndim != 2 or len(said) != len(tokens):
+        raise odd(path, "and trainable_token_indices of its config do not fit together")
+    if not all(type(index) is int and 0 <= index < rows for index in said) or len(set(said)) != len(said):
+        raise odd(path, "has token ids in its config that the base does not have")
+    return torch.tensor(said, device=base.device)

@@ -1,0 +1,59 @@
+"""Renders chat templates, as a program of its own: `python -I template_child.py`; nobody imports it.
+
+Reads requests and writes answers, one JSON object a line: {template, messages, tokens, continue_last} ->
+{"text": …} or {"error": …, "kind": the exception's class}. A template is a program of somebody else's. Transformers'
+sandbox (its like in `jinja_templates.py` where Transformers is not there) keeps it from everything but time and memory;
+those are bounded here: a request that uses `SECONDS` of the processor ends this process, whatever it is doing, and so
+does the end of standard input.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import sys
+from typing import Any
+
+try:
+    from transformers.utils.chat_template_utils import render_jinja_template
+except ImportError:  # an installation whose models run elsewhere
+    sys.path.append(os.path.dirname(os.path.abspath(__file__)))  # (-I leaves a program's own folder out)
+    from jinja_templates import render_jinja_template  # type: ignore[no-redef]
+
+SECONDS = 2.0  # a template takes milliseconds
+MEMORY = 2**30  # bytes beyond what the libraries take
+LONGEST = 2**24  # characters of a prompt
+LONGEST_REASON = 300
+
+
+def render(request: dict[str, Any]) -> dict[str, str]:
+    try:
+        made: Any = render_jinja_template(
+            conversations=[request["messages"]], chat_template=request["template"],
+            continue_final_message=request["continue_last"], add_generation_prompt=not request["continue_last"],
+            **request["tokens"],
+        )  # fmt: skip
+        text = made[0][0]  # (its annotation says str, and it gives a list of texts and the places of the answers)
+        if len(text) > LONGEST:
+            raise ValueError(f"it makes a prompt of {len(text)} characters")
+    except Exception as error:  # noqa: BLE001  (it may divide by zero or look up what is not there)
+        return {"error": str(error).strip().split("\n", 1)[0][:LONGEST_REASON], "kind": type(error).__name__}
+    return {"text": text}
+
+
+def main() -> None:
+    with open("/proc/self/statm", encoding="ascii") as file:
+        used = int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
+    for line in sys.stdin:
+        signal.setitimer(signal.ITIMER_PROF, SECONDS)
+        answer = render(json.loads(line))
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        sys.stdout.write(json.dumps(answer) + "\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The gateway's contracts against real vLLM replicas behind vLLM's router: `make test-fleet`."""

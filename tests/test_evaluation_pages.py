@@ -1,0 +1,83 @@
+"""From a file to a table: a prompt set is made, edited and run in a browser."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.fixtures.portal import Portal
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
+
+def serve(portal: Portal) -> list[str]:
+    """Slugs of two adapters that are served."""
+    assert portal.api("POST", "/api/lora/scan").status == 200
+    found = portal.api("GET", "/api/lora/models?search=first").json()["results"]
+    found += portal.api("GET", "/api/lora/models?search=second").json()["results"]
+    for one in found:
+        assert portal.api("POST", f"/api/lora/models/{one['id']}/activate").status == 200
+    return [one["slug"] for one in found]
+
+
+def test_a_set_is_made_edited_and_run(portal: Portal, sign_in: Callable[..., Any], tmp_path: Path) -> None:
+    slugs = serve(portal)
+    page = sign_in(portal, "operator")
+    file = tmp_path / "prompts.csv"
+    page.goto("/evaluations/sets")
+    page.get_by_test_id("set-new").first.click()
+    page.get_by_test_id("set-name").fill("greetings")
+    file.write_text("prompt,pattern\nhello,(")
+    page.get_by_test_id("set-file").set_input_files(file)
+    page.get_by_test_id("set-create").click()
+    page.locator("#new-set [data-problem]", has_text="2").wait_for()  # the line
+    file.write_text("prompt,excludes\nhello,zzzzzz\nhow are you,zzzzzz\n")
+    page.get_by_test_id("set-file").set_input_files(file)
+    page.get_by_test_id("set-create").click()
+    page.get_by_test_id("item-row").nth(1).wait_for()
+
+    page.get_by_test_id("item-edit").first.click()
+    page.get_by_test_id("check-add").click()
+    page.get_by_test_id("check").nth(1).locator("select").first.select_option("length")
+    page.get_by_test_id("check").nth(1).locator("[name=most]").fill("0")
+    page.get_by_test_id("item-save").click()
+    page.locator("[data-testid=toast][data-kind=good]").wait_for()
+    assert page.get_by_test_id("item-row").first.locator(".tag").count() == 2
+
+    page.get_by_test_id("set-evaluate").click()
+    page.locator("html[data-ready=true]").wait_for()
+    for slug in slugs:
+        page.get_by_test_id("run-model").evaluate(
+            "(select, slug) => { select.value = slug; select.dispatchEvent(new Event('change', { bubbles: true })); }",
+            slug,
+        )
+        page.get_by_test_id("run-add").click()
+    page.get_by_test_id("run-max").fill("8")
+    page.get_by_test_id("run-start").click()
+    page.locator("[data-testid=run-state].badge-active").wait_for(timeout=60_000)  # without a reload
+    page.get_by_test_id("run-target").nth(1).get_by_text("1 / 2").wait_for()
+    page.get_by_test_id("run-differences").select_option(index=2)
+    assert page.get_by_test_id("result-row").count() == 2
+    page.get_by_test_id("show-failed").click()
+    page.get_by_test_id("result-row").wait_for()
+    assert "#1" in page.get_by_test_id("result-row").inner_text()
+
+
+def test_a_question_goes_from_test_into_a_new_set(portal: Portal, sign_in: Callable[..., Any]) -> None:
+    slug = serve(portal)[0]
+    page = sign_in(portal, "operator")
+    page.goto(f"/test?model={slug}#max_tokens=4")
+    page.get_by_test_id("prompt-input").fill("a question to keep")
+    page.get_by_test_id("send-button").click()
+    page.get_by_test_id("to-set-open").click(timeout=60_000)
+    page.get_by_test_id("to-set-select").select_option("")
+    page.get_by_test_id("to-set-name").fill("kept")
+    page.get_by_test_id("to-set-add").click()
+    page.locator("[data-testid=to-set]").wait_for(state="detached")
+    found = portal.api("GET", "/api/evaluations/sets?search=kept").json()["results"]
+    (item,) = portal.api("GET", f"/api/evaluations/sets/{found[0]['id']}/items").json()["results"]
+    assert item["messages"] == [{"role": "user", "content": "a question to keep"}]
+    assert item["reference"] == page.get_by_test_id("output").inner_text()
