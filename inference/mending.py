@@ -18,7 +18,7 @@ from typing import Any
 
 from django.db import connections
 
-from inference.backends.interface import Backend, Event, Request, Sink, cancelled, failure
+from inference.backends.interface import Backend, Event, Request, Sink, cancelled, failure, is_final
 from inference.engine.protocol import AdapterSpec, BaseSpec, Failed
 
 from .errors import InferenceError
@@ -44,14 +44,16 @@ class Subject:
         return cls(about.get("digest", ""), about.get("key", ""), about.get("path", ""))
 
 
-@dataclass(frozen=True)
+@dataclass
 class BackendCall:
-    """What is asked of the backend. `ask(base, sink)` asks it, also again and with another spec of the same base."""
+    """What is asked of the backend. `ask(base, sink)` asks it, also again and with another spec of the same base.
+    `left`: nobody waits for it any more."""
 
     id: str
     base: BaseSpec
     ask: Callable[[BaseSpec, Sink], None]
     cancelled: Event  # its end where it is cancelled while its error is held back
+    left: bool = False
 
 
 @dataclass
@@ -61,7 +63,6 @@ class Held:
     call: BackendCall
     error: Failed
     sink: Sink
-    cancelled: bool = False
     ticket: list[None] = field(default_factory=lambda: [None])
 
     def claim(self) -> bool:
@@ -91,6 +92,7 @@ class Mending:
         self._lock = threading.Lock()
         self._jobs: dict[Subject, list[Held]] = {}  # under way or about to be, with those who wait for it
         self._held: dict[str, Held] = {}
+        self._calls: dict[str, BackendCall] = {}  # until their first final event
 
     def submit(self, request_id: str, request: Request, sink: Sink) -> None:
         def ask(base: BaseSpec, sink: Sink) -> None:
@@ -112,14 +114,12 @@ class Mending:
         self._ask(BackendCall(request_id, base, ask, failure(request_id, "cancelled")), sink)
 
     def cancel(self, request_id: str) -> None:
+        call = self._calls.get(request_id)
+        if call is not None:
+            call.left = True
         held = self._held.get(request_id)
-        if held is not None:
-            held.cancelled = True
-            if held.claim():
-                self._held.pop(request_id, None)
-                held.sink(held.call.cancelled)
-                return
-        self.backend.cancel(request_id)
+        if held is None or not self._end(held):
+            self.backend.cancel(request_id)
 
     def heard(self, event: Mapping[str, Any]) -> None:
         """The engine reports damage or a change that no request may be waiting for."""
@@ -142,13 +142,34 @@ class Mending:
             if event["type"] == "error" and event["code"] in CODES:
                 self._hold(Held(call, event, sink))
                 return True
+            if is_final(event):
+                self._calls.pop(call.id, None)
             return sink(event)
 
-        call.ask(call.base, first)
+        self._calls[call.id] = call
+        try:
+            call.ask(call.base, first)
+        except BaseException:
+            self._calls.pop(call.id, None)
+            raise
 
     def _hold(self, held: Held) -> None:
         self._held[held.call.id] = held
-        self._see_to(Subject.of(held.error["detail"]), held)
+        # A cancellation may have gone to the engine when this error was on its way back.
+        if not held.call.left or not self._end(held):
+            self._see_to(Subject.of(held.error["detail"]), held)
+
+    def _end(self, held: Held) -> bool:
+        """End a request that was cancelled while its error is held back; false where somebody else speaks to it."""
+        if not held.claim():
+            return False
+        self._forget(held.call)
+        held.sink(held.call.cancelled)
+        return True
+
+    def _forget(self, call: BackendCall) -> None:
+        self._held.pop(call.id, None)
+        self._calls.pop(call.id, None)
 
     def _see_to(self, subject: Subject, held: Held | None = None) -> None:
         with self._lock:
@@ -183,7 +204,7 @@ class Mending:
 
     def _refuse(self, held: Held, refusal: InferenceError) -> None:
         if held.claim():
-            self._held.pop(held.call.id, None)
+            self._forget(held.call)
             held.sink(failure(held.call.id, refusal.code, {**held.error["detail"], **refusal.detail}))
 
     def _ask_again(self, held: Held, base: BaseSpec | None) -> None:
@@ -197,8 +218,8 @@ class Mending:
             return held.sink(event)
 
         call.ask(base or call.base, second)
-        self._held.pop(call.id, None)
-        if held.cancelled:  # between the ticket and now: the backend did not know the request then
+        self._forget(call)
+        if call.left:  # between the ticket and now: the backend did not know the request then
             self.backend.cancel(call.id)
 
 

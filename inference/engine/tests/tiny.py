@@ -131,27 +131,37 @@ def write_adapter(folder: Path, base: Path, recipe: AdapterRecipe) -> Path:
     return folder
 
 
-@functools.lru_cache(maxsize=64)
+def files_of(folder: Path) -> tuple[tuple[str, int, int], ...]:
+    """What tells two contents of a folder apart: a test's own folder may take the place of an earlier test's."""
+    return tuple(sorted((file.name, file.stat().st_ino, file.stat().st_mtime_ns) for file in folder.iterdir()))
+
+
 def peft_model(base: Path, adapter: Path | None) -> Any:
-    """The model of Transformers, with PEFT's adapter; files of a family never change, so it is read once."""
+    """The model of Transformers, with PEFT's adapter; read once for the same files."""
+    return _peft_model(base, files_of(base), adapter, files_of(adapter) if adapter else None)
+
+
+@functools.lru_cache(maxsize=64)
+def _peft_model(base: Path, base_files: Any, adapter: Path | None, adapter_files: Any) -> Any:
     from peft import PeftModel
 
     model: Any = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32, attn_implementation="eager")
     return model if adapter is None else PeftModel.from_pretrained(model, adapter)
 
 
+_answers: dict[Any, list[int]] = {}
+
+
 def reference(base: Path, adapter: Path | None, tokens: list[int], count: int) -> list[int]:
     """Greedy tokens by PEFT's own `generate` in fp32, end-of-text ignored."""
-    return list(_reference(base, adapter, tuple(tokens), count))
-
-
-@functools.cache
-def _reference(base: Path, adapter: Path | None, tokens: tuple[int, ...], count: int) -> tuple[int, ...]:
-    with torch.no_grad():
-        out = peft_model(base, adapter).generate(
-            input_ids=torch.tensor([tokens]), max_new_tokens=count, min_new_tokens=count, do_sample=False
-        )
-    return tuple(out[0, len(tokens) :].tolist())
+    key = (base, files_of(base), adapter, adapter and files_of(adapter), tuple(tokens), count)
+    if key not in _answers:
+        with torch.no_grad():
+            out = peft_model(base, adapter).generate(
+                input_ids=torch.tensor([tokens]), max_new_tokens=count, min_new_tokens=count, do_sample=False
+            )
+        _answers[key] = out[0, len(tokens) :].tolist()
+    return list(_answers[key])
 
 
 def edit_json(file: Path, **changes: Any) -> None:
