@@ -4,6 +4,8 @@ import django.db.models.deletion
 from django.conf import settings
 from django.db import migrations, models
 
+from common.resumable import CreateModel, DropLeftovers
+
 
 class Migration(migrations.Migration):
     initial = True
@@ -13,7 +15,8 @@ class Migration(migrations.Migration):
     ]
 
     operations = [
-        migrations.CreateModel(
+        DropLeftovers(["accounts_apitoken", "accounts_signincounter"]),
+        CreateModel(
             name="SignInCounter",
             fields=[
                 (
@@ -29,7 +32,7 @@ class Migration(migrations.Migration):
                 "verbose_name_plural": "sign-in counters",
             },
         ),
-        migrations.CreateModel(
+        CreateModel(
             name="ApiToken",
             fields=[
                 (

@@ -3,6 +3,8 @@
 import django.utils.timezone
 from django.db import migrations, models
 
+from common.resumable import AddField
+
 
 class Migration(migrations.Migration):
     dependencies = [
@@ -10,22 +12,22 @@ class Migration(migrations.Migration):
     ]
 
     operations = [
-        migrations.AddField(
+        AddField(
             model_name="signincounter",
             name="address",
             field=models.CharField(default="", max_length=45),
         ),
-        migrations.AddField(
+        AddField(
             model_name="signincounter",
             name="failed_at",
             field=models.DateTimeField(null=True),
         ),
-        migrations.AddField(
+        AddField(
             model_name="signincounter",
             name="failures",
             field=models.PositiveIntegerField(default=0),
         ),
-        migrations.AddField(
+        AddField(
             model_name="signincounter",
             name="next_at",
             field=models.DateTimeField(default=django.utils.timezone.now),

@@ -4,6 +4,8 @@ import django.db.models.deletion
 from django.conf import settings
 from django.db import migrations, models
 
+from common.resumable import CreateModel, DropLeftovers
+
 
 class Migration(migrations.Migration):
     dependencies = [
@@ -12,7 +14,8 @@ class Migration(migrations.Migration):
     ]
 
     operations = [
-        migrations.CreateModel(
+        DropLeftovers(["accounts_accountevent"]),
+        CreateModel(
             name="AccountEvent",
             fields=[
                 ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),

@@ -3,7 +3,8 @@ import django.utils.timezone
 from django.conf import settings
 from django.db import migrations, models
 
-from adapters.legacy.operations import AdoptLegacyTable, CreateModel, DropLeftovers
+from adapters.legacy.operations import AdoptLegacyTable
+from common.resumable import CreateModel, DropLeftovers
 
 
 class Migration(migrations.Migration):

@@ -2,7 +2,7 @@
 
 from django.db import migrations, models
 
-from adapters.legacy.operations import AddField
+from common.resumable import AddField
 
 
 class Migration(migrations.Migration):

@@ -1,7 +1,7 @@
 import django.db.models.deletion
 from django.db import migrations, models
 
-from adapters.legacy.operations import CreateModel, DropLeftovers
+from common.resumable import CreateModel, DropLeftovers
 
 
 class Migration(migrations.Migration):

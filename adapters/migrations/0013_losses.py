@@ -2,7 +2,7 @@ from typing import Any
 
 from django.db import migrations, models
 
-from adapters.legacy.operations import AddField
+from common.resumable import AddField
 
 KEYS = ("loss", "eval_loss")
 

@@ -5,6 +5,8 @@ import django.utils.timezone
 from django.conf import settings
 from django.db import migrations, models
 
+from common.resumable import AddField, CreateModel, DropLeftovers
+
 
 class Migration(migrations.Migration):
     initial = True
@@ -14,7 +16,8 @@ class Migration(migrations.Migration):
     ]
 
     operations = [
-        migrations.CreateModel(
+        DropLeftovers(["chat_message", "chat_conversation"]),
+        CreateModel(
             name="Conversation",
             fields=[
                 ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
@@ -34,12 +37,13 @@ class Migration(migrations.Migration):
                 ),
             ],
             options={
+                "indexes": [models.Index(fields=["user", "-updated_at"], name="conversation_recent")],
                 "verbose_name": "conversation",
                 "verbose_name_plural": "conversations",
                 "ordering": ["-updated_at", "-id"],
             },
         ),
-        migrations.CreateModel(
+        CreateModel(
             name="Message",
             fields=[
                 ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
@@ -88,15 +92,11 @@ class Migration(migrations.Migration):
                 "ordering": ["id"],
             },
         ),
-        migrations.AddField(
+        AddField(
             model_name="conversation",
             name="leaf",
             field=models.ForeignKey(
                 blank=True, null=True, on_delete=django.db.models.deletion.SET_NULL, related_name="+", to="chat.message"
             ),
-        ),
-        migrations.AddIndex(
-            model_name="conversation",
-            index=models.Index(fields=["user", "-updated_at"], name="conversation_recent"),
         ),
     ]

@@ -4,6 +4,8 @@ import django.db.models.deletion
 from django.conf import settings
 from django.db import migrations, models
 
+from common.resumable import AddField, CreateModel, DropLeftovers
+
 
 class Migration(migrations.Migration):
     dependencies = [
@@ -12,7 +14,8 @@ class Migration(migrations.Migration):
     ]
 
     operations = [
-        migrations.CreateModel(
+        DropLeftovers(["chat_assistant"]),
+        CreateModel(
             name="Assistant",
             fields=[
                 ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
@@ -41,7 +44,7 @@ class Migration(migrations.Migration):
                 "ordering": ["name", "id"],
             },
         ),
-        migrations.AddField(
+        AddField(
             model_name="conversation",
             name="assistant",
             field=models.ForeignKey(

@@ -1,5 +1,7 @@
 from django.db import migrations, models
 
+from common.resumable import AddField
+
 
 class Migration(migrations.Migration):
     dependencies = [
@@ -7,7 +9,7 @@ class Migration(migrations.Migration):
     ]
 
     operations = [
-        migrations.AddField(
+        AddField(
             model_name="message",
             name="stop_asked",
             field=models.BooleanField(default=False),

@@ -1,6 +1,6 @@
 from django.db import migrations, models
 
-from adapters.legacy.operations import ReplaceIndex
+from common.resumable import ReplaceIndex
 
 
 class Migration(migrations.Migration):

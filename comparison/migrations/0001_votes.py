@@ -4,6 +4,8 @@ import django.db.models.deletion
 from django.conf import settings
 from django.db import migrations, models
 
+from common.resumable import CreateModel, DropLeftovers
+
 
 class Migration(migrations.Migration):
     initial = True
@@ -13,7 +15,8 @@ class Migration(migrations.Migration):
     ]
 
     operations = [
-        migrations.CreateModel(
+        DropLeftovers(["votes_candidate", "votes_vote"]),
+        CreateModel(
             name="Vote",
             fields=[
                 ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
@@ -44,12 +47,14 @@ class Migration(migrations.Migration):
                 ),
             ],
             options={
+                "indexes": [models.Index(fields=["user", "-created_at"], name="vote_recent")],
+                "constraints": [models.UniqueConstraint(fields=("user", "run"), name="one_vote_a_run")],
                 "verbose_name": "vote",
                 "verbose_name_plural": "votes",
                 "ordering": ["-created_at", "-id"],
             },
         ),
-        migrations.CreateModel(
+        CreateModel(
             name="Candidate",
             fields=[
                 ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
@@ -70,21 +75,10 @@ class Migration(migrations.Migration):
                 ),
             ],
             options={
+                "constraints": [models.UniqueConstraint(fields=("vote", "position"), name="one_candidate_a_place")],
                 "verbose_name": "candidate",
                 "verbose_name_plural": "candidates",
                 "ordering": ["position"],
             },
-        ),
-        migrations.AddIndex(
-            model_name="vote",
-            index=models.Index(fields=["user", "-created_at"], name="vote_recent"),
-        ),
-        migrations.AddConstraint(
-            model_name="vote",
-            constraint=models.UniqueConstraint(fields=("user", "run"), name="one_vote_a_run"),
-        ),
-        migrations.AddConstraint(
-            model_name="candidate",
-            constraint=models.UniqueConstraint(fields=("vote", "position"), name="one_candidate_a_place"),
         ),
     ]

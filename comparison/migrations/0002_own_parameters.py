@@ -2,6 +2,8 @@
 
 from django.db import migrations, models
 
+from common.resumable import AddField
+
 
 class Migration(migrations.Migration):
     dependencies = [
@@ -9,7 +11,7 @@ class Migration(migrations.Migration):
     ]
 
     operations = [
-        migrations.AddField(
+        AddField(
             model_name="candidate",
             name="params",
             field=models.JSONField(blank=True, default=dict, verbose_name="model-specific parameters"),

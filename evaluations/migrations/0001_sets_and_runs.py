@@ -5,6 +5,8 @@ import django.utils.timezone
 from django.conf import settings
 from django.db import migrations, models
 
+from common.resumable import CreateModel, DropLeftovers
+
 
 class Migration(migrations.Migration):
     initial = True
@@ -15,7 +17,18 @@ class Migration(migrations.Migration):
     ]
 
     operations = [
-        migrations.CreateModel(
+        DropLeftovers(
+            [
+                "evaluations_result",
+                "evaluations_runtarget",
+                "evaluations_run",
+                "evaluations_setversion",
+                "evaluations_item",
+                "evaluations_promptset",
+                "evaluations_answer",
+            ]
+        ),
+        CreateModel(
             name="Answer",
             fields=[
                 ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
@@ -37,11 +50,12 @@ class Migration(migrations.Migration):
                 ),
             ],
             options={
+                "constraints": [models.UniqueConstraint(fields=("owner", "key"), name="one_evaluation_answer")],
                 "verbose_name": "answer of an evaluation",
                 "verbose_name_plural": "answers of evaluations",
             },
         ),
-        migrations.CreateModel(
+        CreateModel(
             name="PromptSet",
             fields=[
                 ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
@@ -64,12 +78,13 @@ class Migration(migrations.Migration):
                 ),
             ],
             options={
+                "constraints": [models.UniqueConstraint(fields=("owner", "name"), name="one_set_of_a_name")],
                 "verbose_name": "prompt set",
                 "verbose_name_plural": "prompt sets",
                 "ordering": ["-updated_at", "-id"],
             },
         ),
-        migrations.CreateModel(
+        CreateModel(
             name="Item",
             fields=[
                 ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
@@ -94,12 +109,39 @@ class Migration(migrations.Migration):
                 ),
             ],
             options={
+                "indexes": [models.Index(fields=["prompts", "until", "number"], name="item_of_version")],
+                "constraints": [models.UniqueConstraint(fields=("prompts", "number", "since"), name="one_item_row")],
                 "verbose_name": "item",
                 "verbose_name_plural": "items",
                 "ordering": ["number"],
             },
         ),
-        migrations.CreateModel(
+        CreateModel(
+            name="SetVersion",
+            fields=[
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("number", models.PositiveIntegerField(verbose_name="version")),
+                ("digest", models.CharField(max_length=64, verbose_name="digest")),
+                ("size", models.PositiveIntegerField(verbose_name="items")),
+                ("created_at", models.DateTimeField(auto_now_add=True, verbose_name="created at")),
+                (
+                    "prompts",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="versions",
+                        to="evaluations.promptset",
+                        verbose_name="prompt set",
+                    ),
+                ),
+            ],
+            options={
+                "constraints": [models.UniqueConstraint(fields=("prompts", "number"), name="one_set_version")],
+                "verbose_name": "version of a prompt set",
+                "verbose_name_plural": "versions of prompt sets",
+                "ordering": ["-number"],
+            },
+        ),
+        CreateModel(
             name="Run",
             fields=[
                 ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
@@ -138,14 +180,24 @@ class Migration(migrations.Migration):
                         verbose_name="owner",
                     ),
                 ),
+                (
+                    "version",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="runs",
+                        to="evaluations.setversion",
+                        verbose_name="version",
+                    ),
+                ),
             ],
             options={
+                "indexes": [models.Index(fields=["state", "id"], name="evaluation_queue")],
                 "verbose_name": "evaluation",
                 "verbose_name_plural": "evaluations",
                 "ordering": ["-id"],
             },
         ),
-        migrations.CreateModel(
+        CreateModel(
             name="RunTarget",
             fields=[
                 ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
@@ -195,12 +247,13 @@ class Migration(migrations.Migration):
                 ),
             ],
             options={
+                "constraints": [models.UniqueConstraint(fields=("run", "position"), name="one_target_a_place")],
                 "verbose_name": "model of an evaluation",
                 "verbose_name_plural": "models of evaluations",
                 "ordering": ["position"],
             },
         ),
-        migrations.CreateModel(
+        CreateModel(
             name="Result",
             fields=[
                 ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
@@ -239,75 +292,10 @@ class Migration(migrations.Migration):
                 ),
             ],
             options={
+                "constraints": [models.UniqueConstraint(fields=("target", "item"), name="one_result")],
                 "verbose_name": "result",
                 "verbose_name_plural": "results",
                 "ordering": ["id"],
             },
-        ),
-        migrations.CreateModel(
-            name="SetVersion",
-            fields=[
-                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
-                ("number", models.PositiveIntegerField(verbose_name="version")),
-                ("digest", models.CharField(max_length=64, verbose_name="digest")),
-                ("size", models.PositiveIntegerField(verbose_name="items")),
-                ("created_at", models.DateTimeField(auto_now_add=True, verbose_name="created at")),
-                (
-                    "prompts",
-                    models.ForeignKey(
-                        on_delete=django.db.models.deletion.CASCADE,
-                        related_name="versions",
-                        to="evaluations.promptset",
-                        verbose_name="prompt set",
-                    ),
-                ),
-            ],
-            options={
-                "verbose_name": "version of a prompt set",
-                "verbose_name_plural": "versions of prompt sets",
-                "ordering": ["-number"],
-            },
-        ),
-        migrations.AddField(
-            model_name="run",
-            name="version",
-            field=models.ForeignKey(
-                on_delete=django.db.models.deletion.CASCADE,
-                related_name="runs",
-                to="evaluations.setversion",
-                verbose_name="version",
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="answer",
-            constraint=models.UniqueConstraint(fields=("owner", "key"), name="one_evaluation_answer"),
-        ),
-        migrations.AddConstraint(
-            model_name="promptset",
-            constraint=models.UniqueConstraint(fields=("owner", "name"), name="one_set_of_a_name"),
-        ),
-        migrations.AddIndex(
-            model_name="item",
-            index=models.Index(fields=["prompts", "until", "number"], name="item_of_version"),
-        ),
-        migrations.AddConstraint(
-            model_name="item",
-            constraint=models.UniqueConstraint(fields=("prompts", "number", "since"), name="one_item_row"),
-        ),
-        migrations.AddConstraint(
-            model_name="runtarget",
-            constraint=models.UniqueConstraint(fields=("run", "position"), name="one_target_a_place"),
-        ),
-        migrations.AddConstraint(
-            model_name="result",
-            constraint=models.UniqueConstraint(fields=("target", "item"), name="one_result"),
-        ),
-        migrations.AddConstraint(
-            model_name="setversion",
-            constraint=models.UniqueConstraint(fields=("prompts", "number"), name="one_set_version"),
-        ),
-        migrations.AddIndex(
-            model_name="run",
-            index=models.Index(fields=["state", "id"], name="evaluation_queue"),
         ),
     ]

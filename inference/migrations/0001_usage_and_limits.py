@@ -4,6 +4,8 @@ import django.db.models.deletion
 from django.conf import settings
 from django.db import migrations, models
 
+from common.resumable import CreateModel, DropLeftovers
+
 
 class Migration(migrations.Migration):
     initial = True
@@ -13,7 +15,8 @@ class Migration(migrations.Migration):
     ]
 
     operations = [
-        migrations.CreateModel(
+        DropLeftovers(["inference_usageday", "inference_slot", "inference_meter"]),
+        CreateModel(
             name="Meter",
             fields=[
                 ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
@@ -28,7 +31,7 @@ class Migration(migrations.Migration):
                 "verbose_name_plural": "quota counters",
             },
         ),
-        migrations.CreateModel(
+        CreateModel(
             name="Slot",
             fields=[
                 ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
@@ -43,7 +46,7 @@ class Migration(migrations.Migration):
                 "constraints": [models.UniqueConstraint(fields=("key", "number"), name="one_slot_row")],
             },
         ),
-        migrations.CreateModel(
+        CreateModel(
             name="UsageDay",
             fields=[
                 ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),

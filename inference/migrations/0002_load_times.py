@@ -1,5 +1,7 @@
 from django.db import migrations, models
 
+from common.resumable import CreateModel, DropLeftovers
+
 
 class Migration(migrations.Migration):
     dependencies = [
@@ -7,7 +9,8 @@ class Migration(migrations.Migration):
     ]
 
     operations = [
-        migrations.CreateModel(
+        DropLeftovers(["inference_loadtime"]),
+        CreateModel(
             name="LoadTime",
             fields=[
                 ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),

@@ -1,6 +1,6 @@
 from django.db import migrations, models
 
-from adapters.legacy.operations import AddField, CreateModel, DropLeftovers
+from common.resumable import AddField, CreateModel, DropLeftovers
 
 
 class Migration(migrations.Migration):

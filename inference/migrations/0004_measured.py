@@ -2,6 +2,8 @@
 
 from django.db import migrations, models
 
+from common.resumable import CreateModel, DropLeftovers
+
 
 class Migration(migrations.Migration):
     dependencies = [
@@ -9,7 +11,8 @@ class Migration(migrations.Migration):
     ]
 
     operations = [
-        migrations.CreateModel(
+        DropLeftovers(["inference_series", "inference_requestfacts", "inference_happening"]),
+        CreateModel(
             name="Happening",
             fields=[
                 ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
@@ -25,7 +28,7 @@ class Migration(migrations.Migration):
                 "verbose_name_plural": "engine events",
             },
         ),
-        migrations.CreateModel(
+        CreateModel(
             name="RequestFacts",
             fields=[
                 ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
@@ -51,7 +54,7 @@ class Migration(migrations.Migration):
                 "indexes": [models.Index(fields=["user_ref", "at"], name="facts_of_user")],
             },
         ),
-        migrations.CreateModel(
+        CreateModel(
             name="Series",
             fields=[
                 ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),

@@ -2,6 +2,8 @@
 
 from django.db import migrations, models
 
+from common.resumable import AddField
+
 
 class Migration(migrations.Migration):
     dependencies = [
@@ -9,12 +11,12 @@ class Migration(migrations.Migration):
     ]
 
     operations = [
-        migrations.AddField(
+        AddField(
             model_name="requestfacts",
             name="answer",
             field=models.TextField(blank=True, default=""),
         ),
-        migrations.AddField(
+        AddField(
             model_name="requestfacts",
             name="prompt",
             field=models.TextField(blank=True, default=""),
