@@ -66,6 +66,14 @@ class Share(Answer):
     high: float
 
 
+class Loss(Answer):
+    """Of the reference answers that were scored."""
+
+    loss: float = Field(description="Mean cross-entropy of a token, in nats.")
+    tokens: int
+    items: int
+
+
 class StoredTarget(Answer):
     id: int
     slug: str
@@ -82,8 +90,9 @@ class StoredTarget(Answer):
     done: int
     passed: int
     judged: int = Field(description="Results that passed or failed.")
-    errors: int = Field(description="Items without an answer; they count as failed.")
+    errors: int = Field(description="Items that the model could not be asked; they count as failed.")
     pass_rate: Share | None
+    loss: Loss | None
 
 
 class StoredRun(Answer):
@@ -122,8 +131,10 @@ class Cell(Answer):
     target: int = Field(description="Id of the run's model.")
     passed: bool | None
     verdicts: list[dict[str, Any]]
-    answer: str | None
+    answer: str | None = Field(description="Null where there is none: an error, or an item that is only scored.")
     finish_reason: str
+    loss: float | None = Field(description="Of the reference, in nats per token.")
+    loss_tokens: int | None
     reused: bool
     code: str
     message: str
@@ -146,13 +157,19 @@ class Point(Answer):
     step: int
     passed: int
     judged: int
-    share: float
-    low: float = Field(description="Lower end of the share's 95 % interval (Wilson).")
-    high: float
+    share: float | None
+    low: float | None = Field(description="Lower end of the share's 95 % interval (Wilson).")
+    high: float | None
+    loss: float | None = Field(description="Of the references, in nats per token.")
+    loss_tokens: int
 
 
 class Best(Answer):
     target: int
+    by: Annotated[str, one_of(["pass_rate", "loss", ""])] = Field(
+        description="What decides between it and the next best. Empty: nothing does, and it is the earliest of `equal`."
+    )
+    equal: list[int] = Field(description="Targets that nothing decides between; empty where something does.")
     sure: float | None = Field(description="Share of paired bootstrap samples in which it beats the next best.")
     next: int | None = Field(description="Target of the next best.")
 

@@ -7,6 +7,7 @@ from django.contrib.auth.decorators import login_required
 from django.core.paginator import Paginator
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
+from django.utils.text import get_text_list
 from django.utils.translation import gettext as _
 from django.views.decorators.cache import never_cache
 from django.views.decorators.csrf import ensure_csrf_cookie
@@ -45,7 +46,6 @@ def runs(request: HttpRequest) -> HttpResponse:
 @ensure_csrf_cookie
 def new_run(request: HttpRequest) -> HttpResponse:
     """Choose a set and models. `?set=`: its id; `?models=`: slugs; `?run_of=`: an adapter whose run's checkpoints."""
-    rows = PromptSet.objects.visible_to(request.user).filter(size__gt=0).order_by("name")
     wanted = [slug for slug in request.GET.get("models", "")[:4000].split(",") if slug][: settings.EVALUATION_TARGETS]
     member = request.GET.get("run_of", "")
     if member.isdecimal() and len(member) < 19:
@@ -54,7 +54,7 @@ def new_run(request: HttpRequest) -> HttpResponse:
     inactive = LoraAdapter.objects.visible_to(request.user).filter(slug__in=wanted)
     context = {
         **targets(request, wanted),
-        "sets": rows[: 2 * settings.EVALUATION_SETS],
+        "sets": sets_with_items(request.user),
         "set": request.GET.get("set", "")[:20],
         "chosen": wanted,
         "known": [{"slug": one.slug, "name": one.name, "active": one.status == "active"} for one in inactive],
@@ -84,6 +84,7 @@ def run(request: HttpRequest, pk: int) -> HttpResponse:
     context = {
         "run": found,
         "whole": whole,
+        "scored": any(target["loss"] for target in whole["targets"]),
         "columns": columns,
         "page": page,
         "rows": [_row(item, [cells[item.pk].get(target.pk) for target in columns]) for item in page],
@@ -97,10 +98,23 @@ def run(request: HttpRequest, pk: int) -> HttpResponse:
         ],
         "mine": found.owner_id == request.user.pk,
         "changes": figures.differences(found),
-        "curves": curve.curves(found),
+        "curves": [_with_equals(group) for group in curve.curves(found)],
     }
     part = "evaluations/_run.html" if request.headers.get("X-Part") else "evaluations/run.html"
     return render(request, part, context)
+
+
+def sets_with_items(user: Any) -> Any:
+    """That one may choose from."""
+    rows = PromptSet.objects.visible_to(user).filter(size__gt=0).order_by("name")
+    return rows[: 2 * settings.EVALUATION_SETS]
+
+
+def _with_equals(group: dict[str, Any]) -> dict[str, Any]:
+    """With the steps that nothing decides between, as a list for a sentence."""
+    equal = group["best"]["equal"] if group["best"] else []
+    steps = [str(point["step"]) for point in group["points"] if point["target"] in equal]
+    return {**group, "equal_steps": get_text_list(steps, _("and"))}
 
 
 def _row(item: Item, cells: list[Result | None]) -> dict[str, Any]:
@@ -166,4 +180,6 @@ def _check_title(check: dict[str, Any]) -> str:
             check.get("unit", "characters")
         ]
         value = f"{check.get('least', 0)}–{check.get('most', '∞')} {unit}"
+    if check["kind"] == "loss" and "most" in check:
+        value = f"≤ {check['most']}"
     return f"{TITLES[check['kind']]}: {value[:60]}" if value else str(TITLES[check["kind"]])

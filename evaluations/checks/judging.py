@@ -1,11 +1,13 @@
 """Whether an answer passes the checks of its item, and the sentence that says why it does not.
 
 A verdict is {"passed": bool} and, where it is false, "code" (a key of REASONS) with the values that the sentence names.
+That of a loss has "loss" (nats per token) and "tokens" too; without a bar it only measures, and "passed" is None.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from django.utils.translation import gettext_lazy as _
@@ -31,7 +33,9 @@ REASONS = {
     "too_long": _("The answer has a length of %(length)s; the maximum is %(bound)s."),
     "no_letters": _("The answer has no letters."),
     "script": _("%(share)s%% of the letters are of this script."),
+    "loss": _("The loss of the reference is %(loss)s; the maximum is %(bound)s."),
 }
+DIGITS = 4  # of a loss after the point, where it is told
 FENCE = "```"
 MAX_AT = 200  # characters of a place in an answer
 COUNTS: dict[str, Callable[[str], int]] = {
@@ -41,14 +45,42 @@ COUNTS: dict[str, Callable[[str], int]] = {
 }
 
 
-def judged(text: str, reference: str, checks: Sequence[Mapping[str, Any]]) -> list[Verdict]:
-    """Of the checks in their order. `text` is looked at without white space around it."""
-    return [JUDGES[check["kind"]](text.strip(), reference, check) for check in checks]
+@dataclass(frozen=True)
+class Scored:
+    """The reference as a model takes it: the logarithm of its probability, in nats, over so many tokens."""
+
+    logprob: float
+    tokens: int
+
+    @property
+    def loss(self) -> float:
+        return -self.logprob / self.tokens
+
+
+def asks(checks: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether an answer is needed: what has no check but losses is only scored."""
+    return not checks or any(check["kind"] != "loss" for check in checks)
+
+
+def scores(checks: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether the loss of the reference is needed."""
+    return any(check["kind"] == "loss" for check in checks)
+
+
+def judged(
+    text: str, reference: str, checks: Sequence[Mapping[str, Any]], scored: Scored | None = None
+) -> list[Verdict]:
+    """Of the checks in their order. `text` is looked at without white space around it; `scored`: where `scores`."""
+    return [
+        _loss(scored, check) if check["kind"] == "loss" else JUDGES[check["kind"]](text.strip(), reference, check)
+        for check in checks
+    ]
 
 
 def passed(verdicts: Sequence[Verdict]) -> bool | None:
-    """None where nothing was checked."""
-    return all(one["passed"] for one in verdicts) if verdicts else None
+    """None where nothing was checked, or only measured."""
+    decided = [one["passed"] for one in verdicts if one["passed"] is not None]
+    return all(decided) if decided else None
 
 
 def sentence(verdict: Verdict) -> str:
@@ -62,6 +94,15 @@ def failed(code: str, **values: Any) -> Verdict:
 
 
 PASSED: Verdict = {"passed": True}
+
+
+def _loss(scored: Scored | None, check: Mapping[str, Any]) -> Verdict:
+    if scored is None:
+        raise ValueError("an item with this check has to be scored")
+    most, found = check.get("most"), {"loss": round(scored.loss, DIGITS), "tokens": scored.tokens}
+    if most is None:
+        return {"passed": None, **found}
+    return {**PASSED, **found} if scored.loss <= most else failed("loss", bound=most, **found)
 
 
 def _both(text: str, reference: str, check: Mapping[str, Any]) -> tuple[str, str]:

@@ -1,8 +1,7 @@
 """The checks that an item may have, as clients send them and as the database keeps them.
 
 A kind is a shape here and a way to judge in `judging.py`. One that needs more than the answer's text (the loss of the
-reference answer, once the engine can score given text) gets its figures beside the text there, and its shape here only
-then: what nothing computes is never offered.
+reference answer) gets its figures beside the text there: what nothing computes is never offered.
 """
 
 from __future__ import annotations
@@ -91,9 +90,18 @@ class Script(Check):
     share: Annotated[float, Field(gt=0, le=1)] = 0.8
 
 
+class Loss(Check):
+    """The loss of the item's reference answer after what is asked: it needs a reference, and no answer."""
+
+    kind: Literal["loss"]
+    most: Annotated[float, Field(gt=0, le=1000)] | None = Field(
+        None, description="In nats per token, as trainers tell it. Without one the loss is only measured."
+    )
+
+
 KINDS: dict[str, type[Check]] = {
     "equals": Text, "contains": Text, "excludes": Excludes, "pattern": Pattern, "json": Json, "schema": JsonSchema,
-    "length": Length, "script": Script,
+    "length": Length, "script": Script, "loss": Loss,
 }  # fmt: skip
 
 TITLES = {
@@ -105,6 +113,7 @@ TITLES = {
     "schema": gettext_lazy("matches the JSON schema"),
     "length": gettext_lazy("has the length"),
     "script": gettext_lazy("is written in the script"),
+    "loss": gettext_lazy("loss of the reference"),
 }
 
 
@@ -128,6 +137,9 @@ def _read(data: Any, reference: str, place: str) -> dict[str, Any]:
     if isinstance(check, Text) and check.value is None and not reference.strip():
         message = _("%(param)s: without a value, the item needs a reference answer.") % {"param": place}
         raise ApiError("required", message, 400, f"{place}.value")
+    if isinstance(check, Loss) and not reference.strip():
+        message = _("%(param)s: the item needs a reference answer.") % {"param": place}
+        raise ApiError("required", message, 400, f"{place}.kind")
     if isinstance(check, Pattern):
         _check_pattern(check.value, f"{place}.value")
     if isinstance(check, JsonSchema):

@@ -143,16 +143,47 @@ class Answer(models.Model):
         return self.key[:12]
 
 
+class Score(models.Model):
+    """How likely a model holds an item's reference answer: computed once, as an `Answer` is.
+
+    `logprob`: natural logarithm of the probability of its `tokens` together.
+    """
+
+    owner = models.ForeignKey(settings.AUTH_USER_MODEL, models.CASCADE, related_name="+", verbose_name=_("owner"))
+    key = models.CharField(max_length=64)
+    logprob = models.FloatField()
+    tokens = models.PositiveIntegerField()
+    prompt_tokens = models.PositiveIntegerField(default=0)  # that were computed, those of the reference included
+    seconds = models.FloatField(default=0.0)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        verbose_name = _("score of an evaluation")
+        verbose_name_plural = _("scores of evaluations")
+        constraints = [models.UniqueConstraint(fields=["owner", "key"], name="one_evaluation_score")]
+
+    def __str__(self) -> str:
+        return self.key[:12]
+
+    @property
+    def loss(self) -> float:
+        """Mean cross-entropy of a token, in nats."""
+        return -self.logprob / self.tokens
+
+
 class Result(models.Model):
     """What one model of a run came to at one item. The row is there once that is settled.
 
-    `passed` is None for an item without checks. Without an answer `code` says why there is none.
+    `passed` is None for an item that nothing judges. Where the model could not be asked, `code` says why; an item whose
+    only checks are losses has a score and no answer.
     """
 
     target = models.ForeignKey(RunTarget, models.CASCADE, related_name="results", verbose_name=_("model"))
     item = models.ForeignKey(Item, models.CASCADE, related_name="results", verbose_name=_("item"))
     answer = models.ForeignKey(Answer, models.RESTRICT, null=True, blank=True, related_name="results")
-    reused = models.BooleanField(default=False)  # the answer was there already
+    reused = models.BooleanField(default=False)  # the answer was there already; without one, the score
+    score = models.ForeignKey(Score, models.RESTRICT, null=True, blank=True, related_name="results")
+    score_reused = models.BooleanField(default=False)
     passed = models.BooleanField(_("passed"), null=True)
     verdicts = models.JSONField(
         default=list, blank=True

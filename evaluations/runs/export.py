@@ -19,7 +19,7 @@ CHUNK = 100  # items in memory at once
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 COLUMNS = (
     "item", "item_digest", "asked", "reference", "model", "checkpoint", "model_digest", "base_digest",
-    "template_digest", "passed", "reasons", "error", "finish_reason", "answer",
+    "template_digest", "passed", "reasons", "error", "finish_reason", "answer", "loss", "loss_tokens",
 )  # fmt: skip
 MOST_REPORTED = 20  # items of the report's list of those that failed everywhere
 
@@ -38,7 +38,7 @@ def _cells(run: Run) -> Iterator[tuple[Item, RunTarget, Result]]:
 
 
 def facts_of(item: Item, target: RunTarget, cell: Result) -> dict[str, Any]:
-    answer = cell.answer
+    answer, score = cell.answer, cell.score
     return {
         "item": item.number,
         "item_digest": item.digest,
@@ -54,6 +54,8 @@ def facts_of(item: Item, target: RunTarget, cell: Result) -> dict[str, Any]:
         "error": cell.code,
         "finish_reason": answer.finish_reason if answer else "",
         "answer": answer.text if answer else None,
+        "loss": score.loss if score else None,
+        "loss_tokens": score.tokens if score else None,
     }
 
 
@@ -94,13 +96,20 @@ def report(run: Run) -> Iterator[str]:
     yield f"- {_('State')}: {run.get_state_display()}\n"
     if run.ended_at:
         yield f"- {_('Ended at')}: {run.ended_at.isoformat(timespec='seconds')}\n"
-    names = [_("Model"), _("Passed"), _("Judged"), _("Pass rate"), _("Interval (95%)"), _("No answer")]
-    yield "\n| " + " | ".join(names) + " |\n|" + " --- |" * len(names) + "\n"
     rows = targets_of(run)
+    scored = any(row["loss"] for row in rows)
+    names = [_("Model"), _("Passed"), _("Judged"), _("Pass rate"), _("Interval (95%)"), _("No answer")]
+    names += [_("Loss of the references (nats per token)"), _("Tokens")] if scored else []
+    yield "\n| " + " | ".join(names) + " |\n|" + " --- |" * len(names) + "\n"
     for row in rows:
         rate = row["pass_rate"]
         shown = f"{rate['share']:.1%} | {rate['low']:.1%}–{rate['high']:.1%}" if rate else "– | –"
-        yield f"| {_plain(row['name'])} | {row['passed']} | {row['judged']} | {shown} | {row['errors']} |\n"
+        if scored:
+            loss = row["loss"]
+            shown_loss = f" {loss['loss']:.4f} | {loss['tokens']} |" if loss else " – | – |"
+        else:
+            shown_loss = ""
+        yield f"| {_plain(row['name'])} | {row['passed']} | {row['judged']} | {shown} | {row['errors']} |{shown_loss}\n"
     yield f"\n## {_('Digests')}\n\n"
     for row in rows:
         yield f"- {_plain(row['name'])}: {_('content')} `{row['digest'] or '–'}`"

@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from django.conf import settings
-from django.db.models import Avg, Count, Q, Sum
+from django.db.models import Count, Q, Sum
 
 from common.shares import wilson
 from evaluations import answers
 from evaluations.models import Item, Result, Run, RunTarget
 
+NOTHING: dict[str, Any] = dict.fromkeys(("done", "again", "fresh", "prompt_tokens", "completion_tokens", "seconds"), 0)
 FILTERS = ("", "disagree", "failed", "errors")
 
 
@@ -39,7 +40,7 @@ def _facts(run: Run, user: Any, counts: Mapping[str, Any]) -> dict[str, Any]:
 
 def counts_of(runs: Sequence[Run]) -> dict[int, dict[str, Any]]:
     """Of each run what is settled, and what its own answers took."""
-    fresh = Q(reused=False, answer__isnull=False)
+    fresh, scored = Q(reused=False, answer__isnull=False), Q(score_reused=False, score__isnull=False)
     rows = (
         Result.objects.filter(target__run__in=[run.pk for run in runs])
         .order_by()
@@ -47,16 +48,23 @@ def counts_of(runs: Sequence[Run]) -> dict[int, dict[str, Any]]:
         .annotate(
             done=Count("pk"),
             again=Count("pk", filter=Q(reused=True)),  # (not by the field's name, which the next ones look at)
-            fresh=Count("pk", filter=fresh),
-            prompt_tokens=Sum("answer__prompt_tokens", filter=fresh),
+            fresh=Count("pk", filter=fresh | scored),
+            answer_tokens=Sum("answer__prompt_tokens", filter=fresh),
+            score_tokens=Sum("score__prompt_tokens", filter=scored),
             completion_tokens=Sum("answer__completion_tokens", filter=fresh),
-            seconds=Avg("answer__seconds", filter=fresh),
+            answer_seconds=Sum("answer__seconds", filter=fresh),
+            score_seconds=Sum("score__seconds", filter=scored),
         )
     )
-    names = ("done", "again", "fresh", "prompt_tokens", "completion_tokens", "seconds")
-    nothing: dict[str, Any] = dict.fromkeys(names, 0)
-    found: dict[int, dict[str, Any]] = {row["target__run"]: dict(row) for row in rows}
-    return {run.pk: found.get(run.pk, nothing) for run in runs}
+    found = {row["target__run"]: _counts(row) for row in rows}
+    return {run.pk: found.get(run.pk, NOTHING) for run in runs}
+
+
+def _counts(row: Mapping[str, Any]) -> dict[str, Any]:
+    """`seconds`: that what one result needed took in the mean."""
+    both = {name: (row[f"answer_{name}"] or 0) + (row[f"score_{name}"] or 0) for name in ("tokens", "seconds")}
+    seconds = both["seconds"] / row["fresh"] if row["fresh"] else 0.0
+    return {**row, "prompt_tokens": both["tokens"], "seconds": seconds}
 
 
 def expected(run: Run, counts: Mapping[str, Any]) -> tuple[float | None, int | None]:
@@ -77,18 +85,29 @@ def targets_of(run: Run) -> list[dict[str, Any]]:
         .annotate(
             done=Count("pk"),
             judged=Count("pk", filter=Q(passed__isnull=False)),
-            errors=Count("pk", filter=Q(answer=None)),
+            errors=Count("pk", filter=~Q(code="")),
             good=Count("pk", filter=Q(passed=True)),
+            scored=Count("score"),
+            logprob=Sum("score__logprob"),
+            tokens=Sum("score__tokens"),
         )
     )
     found = {row["target"]: row for row in by_target}
-    nothing = dict.fromkeys(("done", "good", "judged", "errors"), 0)
+    nothing = dict.fromkeys(("done", "good", "judged", "errors", "scored"), 0)
     rows = []
     for target in run.targets.all():
         counts = found.get(target.pk, nothing)
         figures = {name: counts[name] for name in ("done", "judged", "errors")} | {"passed": counts["good"]}
-        rows.append(answers.StoredTarget.of(target, **figures, pass_rate=share(counts["good"], counts["judged"])))
+        rate = share(counts["good"], counts["judged"])
+        rows.append(answers.StoredTarget.of(target, **figures, pass_rate=rate, loss=loss_of(counts)))
     return rows
+
+
+def loss_of(counts: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Of the references that were scored: every token counts the same, as in a trainer's loss of a batch."""
+    if not counts["scored"]:
+        return None
+    return {"loss": -counts["logprob"] / counts["tokens"], "tokens": counts["tokens"], "items": counts["scored"]}
 
 
 def share(passed: int, judged: int) -> dict[str, float] | None:
@@ -110,14 +129,15 @@ def items_of(run: Run, kind: str = "", search: str = "") -> Any:
     elif kind == "failed":
         rows = rows.filter(pk__in=results.filter(passed=False).values("item"))
     elif kind == "errors":
-        rows = rows.filter(pk__in=results.filter(answer=None).values("item"))
+        rows = rows.filter(pk__in=results.exclude(code="").values("item"))
     return rows.filter(title__icontains=search) if search else rows
 
 
 def cells_of(run: Run, items: Sequence[Item]) -> dict[int, dict[int, Result]]:
     """By the item's id and the target's id."""
     found: dict[int, dict[int, Result]] = defaultdict(dict)
-    rows = Result.objects.filter(target__run=run, item__in=[item.pk for item in items]).select_related("answer")
+    rows = Result.objects.filter(target__run=run, item__in=[item.pk for item in items])
+    rows = rows.select_related("answer", "score")
     for row in rows:
         found[row.item_id][row.target_id] = row
     return found
@@ -132,10 +152,11 @@ def rows_json(run: Run, items: Sequence[Item]) -> list[dict[str, Any]]:
 
 
 def cell_json(cell: Result) -> dict[str, Any]:
-    answer = cell.answer
+    answer, score = cell.answer, cell.score
     return answers.Cell.of(
         cell, target=cell.target_id, answer=answer.text if answer else None,
-        finish_reason=answer.finish_reason if answer else "",
+        finish_reason=answer.finish_reason if answer else "", loss=score.loss if score else None,
+        loss_tokens=score.tokens if score else None,
     )  # fmt: skip
 
 

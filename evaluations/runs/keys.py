@@ -23,16 +23,21 @@ def facts_of(target: Target) -> dict[str, str]:
 
 def answer_key(item: Item, target: RunTarget, params: dict[str, Any]) -> str:
     """Of the answer that `target`, whose digests are known, gives to what the item asks."""
-    return digest_of(
-        {
-            "asked": item.asked_digest,
-            "model": target.digest,
-            "base": target.base_key,
-            "prompting": target.prompting,
-            "params": params,
-            "backend": settings.INFERENCE_BACKEND,
-            "precision": settings.ENGINE_PRECISION,
-            "raw": settings.ENGINE_RAW_CONTROL_TOKENS,
-            "chars": settings.EVALUATION_ANSWER_CHARS,
-        }
-    )
+    return digest_of({**_model_of(item, target), "params": params, "chars": settings.EVALUATION_ANSWER_CHARS})
+
+
+def score_key(item: Item, target: RunTarget) -> str:
+    """Of the score of the item's reference: no parameter of sampling changes it."""
+    return digest_of({**_model_of(item, target), "reference": item.reference})
+
+
+def _model_of(item: Item, target: RunTarget) -> dict[str, Any]:
+    return {
+        "asked": item.asked_digest,
+        "model": target.digest,
+        "base": target.base_key,
+        "prompting": target.prompting,
+        "backend": settings.INFERENCE_BACKEND,
+        "precision": settings.ENGINE_PRECISION,
+        "raw": settings.ENGINE_RAW_CONTROL_TOKENS,
+    }

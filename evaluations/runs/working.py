@@ -9,13 +9,14 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from typing import Any, TypeVar
 
 from channels.db import database_sync_to_async
 from django.conf import settings
 from django.db import DatabaseError, InterfaceError
 from django.utils import timezone
+from django.utils.translation import gettext_noop
 
 from accounts.grants import Grant
 from accounts.models import ApiToken
@@ -29,19 +30,22 @@ from evaluations.models.runs import UNDER_WAY
 from inference.engine.params import SamplingParams
 from inference.errors import InferenceError
 from inference.gateway.asking import Asking, Event, PartialAnswer, Question, ask
+from inference.gateway.scoring import Passage, score_once
 from inference.gateway.targets import Target, find
 from inference.quota.limits import LimitError
 
 from . import settling
 from .keys import facts_of
-from .settling import Said
+from .settling import Likely, Said, Task
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
+X = TypeVar("X")
 
 LOOK_EVERY = 1.0  # seconds between looks whether the run was cancelled
 ATTEMPTS = 6  # at a question while the engine or the database fails in ways that pass
 LONGEST_WAIT = 60.0  # seconds between attempts
+NOTHING_BEFORE = gettext_noop("no token precedes the reference")
 DATABASE = (DatabaseError, InterfaceError)
 
 
@@ -55,6 +59,8 @@ class TargetFailedError(Exception):
 
 class Worker:
     """Of one run. `alive` is called about once a second, and raises where the queue was taken over by somebody else."""
+
+    run: Any  # (a parity report has the same fields of its state)
 
     def __init__(self, run: Run, alive: Callable[[], None]) -> None:
         self.run = run
@@ -79,7 +85,7 @@ class Worker:
                 raise BusyError  # it goes on where a portal starts again
             if isinstance(error, DATABASE):
                 raise error
-            if error is not None and not isinstance(error, ApiError):
+            if error is not None and not isinstance(error, ApiError | Refused):
                 logger.error("evaluation %s failed", self.run.pk, exc_info=error)
                 error = InferenceError("internal_error")
             await _sync(self._end, RunState.FAILED if error else RunState.DONE, error)
@@ -91,24 +97,24 @@ class Worker:
 
     def _start(self) -> bool:
         started = self.run.started_at or timezone.now()
-        rows = Run.objects.filter(pk=self.run.pk, state__in=UNDER_WAY, owner__is_active=True)
+        rows = type(self.run).objects.filter(pk=self.run.pk, state__in=UNDER_WAY, owner__is_active=True)
         if rows.update(state=RunState.RUNNING, started_at=started):
             return True
         self._end(RunState.FAILED, InferenceError("revoked"))
         return False
 
     def _wanted(self) -> bool:
-        return Run.objects.filter(pk=self.run.pk, state=RunState.RUNNING).exists()
+        return type(self.run).objects.filter(pk=self.run.pk, state=RunState.RUNNING).exists()
 
     def _end(self, state: RunState, error: BaseException | None = None) -> None:
         facts: dict[str, Any] = {"waiting": "", "ended_at": timezone.now(), **(kept(error) if error else {})}
-        Run.objects.filter(pk=self.run.pk, state__in=UNDER_WAY).update(state=state, **facts)
+        type(self.run).objects.filter(pk=self.run.pk, state__in=UNDER_WAY).update(state=state, **facts)
 
     async def _tell(self, waiting: str) -> None:
         """What the run waits for, as a code."""
         if self.waiting != waiting:
             self.waiting = waiting
-            await _sync(Run.objects.filter(pk=self.run.pk).update, waiting=waiting)
+            await _sync(type(self.run).objects.filter(pk=self.run.pk).update, waiting=waiting)
 
     # Its models
 
@@ -172,11 +178,15 @@ class Worker:
     async def _questions(self, row: RunTarget, target: Target, items: list[Item]) -> None:
         """Raises TargetFailedError, and ApiError where the whole run cannot go on."""
         todo = await _sync(lambda: settling.reuse(self.run, row, settling.left(row, items)))
+        await self._all(todo, lambda task: self._task(row, target, task))
+
+    async def _all(self, todo: Iterable[X], do: Callable[[X], Awaitable[None]]) -> None:
+        """A few at a time; the first error ends the others."""
         line = deque(todo)
 
         async def one_after_another() -> None:
             while line:
-                await self._question(row, target, line.popleft())
+                await do(line.popleft())
 
         tasks = [asyncio.ensure_future(one_after_another()) for _ in range(settings.EVALUATION_CONCURRENT)]
         try:
@@ -186,12 +196,25 @@ class Worker:
                 task.cancel()
             await asyncio.wait(tasks)
 
-    async def _question(self, row: RunTarget, target: Target, item: Item) -> None:
+    async def _task(self, row: RunTarget, target: Target, task: Task) -> None:
+        async def attempt() -> None:
+            if task.needs_answer:
+                task.answer = await self._answer(target, task.item)
+            if task.needs_score:
+                task.score = await self._score(target, task.item)
+            await _sync(settling.settle, self.run, row, task)
+
+        await self._settled(attempt, lambda error: settling.settle_error(row, task.item, error))
+
+    async def _settled(self, attempt: Callable[[], Awaitable[None]], refuse: Callable[[ApiError], None]) -> None:
+        """Attempt it until it is settled; `refuse`, which is called on a thread, where this item can never be.
+
+        Raises TargetFailedError, and ApiError where the whole run cannot go on.
+        """
         failures = 0
         while True:
             try:
-                said = await self._answer(target, item)
-                await _sync(settling.settle, self.run, row, item, said)
+                await attempt()
                 return await self._tell("")
             except LimitError as error:  # of the account: it may take until tomorrow
                 await self._tell(error.code)
@@ -206,7 +229,7 @@ class Worker:
                 if error.code in ("shutting_down", "revoked"):
                     raise
                 if error.status < 500 and error.status not in (404, 409, 422, 429):
-                    return await _sync(settling.settle_error, row, item, error)
+                    return await _sync(refuse, error)
                 failures += 1
                 if error.status in (404, 409, 422) or failures >= ATTEMPTS:
                     raise TargetFailedError from error
@@ -235,6 +258,14 @@ class Worker:
                         whole.timings["total"],
                     )  # fmt: skip
         raise InferenceError("engine_error")
+
+    async def _score(self, target: Target, item: Item) -> Likely:
+        """Of the item's reference after what it asks. Raises ApiError."""
+        found = await score_once(self.grant, Passage(target, item.reference, item.messages, item.prompt), bounded=True)
+        told = [token["logprob"] for token in found.tokens if token["logprob"] is not None]
+        if not told:  # one token that is made of question and reference together
+            raise InferenceError("invalid_parameter", "reference", {"reason": NOTHING_BEFORE})
+        return Likely(sum(told), len(told), found.usage["prompt_tokens"], found.seconds)
 
 
 async def _events(grant: Grant, question: Question) -> AsyncGenerator[tuple[Event, Asking], None]:

@@ -10,7 +10,7 @@ from jsonschema import Draft202012Validator
 
 from common.api import ApiError
 from evaluations.checks import schema
-from evaluations.checks.judging import judged, passed, sentence
+from evaluations.checks.judging import Scored, asks, judged, passed, sentence
 from evaluations.checks.shapes import KINDS, TITLES, read_checks
 
 
@@ -49,7 +49,7 @@ def test_kinds(good: str, bad: str, check: dict[str, Any]) -> None:
 def test_every_kind_has_a_title_and_nothing_is_offered_that_nobody_computes() -> None:
     assert set(KINDS) == set(TITLES)
     with pytest.raises(ApiError) as caught:
-        read_checks([{"kind": "loss"}], "reference")
+        read_checks([{"kind": "perplexity"}], "reference")
     assert (caught.value.code, caught.value.param) == ("invalid_choice", "checks.0.kind")
 
 
@@ -62,6 +62,7 @@ def test_every_kind_has_a_title_and_nothing_is_offered_that_nobody_computes() ->
         ("unknown_parameter", "checks.0.fenced", {"kind": "equals", "value": "a", "fenced": True}),
         ("required", "checks.0.most", {"kind": "length"}),
         ("invalid_choice", "checks.0.script", {"kind": "script", "script": "klingon"}),
+        ("required", "checks.0.kind", {"kind": "loss"}),
         ("schema_unsupported", "checks.0.schema", {"kind": "schema", "schema": {"$ref": "https://a.example/s.json"}}),
         ("schema_unsupported", "checks.0.schema", {"kind": "schema", "schema": {"format": "email"}}),
         ("schema_unsupported", "checks.0.schema", {"kind": "schema", "schema": {"patternProperties": {"a": {}}}}),
@@ -76,6 +77,16 @@ def test_refusals_name_the_field(code: str, param: str, check: dict[str, Any]) -
     with pytest.raises(ApiError) as caught:
         read_checks([check], "")
     assert (caught.value.code, caught.value.param) == (code, param)
+
+
+def test_a_loss_is_measured_and_decides_only_with_a_bar() -> None:
+    scored = Scored(-6.0, 4)
+    kept = read_checks([{"kind": "loss"}, {"kind": "loss", "most": 1.5}, {"kind": "loss", "most": 1.25}], "ref")
+    assert not asks(kept) and asks([*kept, {"kind": "json"}]) and asks([])
+    measured, good, bad = judged("", "ref", kept, scored)
+    assert measured == {"passed": None, "loss": 1.5, "tokens": 4} and good["passed"] is True
+    assert bad["passed"] is False and "1.5" in sentence(bad) and "1.25" in sentence(bad)
+    assert passed([measured]) is None and passed([measured, good]) is True and passed([measured, good, bad]) is False
 
 
 VALUES = [

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,7 +21,7 @@ from adapters.leases import HeldLease
 from adapters.models import LoraAdapter, Status
 from evaluations import sets
 from evaluations.items import read_item
-from evaluations.models import Answer, PromptSet, Result, Run
+from evaluations.models import Answer, PromptSet, Result, Run, Score
 from evaluations.runs import figures, making, queue, working
 from inference.errors import InferenceError
 from inference.manager import ModelManager
@@ -279,6 +281,88 @@ def test_checkpoints_by_their_steps(
     report = client.get(f"{RUNS}/{run}/export.md")
     text = written(report)
     assert "middle" in text and "200".ljust(64, "0") in text
+
+
+def scored_item(prompt: str, reference: str, **check: Any) -> dict[str, Any]:
+    return {"prompt": prompt, "reference": reference, "checks": [{"kind": "loss", **check}]}
+
+
+def test_references_are_scored_and_kept_as_answers_are(
+    client: Client, registry: SimpleNamespace, manager: ModelManager, make_set: Callable[..., PromptSet]
+) -> None:
+    """The fake engine holds every word of a text but its first for as likely as 1/e."""
+    both = {"prompt": "ahoy", "reference": "a b c", "checks": [*SAYS_PIRATE, {"kind": "loss"}]}
+    prompts = make_set(both, scored_item("hi", "aye " * 9), scored_item("ho", "a b", most=0.5))
+    first = send(client, "POST", "", {"prompts": prompts.pk, "targets": ["pirate"]}).json()["id"]
+    work()
+    whole = client.get(f"{RUNS}/{first}").json()
+    (pirate,) = whole["targets"]
+    assert (whole["done"], whole["reused"], pirate["errors"], pirate["judged"], pirate["passed"]) == (3, 0, 0, 2, 1)
+    assert pirate["loss"] == {"loss": 1.0, "tokens": 2 + 8 + 1, "items": 3}
+    assert (Answer.objects.count(), Score.objects.count()) == (1, 3)  # nothing else is asked for an answer
+    assert whole["prompt_tokens"] == 1 + 3 and whole["completion_tokens"] == 3
+    rows = client.get(f"{RUNS}/{first}/results").json()["results"]
+    cells = [row["cells"][0] for row in rows]
+    assert [(cell["passed"], cell["loss_tokens"], cell["answer"] is None) for cell in cells] == [
+        (True, 2, False), (None, 8, True), (False, 1, True)
+    ]  # fmt: skip
+    lines = [json.loads(line) for line in written(client.get(f"{RUNS}/{first}/export.jsonl")).splitlines()[1:]]
+    assert [line["loss"] for line in lines] == [1.0, 1.0, 1.0]
+    assert "| 1.0000 | 11 |" in written(client.get(f"{RUNS}/{first}/export.md"))
+    sets.replace(prompts, 1, read_item({**both, "checks": [{"kind": "contains", "value": "hi"}, {"kind": "loss"}]}))
+    sets.replace(prompts, 2, read_item(scored_item("hi", "aye b")))
+    warm = {"prompts": prompts.pk, "targets": ["pirate"], "params": {"max_tokens": 2}}
+    second = send(client, "POST", "", warm).json()["id"]
+    work()
+    whole = client.get(f"{RUNS}/{second}").json()
+    assert (whole["done"], whole["reused"]) == (3, 1)
+    assert (Answer.objects.count(), Score.objects.count()) == (2, 4)  # other parameters: another answer, the same score
+    for run in (first, second):
+        send(client, "DELETE", f"/{run}")
+    assert not Score.objects.exists() and not Answer.objects.exists()
+
+
+def curve_of(client: Client, prompts: PromptSet) -> dict[str, Any]:
+    """Of a new run over all checkpoints."""
+    member = LoraAdapter.objects.get(slug="late").pk
+    run = send(client, "POST", "", {"prompts": prompts.pk, "run_of": member}).json()["id"]
+    work()
+    (group,) = client.get(f"{RUNS}/{run}/curve").json()["results"]
+    page = client.get(f"/evaluations/runs/{run}").content.decode()
+    sentence = page.split('data-testid="best-step"')[1].split("</p>")[0]
+    return {**group, "sentence": " ".join(re.sub("<[^>]+>", " ", sentence).split())}
+
+
+def test_what_decides_between_checkpoints(
+    client: Client, registry: SimpleNamespace, manager: ModelManager, make_set: Callable[..., PromptSet],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    for step, name in ((50, "early"), (100, "late")):
+        LoraAdapter.objects.create(
+            name=name, slug=name, path_hash=name, base=registry.base, status=Status.ACTIVE,
+            digest=f"{step}".ljust(64, "0"), group_hash="g" * 64, run_name="run", checkpoint=step,
+        )  # fmt: skip
+    failed = curve_of(client, make_set({"prompt": "ahoy", "checks": SAYS_PIRATE}, name="failed"))
+    assert (failed["best"]["by"], len(failed["best"]["equal"])) == ("", 2)
+    assert "Nothing decides between the steps 50 and 100: 0% passed with each." in failed["sentence"]
+    assert "Best" not in failed["sentence"]
+    score = working.Worker._score
+
+    async def later_ones_know_it_better(self: Any, target: Any, item: Any) -> Any:
+        found = await score(self, target, item)
+        return replace(found, logprob=found.logprob / (2 if target.slug == "late" else 1))
+
+    items = [scored_item(f"n{n}", "a b c") for n in range(4)]
+    same = curve_of(client, make_set(*items, name="same"))
+    assert (same["best"]["by"], same["points"][0]["share"]) == ("", None)
+    assert "the loss is 1.0000 with each" in same["sentence"]
+    monkeypatch.setattr(working.Worker, "_score", later_ones_know_it_better)
+    items = [{**scored_item(f"m{n}", "a b c"), "checks": [*SAYS_PIRATE, {"kind": "loss"}]} for n in range(4)]
+    group = curve_of(client, make_set(*items, name="both"))
+    by_id = {point["target"]: point for point in group["points"]}
+    best = by_id[group["best"]["target"]]
+    assert (group["best"]["by"], best["slug"], best["loss"], group["best"]["sure"]) == ("loss", "late", 0.5, 1.0)
+    assert "Best: step 100, by its loss of 0.5000; 0% passed, as with the next best." in group["sentence"]
 
 
 def test_the_command_fails_below_the_bar(

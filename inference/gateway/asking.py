@@ -64,9 +64,9 @@ async def ask(
     return asking
 
 
-async def answer(grant: Grant, question: Question) -> WholeAnswer:
-    """The whole answer to one question. Raises ApiError."""
-    async with await ask(grant, [question]) as asking:
+async def answer(grant: Grant, question: Question, bounded: bool = False) -> WholeAnswer:
+    """The whole answer to one question. `bounded`: as `limits_of` takes it. Raises ApiError."""
+    async with await ask(grant, [question], bounded=bounded) as asking:
         return (await asking.answers())[0]
 
 

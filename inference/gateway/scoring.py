@@ -47,6 +47,7 @@ class TextScore:
     tokens: list[PromptLogprob]
     digest: str
     usage: Usage
+    seconds: float = 0.0
 
     @property
     def logprob(self) -> float:
@@ -103,6 +104,17 @@ async def _work(
 
 async def one(grant: Grant, passage: Passage) -> TextScore:
     """Waits as long as there is no room. Raises ApiError."""
+    while True:
+        try:
+            return await score_once(grant, passage)
+        except ApiError as error:
+            if error.code not in FULL:
+                raise
+            await asyncio.sleep(min(LONGEST_PAUSE, error.retry_after or PAUSE))
+
+
+async def score_once(grant: Grant, passage: Passage, bounded: bool = False) -> TextScore:
+    """Refused where there is no room. `bounded`: as `limits_of` takes it. Raises ApiError."""
     question = Question(
         passage.target,
         SamplingParams(max_tokens=1),
@@ -111,12 +123,5 @@ async def one(grant: Grant, passage: Passage) -> TextScore:
         reading=Reading(passage.alternatives, passage.text, answer=False),
         background=True,
     )
-    while True:
-        try:
-            whole = await answer(grant, question)
-        except ApiError as error:
-            if error.code not in FULL:
-                raise
-            await asyncio.sleep(min(LONGEST_PAUSE, error.retry_after or PAUSE))
-        else:
-            return TextScore(whole.prompt_logprobs, whole.digest, whole.usage)
+    whole = await answer(grant, question, bounded)
+    return TextScore(whole.prompt_logprobs, whole.digest, whole.usage, whole.timings["total"])

@@ -15,7 +15,7 @@ const BADGES = { done: "badge-active", failed: "badge-failed", cancelled: "badge
 const STATES = { queued: gettext("queued"), running: gettext("running"), done: gettext("done"), cancelled: gettext("cancelled"), failed: gettext("failed") };
 const LINES = {
   pass: [{ key: "share", name: gettext("pass rate"), dots: true }, { key: "low", name: gettext("95% interval, lower end"), dash: [3, 3] }, { key: "high", name: gettext("95% interval, upper end"), dash: [3, 3] }],
-  loss: [{ key: "loss", name: gettext("training") }, { key: "eval_loss", name: gettext("evaluation"), dash: [6, 3], dots: true }],
+  loss: [{ key: "loss", name: gettext("training") }, { key: "eval_loss", name: gettext("evaluation"), dash: [6, 3], dots: true }, { key: "held_out", name: gettext("references, measured here"), dots: true, colour: 3 }],
 };
 
 const id = $("[data-run]").dataset.run;
@@ -61,9 +61,11 @@ function draw() {
   for (const section of $$("[data-curve]")) {
     const group = JSON.parse($("script", section).textContent);
     const curve = group.training?.curve ?? [];
+    const scored = group.points.filter((point) => point.loss !== null).map(({ step, loss }) => ({ step, held_out: loss }));
+    const judged = group.points.filter((point) => point.share !== null);
     const steps = [...curve, ...group.points].map((point) => point.step);
     const look = { axis: "step", log: false, smoothing: 0, range: [Math.min(...steps), Math.max(...steps)] };
-    for (const [name, points] of [["pass", group.points], ["loss", curve]]) {
+    for (const [name, points] of [["pass", judged], ["loss", [...curve, ...scored]]]) {
       new RunChart($(`[data-chart="${name}"]`, section), LINES[name]).show([{ name: group.name, curve: points }], look);
     }
   }

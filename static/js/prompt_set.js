@@ -50,9 +50,9 @@ if (dialog) {
   });
 }
 
-sends($("[data-import]"), async ({ file, equals }) => {
+sends($("[data-import]"), async ({ file, equals, loss }) => {
   if (!file.files[0]) throw new Error(gettext("Choose a file first."));
-  const body = { text: await file.files[0].text(), checks: equals.checked ? [{ kind: "equals" }] : [] };
+  const body = { text: await file.files[0].text(), checks: [...(equals.checked ? [{ kind: "equals" }] : []), ...(loss.checked ? [{ kind: "loss" }] : [])] };
   const { added } = await post(`${API}/import`, body);
   again(fill(ngettext("%(n)s item imported", "%(n)s items imported", added), { n: number(added) }));
 });

@@ -93,7 +93,9 @@ class Command(BaseCommand):
             rate = target["pass_rate"]
             shown = f"{rate['share']:.1%} ({rate['low']:.1%}-{rate['high']:.1%})" if rate else "-"
             counts = f"{target['passed']}/{target['judged']}"
-            self.stdout.write(f"{target['slug']}\t{shown}\t{counts}\t{target['digest']}\t{target['code']}")
+            loss = f"{target['loss']['loss']:.4f}" if target["loss"] else "-"
+            facts = (target["slug"], shown, counts, target["digest"], target["code"], loss)
+            self.stdout.write("\t".join(facts))
             if target["state"] != TargetState.DONE or (bar is not None and (not rate or rate["share"] < bar)):
                 low.append(target["slug"])
         if run.state != RunState.DONE:

@@ -42,6 +42,10 @@ function fieldsOf(check) {
     const bounds = [field(gettext("from"), input("least", check.least, { type: "number", min: 0 })), field(gettext("to"), input("most", check.most, { type: "number", min: 0 }))];
     return [el("div", { className: "flex flex-wrap items-center gap-2" }, ...bounds, unit)];
   }
+  if (kind === "loss") {
+    const most = input("most", check.most, { type: "number", min: 0, step: "any", placeholder: gettext("Empty: only measured"), "aria-label": gettext("Highest loss, in nats per token"), dataset: { testid: "check-loss" } });
+    return [field(gettext("at most"), most), el("span", { className: "hint" }, gettext("How likely the reference answer is after the question, in nats per token as trainers tell it. Nothing is asked for it."))];
+  }
   const scripts = el("select", { className: "select h-8 text-xs", name: "script", "aria-label": gettext("Script") }, ...Object.entries(SCRIPTS).map(([value, text]) => option(value, text)));
   scripts.value = check.script ?? "latin";
   return [scripts, el("span", { className: "hint" }, gettext("By the letters alone: it tells Chinese from English, not English from German."))];
@@ -65,6 +69,7 @@ function readCheck(row) {
     check.unit = get("unit").value;
     for (const name of ["least", "most"]) if (get(name).value !== "") check[name] = Number(get(name).value);
   }
+  if (kind === "loss" && get("most").value !== "") check.most = Number(get("most").value);
   return check;
 }
 

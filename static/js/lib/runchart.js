@@ -38,7 +38,7 @@ function columns(run, key, axis) {
 }
 
 export class RunChart {
-  /** `keys`: [{key, name, dash, smooth, dots}], the lines of each run in this chart. */
+  /** `keys`: [{key, name, dash, smooth, dots, colour}], the lines of each run in this chart; `colour`: its number, where a run is alone. */
   constructor(figure, keys) {
     this.figure = figure;
     this.keys = keys;
@@ -68,12 +68,12 @@ export class RunChart {
   #lines() {
     const lines = [];
     this.runs.forEach((run, at) => {
-      for (const [number, { key, name, dash, smooth, dots }] of this.keys.entries()) {
+      for (const [number, { key, name, dash, smooth, dots, colour: own = EVALUATION }] of this.keys.entries()) {
         const [x, y] = columns(run, key, this.look.axis);
         if (x.length < 2) continue;
         const values = this.look.log ? y.map((value) => (value > 0 ? value : null)) : y;
         const share = smooth ? this.look.smoothing : 0;
-        const colour = COLOURS[this.runs.length === 1 && number ? EVALUATION : at % COLOURS.length];
+        const colour = COLOURS[this.runs.length === 1 && number ? own : at % COLOURS.length];
         const title = this.runs.length > 1 ? `${run.run || run.name} · ${name}` : name;
         if (share) lines.push({ x, y: values, colour, dash, name: title, isRaw: true });
         lines.push({ x, y: smoothed(values, share), colour, dash, dots, name: title, isRaw: false, last: y.at(-1), broken: brokenAt(x, y) });
