@@ -186,3 +186,100 @@ class Group(Answer):
 
 class Curves(Answer):
     results: list[Group]
+
+
+class Recorded(Answer):
+    """What the trainer's own evaluation at the step came to."""
+
+    loss: float
+    samples: int | None = Field(description="Null where the trainer's files do not tell.")
+    batches: int | None
+
+
+class Implied(Answer):
+    """Whose template and tokenizer training had; empty for none."""
+
+    template: Annotated[str, one_of(["adapter", "base", ""])]
+    tokenizer: Annotated[str, one_of(["adapter", "base", ""])]
+
+
+class ParityFigure(Answer):
+    way: Annotated[str, one_of(["ended", "whole", "answer"])] = Field(
+        description="Which tokens count: the answer with the end of its turn, everything, or the answer alone."
+    )
+    rendering: Annotated[str, one_of(["served", "trained"])] = Field(description="Whose tokens.")
+    loss: float = Field(description="In nats per token.")
+    tokens: int
+    difference: float | None = Field(description="From the recorded loss.")
+    within: bool = Field(description="Whether that is within the tolerance.")
+    nearest: bool = Field(
+        description="The way that comes nearest to the recorded loss: which one was used is not known."
+    )
+
+
+class Precision(Answer):
+    name: str
+    measured: bool
+
+
+class ShownToken(Answer):
+    id: int
+    text: str
+
+
+class TokenDifference(Answer):
+    """The first token at which what is served differs from what training implies."""
+
+    item: int = Field(description="Number of the sample's item.")
+    at: int = Field(description="Number of the token, from 0.")
+    before: str
+    served: ShownToken | None = Field(description="Null at its end.")
+    trained: ShownToken | None
+    served_after: str
+    trained_after: str
+
+
+class StoredParity(Answer):
+    id: int
+    adapter: int | None = Field(validation_alias="adapter_id")
+    slug: str
+    name: str
+    step: int | None = Field(description="Of training, that the adapter's weights are of.")
+    prompts: int = Field(description="Id of the prompt set.")
+    prompts_name: str
+    version: int
+    version_digest: str
+    digest: str
+    base_key: str
+    base_name: str
+    prompting: str
+    state: Annotated[str, one_of(RunState.values)]
+    code: str
+    message: str
+    waiting: str
+    total: int = Field(description="Samples.")
+    done: int
+    verdict: str = Field(description="Stable, for programs; empty before the end.")
+    sentence: str = Field(description="The verdict for people, in the reader's language.")
+    precision: str = Field(description="Of the base, as it was measured; empty where that is not known.")
+    created_at: datetime
+    started_at: datetime | None
+    ended_at: datetime | None
+
+
+class WholeParity(StoredParity):
+    errors: int = Field(description="Samples that could not be measured.")
+    differing: int = Field(description="Samples whose tokens differ from what training implies.")
+    recorded: Recorded | None
+    implied: Implied | None
+    same_samples: bool | None = Field(description="Whether the trainer evaluated as many; null where it is not known.")
+    tolerance: float | None = Field(description="In nats per token.")
+    batch: int | None = Field(description="Samples of a batch of the trainer; null: every token counts the same.")
+    figures: list[ParityFigure]
+    ending: str = Field(description="The token that ends an answer in training.")
+    difference: TokenDifference | None
+    untold: str = Field(description="Why training's tokens are not known, or empty.")
+    precisions: list[Precision]
+
+
+ParityPage = page_of(StoredParity, "ParityReportPage")

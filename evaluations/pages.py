@@ -17,15 +17,20 @@ from adapters.models import LoraAdapter
 from inference.pages import targets
 
 from . import sets
+from .api.parity import rows_of
 from .api.sets import search_of, set_json, wanted_version
 from .checks.judging import sentence
 from .checks.shapes import MOST_CHECKS, TITLES
 from .items import exported
 from .models import Item, PromptSet, Result, Run
+from .parity import making as parity_making
+from .parity.verdict import ARRIVES, parity_json
+from .parity.verdict import whole_json as whole_parity
 from .runs import curve, figures, making
 
 PAGE_SIZE = 50
 TABLE_SIZE = 25
+MOST_FAILED = 20  # samples of a parity report that could not be measured, which are named
 
 
 @login_required
@@ -127,6 +132,43 @@ def _row(item: Item, cells: list[Result | None]) -> dict[str, Any]:
         cell and {"cell": cell, "reasons": [said for one in cell.verdicts if (said := sentence(one))]} for cell in cells
     ]
     return {"item": item, "cells": shown, "differs": differs}
+
+
+@login_required
+@require_safe
+@never_cache
+@ensure_csrf_cookie
+def parities(request: HttpRequest) -> HttpResponse:
+    """One's parity reports, newest first; `?adapter=`: those of one, and a form for the next."""
+    page = Paginator(rows_of(request), TABLE_SIZE).get_page(request.GET.get("page"))
+    pk = request.GET.get("adapter", "")
+    adapter = None
+    if pk.isdecimal() and len(pk) < 19:
+        adapter = LoraAdapter.objects.visible_to(request.user).select_related("base").filter(pk=int(pk)).first()
+    step = parity_making.step_of(adapter) if adapter else None
+    context = {
+        "page": page,
+        "listed": [parity_json(report, report.done) for report in page],
+        "adapter": adapter,
+        "step": step,
+        "recorded": parity_making.recorded_of(adapter, step) if adapter else {},
+        "sets": sets_with_items(request.user),
+    }
+    return render(request, "evaluations/parities.html", context)
+
+
+@login_required
+@require_safe
+@never_cache
+@ensure_csrf_cookie
+def parity(request: HttpRequest, pk: int) -> HttpResponse:
+    """A report: the verdict, the losses, the first token that differs."""
+    found = parity_making.own(request.user, pk)
+    whole = whole_parity(found)
+    failed = found.samples.exclude(code="").select_related("item").order_by("item__number")[:MOST_FAILED]
+    context = {"report": found, "whole": whole, "arrives": whole["verdict"] in ARRIVES, "failed": failed}
+    part = "evaluations/_parity.html" if request.headers.get("X-Part") else "evaluations/parity.html"
+    return render(request, part, context)
 
 
 @login_required

@@ -3,15 +3,20 @@ from __future__ import annotations
 from common.routes import optional_slash
 
 from . import pages
-from .api import runs, sets
+from .api import parity, runs, sets
 
-SETS, RUNS = "api/evaluations/sets", "api/evaluations/runs"
+SETS, RUNS, PARITY = "api/evaluations/sets", "api/evaluations/runs", "api/evaluations/parity"
 urlpatterns = [
     *optional_slash("evaluations", pages.runs, "evaluations"),
     *optional_slash("evaluations/new", pages.new_run, "evaluation-new"),
     *optional_slash("evaluations/runs/<int:pk>", pages.run, "evaluation"),
     *optional_slash("evaluations/sets", pages.prompt_sets, "prompt-sets"),
     *optional_slash("evaluations/sets/<int:pk>", pages.prompt_set, "prompt-set"),
+    *optional_slash("evaluations/parity", pages.parities, "parities"),
+    *optional_slash("evaluations/parity/<int:pk>", pages.parity, "parity"),
+    *optional_slash(PARITY, parity.ParitiesView.as_view(), "api_parities"),
+    *optional_slash(f"{PARITY}/<int:pk>", parity.ParityView.as_view(), "api_parity"),
+    *optional_slash(f"{PARITY}/<int:pk>/cancel", parity.ParityCancelView.as_view(), "api_parity_cancel"),
     *optional_slash(SETS, sets.SetsView.as_view(), "api_prompt_sets"),
     *optional_slash(f"{SETS}/<int:pk>", sets.SetView.as_view(), "api_prompt_set"),
     *optional_slash(f"{SETS}/<int:pk>/versions", sets.VersionsView.as_view(), "api_prompt_set_versions"),

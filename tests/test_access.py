@@ -33,7 +33,7 @@ from chat.models import Assistant, Conversation, State
 from comparison.models import Verdict, Vote
 from evaluations import sets
 from evaluations.items import read_item
-from evaluations.models import Run
+from evaluations.models import Parity, Run
 from inference.api.ws import frames
 from inference.api.ws.consumer import GenerateConsumer
 from inference.manager import ModelManager
@@ -146,6 +146,8 @@ ROUTES: dict[str, dict[str, str]] = {
     "evaluations": {"GET": PAGE},
     "evaluations/new": {"GET": PAGE},
     "evaluations/sets": {"GET": PAGE},
+    "evaluations/parity": {"GET": PAGE},
+    "evaluations/parity/<int:pk>": {"GET": OWN_PAGE},
     # Shared sets and runs: evaluations/tests/
     "evaluations/sets/<int:pk>": {"GET": OWN_PAGE},
     "evaluations/runs/<int:pk>": {"GET": OWN_PAGE},
@@ -158,6 +160,9 @@ ROUTES: dict[str, dict[str, str]] = {
     "api/evaluations/sets/<int:pk>/import": {"POST": OWN},
     "api/evaluations/sets/<int:pk>/export.jsonl": {"GET": OWN},
     "api/evaluations/sets/<int:pk>/export.csv": {"GET": OWN},
+    "api/evaluations/parity": {"GET": INFER, "POST": INFER},
+    "api/evaluations/parity/<int:pk>": {"GET": OWN, "DELETE": OWN},
+    "api/evaluations/parity/<int:pk>/cancel": {"POST": OWN},
     "api/evaluations/runs": {"GET": INFER, "POST": INFER},
     "api/evaluations/runs/<int:pk>": {"GET": OWN, "PATCH": OWN, "DELETE": OWN},
     "api/evaluations/runs/<int:pk>/cancel": {"POST": OWN},
@@ -290,6 +295,8 @@ def address(world: SimpleNamespace, route: str) -> str:
         elif "evaluations/" in route:
             prompts = sets.create(owner, name, items=[read_item({"prompt": "ahoy"})])
             pk = prompts.pk
+            if "parity/" in route:
+                pk = Parity.objects.create(owner=owner, version=sets.version_of(prompts), slug="pirate", name=name).pk
             if "runs/" in route:
                 pk = Run.objects.create(owner=owner, version=sets.version_of(prompts)).pk
         elif "prompts/" in route:

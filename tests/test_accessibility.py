@@ -13,7 +13,15 @@ from tests.fixtures.portal import Portal
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 GRAVE = {"serious", "critical"}
 PAGES = ["/models", "/test", "/compare", "/compare/votes", "/chat", "/assistants", "/monitoring", "/tokens", "/account"]
-PAGES += ["/prompts", "/prompts/new", "/nothing-here", "/evaluations", "/evaluations/new", "/evaluations/sets"]
+PAGES += [
+    "/prompts",
+    "/prompts/new",
+    "/nothing-here",
+    "/evaluations",
+    "/evaluations/new",
+    "/evaluations/sets",
+    "/evaluations/parity",
+]
 
 
 def grave(page: Any) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,27 @@ def test_a_set_is_made_edited_and_run(portal: Portal, sign_in: Callable[..., Any
     page.get_by_test_id("show-failed").click()
     page.get_by_test_id("result-row").wait_for()
     assert "#1" in page.get_by_test_id("result-row").inner_text()
+
+
+def test_parity_is_measured_from_an_adapters_page(portal: Portal, sign_in: Callable[..., Any]) -> None:
+    slug = serve(portal)[0]
+    pk = portal.api("GET", f"/api/lora/models?search={slug}").json()["results"][0]["id"]
+    page = sign_in(portal, "operator")
+    page.goto(f"/models/{pk}")
+    page.get_by_test_id("parity-link").click()
+    page.locator("html[data-ready=true]").wait_for()
+    page.get_by_test_id("parity-start").click()
+    page.get_by_test_id("parity-problem").wait_for()  # nothing was given
+    sample = {"messages": [{"role": "user", "content": "hello"}, {"role": "assistant", "content": "how are you"}]}
+    page.get_by_test_id("parity-text").fill(json.dumps(sample))
+    page.get_by_test_id("parity-start").click()
+    page.get_by_test_id("parity-verdict").wait_for(timeout=60_000)  # without a reload
+    assert page.get_by_test_id("parity-verdict").get_attribute("data-verdict") == "unrecorded"
+    assert page.get_by_test_id("parity-same").is_visible()  # by the base's template and tokenizer
+    assert page.get_by_test_id("parity-figure").count() == 3
+    page.get_by_test_id("parity-delete").click()
+    page.get_by_test_id("parity-delete-confirm").click()
+    page.get_by_test_id("parities-empty").wait_for()
 
 
 def test_a_question_goes_from_test_into_a_new_set(portal: Portal, sign_in: Callable[..., Any]) -> None:

@@ -1,14 +1,17 @@
+from .parity import Parity, Sample
 from .runs import Answer, Result, Run, RunState, RunTarget, Score, TargetState
 from .sets import Item, PromptSet, SetVersion
 
 __all__ = [
     "Answer",
     "Item",
+    "Parity",
     "PromptSet",
     "Result",
     "Run",
     "RunState",
     "RunTarget",
+    "Sample",
     "Score",
     "SetVersion",
     "TargetState",

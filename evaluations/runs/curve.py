@@ -12,6 +12,7 @@ from typing import Any
 from adapters.curves import curve_of
 from common.shares import wilson
 from evaluations import answers
+from evaluations.checks.judging import DIGITS
 from evaluations.models import Result, Run, RunTarget
 
 SAMPLES = 1000  # of the bootstrap
@@ -111,9 +112,9 @@ def best(points: Sequence[Mapping[str, Any]], results: Mapping[int, Found]) -> d
 
 
 def _rank(point: Mapping[str, Any]) -> tuple[float, float]:
-    """Less is better; what is not known comes last."""
+    """Less is better; what is not known comes last. Losses that look the same are the same: sums of floats differ."""
     share, loss = point["share"], point["loss"]
-    return (1.0 if share is None else -share, float("inf") if loss is None else loss)
+    return (1.0 if share is None else -share, float("inf") if loss is None else round(loss, DIGITS))
 
 
 def sureness(one: Verdicts, other: Verdicts) -> float | None:

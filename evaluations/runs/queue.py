@@ -1,4 +1,4 @@
-"""The one queue of evaluations: whichever process holds its lease works on the oldest run that is under way.
+"""The one queue of evaluations: whichever process holds its lease works on the oldest run or report under way.
 
 A portal holds the lease as long as it lives. One that is gone is seen to be gone (`adapters/leases.py`), so that the
 next one goes on with its run at once.
@@ -17,8 +17,9 @@ from django.db import close_old_connections, connections
 
 from adapters.failures import BusyError
 from adapters.leases import HeldLease
-from evaluations.models import Run
+from evaluations.models import Parity, Run
 
+from .parity_working import ParityWorker
 from .working import Worker
 
 logger = logging.getLogger(__name__)
@@ -88,25 +89,33 @@ def renew(lease: HeldLease) -> None:
 
 
 def work_on_next(lease: HeldLease, check: Callable[[], None] = lambda: None) -> bool:
-    """Work on the oldest run that is under way, to its end. False where there is none.
+    """Work on what is under way and oldest, to its end. False where there is nothing.
 
     Raises BusyError where the lease was taken over, and what `check` raises, which is called about once a second.
     """
-    run = Run.objects.under_way().select_related("owner", "version").order_by("pk").first()
-    if run is None:
+    found = next_work()
+    if found is None:
         return False
 
     def alive() -> None:
         check()
         renew(lease)
 
-    asyncio.run(_work(run, alive))
+    asyncio.run(_work(found, alive))
     return True
 
 
-async def _work(run: Run, alive: Callable[[], None]) -> None:
+def next_work() -> Run | Parity | None:
+    """The run or the parity report that waits longest."""
+    rows = (kind.objects.under_way().select_related("owner", "version") for kind in (Run, Parity))
+    oldest = [one for one in (found.order_by("pk").first() for found in rows) if one is not None]
+    return min(oldest, key=lambda one: one.created_at, default=None)
+
+
+async def _work(found: Run | Parity, alive: Callable[[], None]) -> None:
     async with ThreadSensitiveContext():
-        await Worker(run, alive).work()
+        worker = Worker(found, alive) if isinstance(found, Run) else ParityWorker(found, alive)
+        await worker.work()
 
 
 _queue: Queue | None = None

@@ -6,7 +6,7 @@ from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
 
 from evaluations import answers
-from evaluations.api import runs, sets
+from evaluations.api import parity, runs, sets
 from evaluations.items import GivenItem, GivenItems
 from evaluations.runs.figures import FILTERS
 
@@ -105,4 +105,21 @@ describe(
 describe(
     "evaluations.api.runs.RunExportView",
     get=files("Results as a file", "text/csv", "application/x-ndjson", "text/markdown"),
+)
+describe(
+    "evaluations.api.parity.ParitiesView",
+    get=call(answers.ParityPage, "Parity reports, newest first", *READING, operation_id="list_parity_reports",
+             parameters=[query("adapter", "Only of the adapter with this id.", OpenApiTypes.INT), *PAGING]),
+    post=call(answers.WholeParity, "Measure whether what was trained arrives here", *CHANGING, 422, 503, status=201,
+              body=parity.NewParity, operation_id="make_parity_report",
+              examples=example({"adapter": "pirate", "prompts": 1})),
+)  # fmt: skip
+describe(
+    "evaluations.api.parity.ParityView",
+    get=call(answers.WholeParity, "One parity report", *READING, operation_id="get_parity_report"),
+    delete=call(None, "Delete a parity report", *READING, status=204, operation_id="delete_parity_report"),
+)
+describe(
+    "evaluations.api.parity.ParityCancelView",
+    post=call(answers.WholeParity, "Cancel a parity report", *READING, 413, 415, operation_id="cancel_parity_report"),
 )

@@ -255,6 +255,8 @@ def test_a_rendered_prompt_is_that_of_transformers(continue_last: bool) -> None:
             chat, add_generation_prompt=not continue_last, continue_final_message=continue_last, return_dict=False
         )
         assert encode(tokenizer, chat, None, continue_last) == wanted
+        whole = tokenizer.apply_chat_template(chat, add_generation_prompt=False, tokenize=False)
+        assert rendering.RENDERER.render(template, chat, tokenizer.special_tokens_map, whole=True) == whole
 
 
 @pytest.mark.parametrize(

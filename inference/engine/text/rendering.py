@@ -46,10 +46,14 @@ class Renderer:
         self._refused: dict[str, float] = {}  # template -> until when
 
     def render(
-        self, template: str, messages: list[dict[str, str]], tokens: dict[str, Any], continue_last: bool = False
-    ) -> str:
-        """The text of a prompt. `tokens`: the special tokens by name. Raises TemplateError, OSError."""
-        request = {"template": template, "messages": messages, "tokens": tokens, "continue_last": continue_last}
+        self, template: str, messages: list[dict[str, str]], tokens: dict[str, Any], continue_last: bool = False,
+        whole: bool = False,
+    ) -> str:  # fmt: skip
+        """The text of a prompt; `whole`: of a conversation that ends with its last answer, as training sees it.
+        `tokens`: the special tokens by name. Raises TemplateError, OSError."""
+        request = {
+            "template": template, "messages": messages, "tokens": tokens, "continue_last": continue_last, "whole": whole
+        }  # fmt: skip
         with self._lock:
             if self._refused.get(template, 0.0) > time.monotonic():
                 raise TemplateError(ENDLESS)
@@ -126,12 +130,13 @@ class Renderers:
             self._free.put(one)
 
     def render(
-        self, template: str, messages: list[dict[str, str]], tokens: dict[str, Any], continue_last: bool = False
-    ) -> str:
+        self, template: str, messages: list[dict[str, str]], tokens: dict[str, Any], continue_last: bool = False,
+        whole: bool = False,
+    ) -> str:  # fmt: skip
         """See `Renderer.render`."""
         one = self._free.get()
         try:
-            return one.render(template, messages, tokens, continue_last)
+            return one.render(template, messages, tokens, continue_last, whole)
         finally:
             self._free.put(one)
 

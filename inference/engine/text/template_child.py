@@ -1,6 +1,6 @@
 """Renders chat templates, as a program of its own: `python -I template_child.py`; nobody imports it.
 
-Reads requests and writes answers, one JSON object a line: {template, messages, tokens, continue_last} ->
+Reads requests and writes answers, one JSON object a line: {template, messages, tokens, continue_last, whole} ->
 {"text": …} or {"error": …, "kind": the exception's class}. A template is a program of somebody else's. Transformers'
 sandbox (its like in `jinja_templates.py` where Transformers is not there) keeps it from everything but time and memory;
 those are bounded here: a request that uses `SECONDS` of the processor ends this process, whatever it is doing, and so
@@ -32,8 +32,8 @@ def render(request: dict[str, Any]) -> dict[str, str]:
     try:
         made: Any = render_jinja_template(
             conversations=[request["messages"]], chat_template=request["template"],
-            continue_final_message=request["continue_last"], add_generation_prompt=not request["continue_last"],
-            **request["tokens"],
+            continue_final_message=request["continue_last"],
+            add_generation_prompt=not request["continue_last"] and not request.get("whole"), **request["tokens"],
         )  # fmt: skip
         text = made[0][0]  # (its annotation says str, and it gives a list of texts and the places of the answers)
         if len(text) > LONGEST:

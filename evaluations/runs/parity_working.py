@@ -1,0 +1,194 @@
+"""A parity report, from where it is to its end, in the background as a run is.
+
+Of each sample the engine is asked three times: for the tokens of the question, for those of the reference after it, and
+for the probabilities of both together with what training has after them. What is served is so compared as it is served.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+from channels.db import database_sync_to_async
+from django.db import IntegrityError, transaction
+
+from accounts.grants import Grant
+from adapters.failures import Refused
+from adapters.models import LoraAdapter
+from common.api import ApiError
+from evaluations.models import Item, Parity, Sample
+from evaluations.models.explaining import kept
+from evaluations.parity.comparing import Served, difference, ending, place_of
+from evaluations.parity.implied import Implied, implied
+from evaluations.parity.tokens import Written
+from evaluations.parity.verdict import outcome
+from inference.engine.errors import EngineError
+from inference.engine.params import SamplingParams
+from inference.engine.protocol import PromptLogprob
+from inference.errors import InferenceError
+from inference.gateway.asking import Question, Reading, WholeAnswer, answer
+from inference.gateway.operating import status
+from inference.gateway.scoring import Passage, score_once
+from inference.gateway.targets import Target, find
+
+from .keys import facts_of
+from .working import TargetFailedError, Worker, _sync
+
+CHUNK = 100  # samples whose tokens are made at once
+READING = Reading(0, answer=False)
+ONE = SamplingParams(max_tokens=1)
+
+
+class ParityWorker(Worker):
+    def __init__(self, report: Parity, alive: Callable[[], None]) -> None:
+        self.run = report
+        self.alive = alive
+        self.grant = Grant(report.owner_id, report.token_ref or None)
+        self.waiting = report.waiting
+
+    async def _targets(self) -> None:
+        try:
+            await self._samples()
+        except TargetFailedError as error:
+            raise (error.__cause__ or error) from None  # there is no other model to go on with
+
+    async def _samples(self) -> None:
+        """Raises TargetFailedError, ApiError."""
+        target = await _sync(self._target)
+        # Files are read and a child is asked: on a thread of its own.
+        aside: Any = database_sync_to_async(_implied, thread_sensitive=False)
+        training = await aside(self.run.adapter_id)
+        await _sync(self._save, implied=training.facts())
+        todo = await _sync(self._left)
+        for start in range(0, len(todo), CHUNK):
+            part = todo[start : start + CHUNK]
+            written = await database_sync_to_async(training.written, thread_sensitive=False)(part)
+            await self._all([(item, written[item.pk]) for item in part], partial(self._sample, target))
+        await _sync(self._conclude)
+        engine = (await status()).get("engine") or {}
+        if engine.get("base_key") == target.base["key"]:
+            await _sync(self._save, precision=str(engine.get("precision") or "")[:32])
+
+    def _target(self) -> Target:
+        """Raises TargetFailedError."""
+        try:
+            target = find(self.run.slug)
+        except InferenceError as error:
+            raise TargetFailedError from error
+        if facts_of(target)["digest"] != self.run.digest:
+            raise TargetFailedError from Refused("changed_meanwhile")
+        return target
+
+    def _save(self, **facts: Any) -> None:
+        Parity.objects.filter(pk=self.run.pk).update(**facts)
+
+    def _conclude(self) -> None:
+        rows = Sample.objects.filter(parity=self.run, code="").order_by("item__number")
+        self._save(outcome=outcome(self.run.recorded, [row.facts for row in rows]))
+
+    def _left(self) -> list[Item]:
+        done = set(Sample.objects.filter(parity=self.run).values_list("item_id", flat=True))
+        return [item for item in self.run.version.items if item.pk not in done]
+
+    # Its samples
+
+    async def _sample(self, target: Target, sample: tuple[Item, Written | str]) -> None:
+        item, written = sample
+
+        async def attempt() -> None:
+            await _sync(self._keep, item, facts=await self._facts(target, item, written))
+
+        await self._settled(attempt, lambda error: self._keep(item, **kept(error)))
+
+    def _keep(self, item: Item, **fields: Any) -> None:
+        try:
+            with transaction.atomic():
+                Sample.objects.create(parity=self.run, item=item, **fields)
+        except IntegrityError:  # settled by a process that was taken for dead, or the report was deleted meanwhile
+            pass
+
+    async def _facts(self, target: Target, item: Item, written: Written | str) -> dict[str, Any]:
+        """Raises ApiError."""
+        served = await self._served(target, item)
+        facts: dict[str, Any] = {"tokens": len(served.ids)}
+        if isinstance(written, str):
+            told = await self._read(target, served.ids)
+            return {**facts, "untold": written, "served": sums(told, served.first, len(served.ids), 0)}
+        facts["trained_tokens"] = len(written.ids)
+        end = ending(served, written)
+        apart = difference(served, written)
+        if apart is None:
+            told = await self._read(target, written.ids)
+            facts["served"] = sums(told, served.first, len(served.ids), int(end is not None))
+        else:
+            facts["difference"] = apart
+            told = await self._read(target, [*served.ids, *([] if end is None else [end])])
+            facts["served"] = sums(told, served.first, len(served.ids), int(end is not None))
+            facts["served"].pop("whole", None)
+            facts["trained"] = await self._trained(target, served, written)
+        if end is not None:
+            facts["ending"] = told[len(served.ids)]["token"][:80]
+        return facts
+
+    async def _served(self, target: Target, item: Item) -> Served:
+        asked = await self._ask(Question(target, ONE, item.messages, item.prompt, reading=READING, background=True))
+        passage = Passage(target, item.reference, item.messages, item.prompt)
+        found = await score_once(self.grant, passage, bounded=True)
+        question = asked.prompt_logprobs
+        first = found.usage["prompt_tokens"] - len(found.tokens)
+        if not 0 <= first <= len(question):  # (an engine that does not count the reference)
+            first = len(question)
+        tokens = [*question[:first], *found.tokens]
+        return Served([one["token_id"] for one in tokens], [one["token"] for one in tokens], first)
+
+    async def _trained(self, target: Target, served: Served, written: Written) -> dict[str, Any]:
+        """The loss as training writes it; nothing where its tokens are none of the base's."""
+        reference = served.ids[served.first :]
+        start = place_of(reference, written.ids)
+        try:
+            told = await self._read(target, written.ids)
+        except ApiError as error:
+            if error.status != 400:
+                raise
+            return {}
+        if start is None:
+            return {"whole": total(told)}
+        after = start + len(reference)
+        return sums(told, start, after, int(after < len(written.ids)))
+
+    async def _read(self, target: Target, ids: Sequence[int]) -> list[PromptLogprob]:
+        """Each token with its probability. Raises ApiError."""
+        question = Question(target, ONE, tokens=list(ids), reading=READING, background=True)
+        return (await self._ask(question)).prompt_logprobs
+
+    async def _ask(self, question: Question) -> WholeAnswer:
+        return await answer(self.grant, question, bounded=True)
+
+
+def _implied(pk: int | None) -> Implied:
+    """Raises TargetFailedError."""
+    adapter = LoraAdapter.objects.select_related("base").filter(pk=pk).first()
+    try:
+        if adapter is None:
+            raise InferenceError("unknown_target", detail={"name": str(pk)})
+        return implied(adapter)
+    except (InferenceError, Refused) as error:
+        raise TargetFailedError from error
+    except (EngineError, OSError, ValueError) as error:
+        reason = str(error)[:200]
+        raise TargetFailedError from InferenceError("base_load_failed", detail={"reason": reason})
+
+
+def total(told: Sequence[PromptLogprob]) -> list[float]:
+    """[loss in nats, tokens] of those that something precedes."""
+    known = [one["logprob"] for one in told if one["logprob"] is not None]
+    return [-sum(known), len(known)] if known else []
+
+
+def sums(told: Sequence[PromptLogprob], first: int, after: int, ended: int) -> dict[str, list[float]]:
+    """By way of counting (see `parity/figures.py`). The reference has the tokens from `first` to before `after`."""
+    found = {"answer": total(told[first:after]), "whole": total(told)}
+    if ended:
+        found["ended"] = total(told[first : after + 1])
+    return {way: one for way, one in found.items() if one}

@@ -1,0 +1,262 @@
+"""Does what was trained arrive? Over a fake worker that holds each word of a text for as likely as 1/e."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import User
+from django.test import Client
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+from adapters.leases import HeldLease
+from adapters.models import LoraAdapter
+from evaluations.models import Parity, PromptSet, Sample
+from evaluations.parity import tokens
+from evaluations.parity.comparing import Served, difference, ending
+from evaluations.parity.figures import figures, mean
+from evaluations.parity.tokens import TokenizerError, Written, tokenize
+from evaluations.parity.verdict import outcome
+from evaluations.runs import parity_working, queue
+from inference.manager import ModelManager
+
+PARITY = "/api/evaluations/parity"
+
+
+def saved(folder: Path, vocabulary: dict[str, int]) -> Path:
+    """A tokenizer of whole words that ends a text with </s>."""
+    made = Tokenizer(models.WordLevel({"</s>": 9}, unk_token="</s>"))
+    made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    made.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 9)])
+    said = json.loads(made.to_str())
+    said["model"]["vocab"] = {**vocabulary, "</s>": 9}  # (`save` leaves out all but one word of an id)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "tokenizer.json").write_text(json.dumps(said))
+    return folder / "tokenizer.json"
+
+
+# Tokens and figures
+
+
+def written(*ids: int) -> Written:
+    return Written("".join(f"<{one}>" for one in ids), list(ids), [(3 * at, 3 * at + 3) for at in range(len(ids))])
+
+
+def served(*ids: int, first: int) -> Served:
+    return Served(list(ids), [f"<{one}>" for one in ids], first)
+
+
+def test_the_first_token_that_differs_is_shown_with_its_surroundings() -> None:
+    assert difference(served(1, 2, 3, first=2), written(1, 2, 3, 9)) is None
+    apart = difference(served(1, 2, 3, 4, first=2), written(1, 2, 5, 6, 9))
+    assert apart == {
+        "at": 2, "before": "<1><2>", "served": {"id": 3, "text": "<3>"}, "trained": {"id": 5, "text": "<5>"},
+        "served_after": "<4>", "trained_after": "<6><9>",
+    }  # fmt: skip
+    longer = difference(served(1, 2, 3, first=2), written(1, 2))
+    assert longer is not None and (longer["at"], longer["trained"]) == (2, None)
+
+
+def test_an_answer_ends_with_what_training_has_after_it() -> None:
+    assert ending(served(1, 2, 3, first=1), written(1, 2, 3, 9, 8)) == 9
+    assert ending(served(1, 2, 3, first=1), written(7, 7, 2, 3, 9)) == 9  # another question before it
+    assert ending(served(1, 2, 3, first=1), written(1, 2, 3)) is None
+    assert ending(served(1, 2, 3, first=1), written(1, 4)) is None
+
+
+def test_losses_are_averaged_as_the_trainer_does() -> None:
+    sums = [(8.0, 4), (1.0, 1), (3.0, 3)]
+    assert mean(sums, None) == 12 / 8  # every token counts the same
+    assert mean(sums, 1) == (2 + 1 + 1) / 3
+    assert mean(sums, 2) == pytest.approx((2 * 9 / 5 + 1 * 1) / 3)
+    facts = [{"served": {"ended": one, "answer": [one[0], one[1] + 1]}} for one in sums]
+    one, other = figures(facts, 1.51, 3)
+    assert (one.way, one.within, one.tokens) == ("ended", True, 8) and (other.way, other.within) == ("answer", False)
+
+
+APART = {"difference": {"at": 0}}
+
+
+@pytest.mark.parametrize(
+    ("verdict", "recorded", "sample"),
+    [
+        ("arrives", {"loss": 2.02, "samples": 1, "batches": 1}, {"served": {"ended": [4.0, 2]}}),
+        ("arrives", {"loss": 1.0}, {"served": {"ended": [4.0, 2], "answer": [1.0, 1]}}),
+        ("apart", {"loss": 2.1}, {"served": {"ended": [4.0, 2]}}),
+        ("arrives_otherwise", {"loss": 2.0}, {"served": {"ended": [4.0, 2]}, **APART}),
+        ("rendering", {"loss": 1.0}, {"served": {"ended": [4.0, 2]}, "trained": {"ended": [2.0, 2]}, **APART}),
+        ("apart", {"loss": 3.0}, {"served": {"ended": [4.0, 2]}, "trained": {"ended": [2.0, 2]}, **APART}),
+        ("other_samples", {"loss": 2.0, "samples": 5, "batches": 1}, {"served": {"ended": [4.0, 2]}}),
+        ("unrecorded", {}, {"served": {"ended": [4.0, 2]}}),
+    ],
+)
+def test_verdicts(verdict: str, recorded: dict[str, Any], sample: dict[str, Any]) -> None:
+    assert outcome(recorded, [sample])["verdict"] == verdict
+    assert outcome(recorded, [])["verdict"] == "unmeasured"
+
+
+def test_tokenizers_of_others_are_read_within_bounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with saved(tmp_path / "good", {"a": 0, "b": 1}).open("rb", buffering=0) as file:
+        one, other = tokenize(file, [("a b", True), ("b", False)])
+    assert (one.ids, one.piece(1), other.ids) == ([0, 1, 9], "b", [1])
+    (tmp_path / "bad.json").write_text("{}")
+    with (tmp_path / "bad.json").open("rb", buffering=0) as file, pytest.raises(TokenizerError):
+        tokenize(file, [("a", True)])
+    slow = json.loads((tmp_path / "good" / "tokenizer.json").read_text())
+    slow["pre_tokenizer"] = {
+        "type": "Split", "pattern": {"Regex": r"(?:a|aa|(?=a)a)+!\1?"}, "behavior": "Isolated", "invert": False
+    }  # fmt: skip
+    (tmp_path / "slow.json").write_text(json.dumps(slow))
+    monkeypatch.setattr(tokens, "PATIENCE", 3.0)
+    with (tmp_path / "slow.json").open("rb", buffering=0) as file, pytest.raises(TokenizerError):
+        tokenize(file, [("a" * 200, True)])
+
+
+# Reports
+
+
+@pytest.fixture
+def client(client: Client, owner: User) -> Client:
+    client.force_login(owner)
+    return client
+
+
+@pytest.fixture
+def trained(registry: SimpleNamespace, tmp_path: Path, settings: Any) -> Path:
+    """The training folder of `pirate`, checkpoint 50, with its own tokenizer. The fake worker numbers the words of a
+    question and of a reference from 0; so does this tokenizer."""
+    settings.LORA_ROOTS = [str(tmp_path)]
+    folder = tmp_path / "run" / "checkpoint-50"
+    saved(folder, {"a": 0, "b": 1, "x": 0, "y": 1, "z": 2})
+    speed = {"eval_runtime": 1.0, "eval_samples_per_second": 2.0, "eval_steps_per_second": 1.0}
+    record(folder, {"step": 50, "eval_loss": 1.005, **speed})
+    LoraAdapter.objects.filter(slug="pirate").update(path=str(folder), checkpoint=50)
+    return folder
+
+
+def record(folder: Path, *entries: Any) -> None:
+    (folder / "trainer_state.json").write_text(json.dumps({"log_history": list(entries)}))
+
+
+def ask(client: Client, prompts: PromptSet, adapter: str = "pirate") -> Any:
+    body = json.dumps({"adapter": adapter, "prompts": prompts.pk})
+    return client.post(PARITY, body, content_type="application/json")
+
+
+def work() -> None:
+    with HeldLease(queue.LEASE) as lease:
+        while queue.work_on_next(lease):
+            pass
+
+
+SAMPLE = {"prompt": "a b", "reference": " x y z"}
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+def test_what_was_trained_arrives(
+    client: Client, trained: Path, manager: ModelManager, make_set: Callable[..., PromptSet],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    async def status() -> dict[str, Any]:
+        return {"engine": {"base_key": "b" * 64, "precision": "fp32"}}
+
+    monkeypatch.setattr(parity_working, "status", status)
+    made = ask(client, make_set(SAMPLE, SAMPLE))
+    assert (made.status_code, made.json()["recorded"]) == (201, {"loss": 1.005, "samples": 2, "batches": 1})
+    work()
+    report = client.get(f"{PARITY}/{made.json()['id']}").json()
+    assert (report["state"], report["done"], report["errors"], report["differing"]) == ("done", 2, 0, 0)
+    assert (report["verdict"], report["step"], report["batch"]) == ("arrives", 50, 2)
+    assert report["sentence"] == "The loss here is 1.000, the trainer recorded 1.005: what was trained arrives."
+    counted = [(one["way"], one["tokens"], one["loss"]) for one in report["figures"]]
+    assert counted == [("ended", 2 * 4, 1.0), ("whole", 2 * 5, 1.0), ("answer", 2 * 3, 1.0)]
+    assert report["implied"] == {"template": "", "tokenizer": "adapter"}
+    assert [one["name"] for one in report["precisions"] if one["measured"]] == ["fp32"]
+    page = client.get(f"/evaluations/parity/{report['id']}", headers={"Accept-Language": "zh-hans"}).content.decode()
+    assert "训练的结果完整到达" in page
+    adapter = LoraAdapter.objects.get(slug="pirate")
+    assert f"/evaluations/parity?adapter={adapter.pk}" in client.get(f"/models/{adapter.pk}").content.decode()
+    listed = client.get(f"/evaluations/parity?adapter={adapter.pk}").content.decode()
+    assert "evaluation loss of 1.0050 at step 50" in listed and report["sentence"] in listed
+    assert client.get(f"{PARITY}?adapter={adapter.pk}").json()["results"][0]["verdict"] == "arrives"
+    assert client.delete(f"{PARITY}/{report['id']}").status_code == 204 and not Sample.objects.exists()
+
+
+def test_other_tokens_and_other_samples_are_told(
+    client: Client, trained: Path, manager: ModelManager, make_set: Callable[..., PromptSet]
+) -> None:
+    saved(trained, {"a": 0, "b": 1, "x": 0, "y": 7, "z": 2})
+    first = ask(client, make_set(SAMPLE, SAMPLE)).json()["id"]
+    second = ask(client, make_set(SAMPLE, name="one")).json()["id"]
+    work()
+    report = client.get(f"{PARITY}/{first}").json()
+    assert (report["verdict"], report["differing"]) == ("arrives_otherwise", 2)
+    assert report["difference"] == {
+        "item": 1, "at": 3, "before": "abx", "served": {"id": 1, "text": "y"}, "trained": {"id": 7, "text": "y"},
+        "served_after": "z", "trained_after": "z",
+    }  # fmt: skip
+    assert "trained" in {one["rendering"] for one in report["figures"]}
+    page = client.get(f"/evaluations/parity/{first}").content.decode()
+    assert "2 of 2 samples have other tokens here than in training." in page
+    assert client.get(f"{PARITY}/{second}").json()["verdict"] == "other_samples"
+
+
+def test_without_a_record_or_a_tokenizer_it_says_so(
+    client: Client, trained: Path, manager: ModelManager, make_set: Callable[..., PromptSet]
+) -> None:
+    record(trained, {"step": 40, "eval_loss": 1.0})
+    (trained / "tokenizer.json").unlink()
+    pk = ask(client, make_set(SAMPLE, {"prompt": "fail", "reference": "a"})).json()["id"]
+    work()
+    report = client.get(f"{PARITY}/{pk}").json()
+    assert (report["verdict"], report["recorded"], report["errors"]) == ("unrecorded", None, 1)
+    assert report["untold"] == "there is no tokenizer.json" and report["figures"][0]["loss"] == 1.0
+    page = client.get(f"/evaluations/parity/{pk}").content.decode()
+    assert "context_length_exceeded" in page
+
+
+def test_a_report_goes_on_where_a_process_died(
+    client: Client, trained: Path, manager: ModelManager, make_set: Callable[..., PromptSet], settings: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    settings.EVALUATION_CONCURRENT = 1
+    pk = ask(client, make_set(SAMPLE, SAMPLE)).json()["id"]
+    keep = parity_working.ParityWorker._keep
+
+    def dies_after_one(self: Any, item: Any, **fields: Any) -> None:
+        if Sample.objects.exists():
+            raise KeyboardInterrupt
+        keep(self, item, **fields)
+
+    monkeypatch.setattr(parity_working.ParityWorker, "_keep", dies_after_one)
+    with pytest.raises(KeyboardInterrupt):
+        work()
+    assert client.get(f"{PARITY}/{pk}").json()["state"] == "running"
+    monkeypatch.setattr(parity_working.ParityWorker, "_keep", keep)
+    work()
+    assert client.get(f"{PARITY}/{pk}").json()["verdict"] == "arrives"
+    assert Sample.objects.count() == 2
+
+
+def test_what_cannot_be_measured_is_refused(
+    client: Client, trained: Path, manager: ModelManager, make_set: Callable[..., PromptSet], settings: Any
+) -> None:
+    bare = ask(client, make_set(SAMPLE, "no reference")).json()["error"]
+    assert (bare["code"], bare["param"]) == ("required", "prompts") and "Item 2" in bare["message"]
+    good = make_set(SAMPLE, name="good")
+    assert ask(client, good, "idle").json()["error"]["code"] == "adapter_inactive"
+    assert ask(client, good, "tiny").json()["error"]["code"] == "unknown_target"  # a base was trained by nobody here
+    pk = ask(client, good).json()["id"]
+    LoraAdapter.objects.filter(slug="pirate").update(digest="f" * 64)
+    work()
+    report = client.get(f"{PARITY}/{pk}").json()
+    assert (report["state"], report["code"], report["verdict"]) == ("failed", "changed_meanwhile", "")
+    settings.EVALUATION_RUNS = 1
+    assert ask(client, good).json()["error"]["code"] == "too_many"
+    again = Parity.objects.create(owner_id=Parity.objects.get().owner_id, version=good.versions.get(), slug="pirate")
+    assert client.post(f"{PARITY}/{again.pk}/cancel").json()["state"] == "cancelled"
