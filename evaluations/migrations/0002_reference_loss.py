@@ -2,6 +2,8 @@ import django.db.models.deletion
 from django.conf import settings
 from django.db import migrations, models
 
+from common.resumable import AddField, CreateModel, DropLeftovers
+
 
 class Migration(migrations.Migration):
     dependencies = [
@@ -10,7 +12,8 @@ class Migration(migrations.Migration):
     ]
 
     operations = [
-        migrations.CreateModel(
+        DropLeftovers(["evaluations_score"]),
+        CreateModel(
             name="Score",
             fields=[
                 ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
@@ -31,15 +34,12 @@ class Migration(migrations.Migration):
                 ),
             ],
             options={
+                "constraints": [models.UniqueConstraint(fields=("owner", "key"), name="one_evaluation_score")],
                 "verbose_name": "score of an evaluation",
                 "verbose_name_plural": "scores of evaluations",
             },
         ),
-        migrations.AddConstraint(
-            model_name="score",
-            constraint=models.UniqueConstraint(fields=("owner", "key"), name="one_evaluation_score"),
-        ),
-        migrations.AddField(
+        AddField(
             model_name="result",
             name="score",
             field=models.ForeignKey(
@@ -50,7 +50,7 @@ class Migration(migrations.Migration):
                 to="evaluations.score",
             ),
         ),
-        migrations.AddField(
+        AddField(
             model_name="result",
             name="score_reused",
             field=models.BooleanField(default=False),

@@ -4,6 +4,8 @@ import django.db.models.deletion
 from django.conf import settings
 from django.db import migrations, models
 
+from common.resumable import CreateModel, DropLeftovers
+
 
 class Migration(migrations.Migration):
     dependencies = [
@@ -13,7 +15,8 @@ class Migration(migrations.Migration):
     ]
 
     operations = [
-        migrations.CreateModel(
+        DropLeftovers(["evaluations_sample", "evaluations_parity"]),
+        CreateModel(
             name="Parity",
             fields=[
                 ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
@@ -81,12 +84,13 @@ class Migration(migrations.Migration):
                 ),
             ],
             options={
+                "indexes": [models.Index(fields=["state", "id"], name="parity_queue")],
                 "verbose_name": "parity report",
                 "verbose_name_plural": "parity reports",
                 "ordering": ["-id"],
             },
         ),
-        migrations.CreateModel(
+        CreateModel(
             name="Sample",
             fields=[
                 ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
@@ -113,17 +117,10 @@ class Migration(migrations.Migration):
                 ),
             ],
             options={
+                "constraints": [models.UniqueConstraint(fields=("parity", "item"), name="one_parity_sample")],
                 "verbose_name": "sample of a parity report",
                 "verbose_name_plural": "samples of parity reports",
                 "ordering": ["item__number"],
             },
-        ),
-        migrations.AddIndex(
-            model_name="parity",
-            index=models.Index(fields=["state", "id"], name="parity_queue"),
-        ),
-        migrations.AddConstraint(
-            model_name="sample",
-            constraint=models.UniqueConstraint(fields=("parity", "item"), name="one_parity_sample"),
         ),
     ]
