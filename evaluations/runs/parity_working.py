@@ -168,7 +168,7 @@ class ParityWorker(Worker):
 
 def _implied(pk: int | None) -> Implied:
     """Raises TargetFailedError."""
-    adapter = LoraAdapter.objects.select_related("base").filter(pk=pk).first()
+    adapter = LoraAdapter.objects.select_related("base").filter(pk=pk or 0).first()
     try:
         if adapter is None:
             raise InferenceError("unknown_target", detail={"name": str(pk)})
