@@ -1,4 +1,21 @@
+from .gates import Family, Gate, GateVerdict, Notice, NoticeState, VerdictState
 from .runs import Answer, Result, Run, RunState, RunTarget, TargetState
 from .sets import Item, PromptSet, SetVersion
 
-__all__ = ["Answer", "Item", "PromptSet", "Result", "Run", "RunState", "RunTarget", "SetVersion", "TargetState"]
+__all__ = [
+    "Answer",
+    "Family",
+    "Gate",
+    "GateVerdict",
+    "Item",
+    "Notice",
+    "NoticeState",
+    "PromptSet",
+    "Result",
+    "Run",
+    "RunState",
+    "RunTarget",
+    "SetVersion",
+    "TargetState",
+    "VerdictState",
+]
