@@ -47,7 +47,10 @@ def place_of(text: str) -> Place:
 
 
 def allowed() -> set[Place]:
-    """Of WEBHOOK_HOSTS: `ci.example.org`, `ci.example.org:8443` by HTTPS; `http://ci:8080` without. Raises ValueError."""
+    """Of WEBHOOK_HOSTS: `ci.example.org`, `ci.example.org:8443` by HTTPS, `http://ci:8080` without.
+
+    Raises ValueError.
+    """
     places = set()
     for entry in settings.WEBHOOK_HOSTS:
         text = entry if "://" in entry else f"https://{entry}"
