@@ -41,7 +41,7 @@ def clean(dry_run: bool = False) -> list[Cleaned]:
     with HeldLease(CLEANING) as hold:
         if _activating():
             raise BusyError
-        used, tried = references(), hooks.tried()
+        used = references().keys() | hooks.tried()
         removed = []
         try:
             shelf = store_folder.opened()
@@ -50,7 +50,7 @@ def clean(dry_run: bool = False) -> list[Cleaned]:
         with shelf:
             for name, is_folder in sorted(shelf.entries()):
                 hold.touch()
-                if name in used or name in tried or not _is_removable(shelf, name, is_folder):
+                if name in used or not _is_removable(shelf, name, is_folder):
                     continue
                 removed.append(Cleaned(name, store_folder.size(name)))
                 if not dry_run:
@@ -61,7 +61,7 @@ def clean(dry_run: bool = False) -> list[Cleaned]:
 def discard(digest: str) -> None:
     """Remove one copy, unless an adapter is served from it or it is being tried. Raises BusyError, OSError."""
     with HeldLease(CLEANING):
-        if not _activating() and digest not in references() and digest not in hooks.tried():
+        if not _activating() and digest not in references() and not _tried(digest):
             store_folder.remove(digest)
 
 
@@ -79,11 +79,13 @@ def sweep_published(dry_run: bool = False) -> list[Cleaned]:
 
 
 def _unwanted(digest: str) -> bool:
-    """An activation that runs may have put it there just now. One that has ended is seen by what it has activated, so
-    this is asked second."""
-    if _activating() or digest in hooks.tried():
-        return False
-    return not LoraAdapter.objects.active().filter(digest=digest).exists()
+    """An activation or a trial that runs may have put it there just now. One that has ended is seen by what it has
+    activated, or tries, so this is asked second."""
+    return not _activating() and not LoraAdapter.objects.active().filter(digest=digest).exists() and not _tried(digest)
+
+
+def _tried(digest: str) -> bool:
+    return digest in hooks.tried()
 
 
 def _activating() -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from django.http import Http404
+from django.utils.translation import gettext as _
 from pydantic import AfterValidator, Field
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -12,7 +13,7 @@ from rest_framework.views import APIView
 
 from accounts.permissions import IsOperator
 from adapters.models import LoraAdapter
-from common.api import Pagination
+from common.api import ApiError, Pagination
 from common.shapes import CHARACTERS, Id, Shape, read
 from evaluations.gates import keeping
 from evaluations.models import Gate
@@ -56,7 +57,7 @@ class WantedVerdict(Shape):
 def adapter_of(text: str) -> LoraAdapter:
     """By slug, or by id. Raises Http404."""
     rows = LoraAdapter.objects.all()
-    found = rows.filter(slug=text[:200]).first() if text and "\0" not in text else None
+    found = rows.filter(slug=text[:200]).first() if "\0" not in text else None
     if found is None and text.isascii() and text.isdecimal() and len(text) < 19:
         found = rows.filter(pk=int(text)).first()
     if found is None:
@@ -136,4 +137,7 @@ class StandingView(APIView):
     permission_classes = [IsOperator]
 
     def get(self, request: Request) -> Response:
-        return Response(keeping.standings_json(adapter_of(request.GET.get("adapter", ""))))
+        wanted = request.GET.get("adapter", "")
+        if not wanted:
+            raise ApiError("required", _("%(param)s is missing.") % {"param": "adapter"}, 400, "adapter")
+        return Response(keeping.standings_json(adapter_of(wanted)))
