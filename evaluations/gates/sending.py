@@ -112,14 +112,18 @@ def post(url: str, body: bytes, headers: dict[str, str]) -> int:
     try:
         with closing(_secured(_connected(addresses_of(place)), place)) as connection.sock:
             # Whoever sends a byte now and then would never meet a limit of silence.
-            ending = threading.Timer(WHOLE_SECONDS, _end, [connection.sock])
+            ended = threading.Event()
+            ending = threading.Timer(WHOLE_SECONDS, _end, [connection.sock, ended])
             ending.daemon = True
             ending.start()
             try:
                 if isinstance(connection.sock, ssl.SSLSocket):
                     connection.sock.do_handshake()
                 connection.request("POST", target, body, headers)
-                return connection.getresponse().status
+                status = connection.getresponse().status
+                if ended.is_set():  # half a line may look like a whole one
+                    raise NotSentError("webhook_unreachable")
+                return status
             finally:
                 ending.cancel()
     except (OSError, http.client.HTTPException, ValueError):
@@ -151,6 +155,7 @@ def _secured(raw: socket.socket, place: Place) -> socket.socket:
         raise
 
 
-def _end(sock: socket.socket) -> None:
+def _end(sock: socket.socket, ended: threading.Event) -> None:
+    ended.set()
     with suppress(OSError, ValueError):
         sock.shutdown(socket.SHUT_RDWR)
