@@ -137,7 +137,7 @@ describe(
     post=call(
         present.Adapter,
         "Validate, store and serve an adapter; `override` is the reason for doing so though a gate objects",
-        *(400, 401, 403, 404, 409, 413, 415, 422),
+        *(400, 401, 403, 404, 409, 413, 422),
         operation_id="activateview_adapter",
         body=adapter_views.ActivateBody,
     ),

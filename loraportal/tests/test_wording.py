@@ -28,7 +28,7 @@ NAMES = set(
 )
 CODE_WORDS = set(
     "true false type messages prompt operate infer confirm generate stop ack logprobs stream schema user me all days "
-    "best done cuda vllm httpx2 mysqlclient host Class make run redis https env DEBUG instruction "
+    "best done cuda vllm httpx2 mysqlclient host Class make run redis http https env DEBUG instruction "
     "conversations".split()
 )
 WORD = re.compile(r"[A-Za-z][\w.=/'-]*", re.ASCII)
