@@ -219,9 +219,11 @@ def test_addresses(settings: Any, address: str, private: bool, public: bool) -> 
 
 def test_a_receiver_that_never_ends_is_left(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sending, "WHOLE_SECONDS", 0.3)
-    threading.Timer(5, receiver.release.set).start()
+    lasting = threading.Timer(5, receiver.release.set)
+    lasting.start()
     with pytest.raises(sending.NotSentError, match="webhook_unreachable"):
         sending.post(f"{receiver.url}/slow", b"{}", {})
+    lasting.cancel()
     assert not receiver.release.is_set()
 
 
