@@ -695,7 +695,7 @@ _CATALOGUE = [
     Failure(
         "gate_overridden",
         "remark",
-        _("Activated though the gate for %(family)s objected (%(objection)s). The reason stated: %(stated)s"),
+        _("Activated though the gate for %(family)s objected (%(objection)s). The reason stated: “%(stated)s”."),
         _("No action is needed."),
     ),
     Failure(
