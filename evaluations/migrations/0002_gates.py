@@ -7,6 +7,8 @@ import django.utils.timezone
 from django.conf import settings
 from django.db import migrations, models
 
+from common.resumable import AddField, CreateModel, DropLeftovers
+
 
 class Migration(migrations.Migration):
     dependencies = [
@@ -16,17 +18,18 @@ class Migration(migrations.Migration):
     ]
 
     operations = [
-        migrations.AddField(
+        DropLeftovers(["evaluations_notice", "evaluations_gateverdict", "evaluations_gate"]),
+        AddField(
             model_name="run",
             name="of_gate",
             field=models.BooleanField(default=False, verbose_name="of a gate"),
         ),
-        migrations.AddField(
+        AddField(
             model_name="runtarget",
             name="trial",
             field=models.BooleanField(default=False, verbose_name="not active"),
         ),
-        migrations.CreateModel(
+        CreateModel(
             name="Gate",
             fields=[
                 ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
@@ -68,7 +71,7 @@ class Migration(migrations.Migration):
                 "ordering": ["kind", "name", "pk"],
             },
         ),
-        migrations.CreateModel(
+        CreateModel(
             name="GateVerdict",
             fields=[
                 ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
@@ -150,7 +153,7 @@ class Migration(migrations.Migration):
                 "indexes": [models.Index(fields=["gate", "adapter", "id"], name="verdict_of_adapter")],
             },
         ),
-        migrations.CreateModel(
+        CreateModel(
             name="Notice",
             fields=[
                 ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
