@@ -18,7 +18,7 @@ from common.numbers import grouped
 
 CHECK_FAILED = "check_failed"  # an error that nobody thought of
 
-Area = Literal["files", "config", "weights", "repair", "base", "effect", "store", "fleet", "remark"]
+Area = Literal["files", "config", "weights", "repair", "base", "effect", "store", "fleet", "gate", "remark"]
 Text = str | Promise
 
 
@@ -639,7 +639,65 @@ _CATALOGUE = [
         _("The adapter could not be published for the fleet (%(reason)s)."),
         _("Give the server's user write access to FLEET_DIR and free some space there, then activate again."),
     ),
+    # Gates: nothing is wrong with the adapter, it stays as it was
+    Failure(
+        "gate_waiting",
+        "gate",
+        _("The gate for %(family)s has not judged these files yet."),
+        _(
+            "They are evaluated as soon as the server has time; the adapter's page shows the result. To activate the "
+            "adapter without it, state a reason."
+        ),
+    ),
+    Failure(
+        "gate_below_bar",
+        "gate",
+        _("%(passed)s of %(judged)s answers passed; the gate for %(family)s requires at least %(least)s."),
+        _("Activate another checkpoint. To activate this one anyway, state a reason."),
+    ),
+    Failure(
+        "gate_worse",
+        "gate",
+        _(
+            "%(passed)s of %(judged)s answers passed, fewer than the %(other)s of the active adapter %(against)s; the "
+            "gate for %(family)s requires as many."
+        ),
+        _("Activate another checkpoint. To activate this one anyway, state a reason."),
+    ),
+    Failure(
+        "gate_unjudged",
+        "gate",
+        _("The gate for %(family)s could not judge these files (%(why)s)."),
+        _(
+            "The adapter's page says more, and has it evaluated again. To activate the adapter without a result, "
+            "state a reason."
+        ),
+    ),
+    Failure(
+        "gate_cancelled",
+        "gate",
+        _("The gate's evaluation was cancelled or deleted."),
+        _("Have the adapter evaluated again."),
+    ),
+    Failure(
+        "gate_set_missing",
+        "gate",
+        _("The gate's prompt set is deleted, not shared any more, or has no items with checks."),
+        _("Choose another prompt set for the gate, or add checks to this one."),
+    ),
+    Failure(
+        "gate_owner_missing",
+        "gate",
+        _("The account that saved the gate is deleted, deactivated or no operator any more."),
+        _("Save the gate again: evaluations run as the operator who saved it last."),
+    ),
     # Remarks: shown as flags, they stop nothing
+    Failure(
+        "gate_overridden",
+        "remark",
+        _("Activated though the gate for %(family)s objected (%(objection)s). The reason stated: “%(stated)s”."),
+        _("No action is needed."),
+    ),
     Failure(
         "repaired",
         "remark",

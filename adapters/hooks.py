@@ -1,4 +1,5 @@
-"""What the registry asks of the side that runs models. The registry never imports it: it registers itself here."""
+"""What the registry asks of the side that runs models, and of gates. The registry never imports them: they register
+themselves here."""
 
 from __future__ import annotations
 
@@ -68,6 +69,24 @@ class PublishedFault:
     mended: bool
 
 
+@dataclass(frozen=True)
+class Objection:
+    """Why a gate holds an adapter back: a code of `failures.py` with its `details`."""
+
+    code: str
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Gatekeeper(Protocol):
+    """Who may object to an activation. Asked by whatever activates, in the thread that does."""
+
+    def objection(self, adapter_id: int, digest: str, base_key: str) -> Objection | None:
+        """Against serving this content, on this base, as this adapter; None where nothing speaks against it."""
+
+    def tried(self) -> set[str]:
+        """Digests of the copies that are being evaluated before they may be served: the store keeps them."""
+
+
 Tell = Callable[[int], None]  # hears the bytes of each piece that was read
 
 
@@ -117,6 +136,25 @@ def register(side: RunningSide | None) -> RunningSide | None:
     global _running_side
     before, _running_side = _running_side, side
     return before
+
+
+_gatekeeper: Gatekeeper | None = None
+
+
+def register_gatekeeper(gatekeeper: Gatekeeper | None) -> Gatekeeper | None:
+    """Set the one that is asked before an activation (None: nobody); returns the one before."""
+    global _gatekeeper
+    before, _gatekeeper = _gatekeeper, gatekeeper
+    return before
+
+
+def objection(adapter_id: int, digest: str, base_key: str) -> Objection | None:
+    """Raises what the gatekeeper raises: an adapter that nobody could be asked about does not become active."""
+    return _gatekeeper.objection(adapter_id, digest, base_key) if _gatekeeper is not None else None
+
+
+def tried() -> set[str]:
+    return _gatekeeper.tried() if _gatekeeper is not None else set()
 
 
 def is_registered() -> bool:

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from common.answers import Answer, one_of, page_of
 
-from .models import RunState, TargetState
+from .models import Family, NoticeState, RunState, TargetState, VerdictState
 
 
 class StoredSet(Answer):
@@ -283,3 +283,87 @@ class WholeParity(StoredParity):
 
 
 ParityPage = page_of(StoredParity, "ParityReportPage")
+
+
+class StoredVerdict(Answer):
+    id: int
+    gate: int = Field(validation_alias="gate_id")
+    family: str
+    adapter: int = Field(validation_alias="adapter_id")
+    adapter_name: str
+    slug: str
+    checkpoint: int | None
+    digest: str = Field(description="Content hash of what was asked; empty before it was copied.")
+    state: Annotated[str, one_of(VerdictState.values)]
+    outcome: Annotated[str, one_of(["passed", "failed", "unjudged", "pending"])] = Field(
+        description="By the gate's bar as it is now."
+    )
+    passed: int
+    judged: int
+    pass_rate: Share | None
+    against_name: str = Field(description="The active adapter that it was compared with, or empty.")
+    against_digest: str
+    against_passed: int
+    code: str = Field(description="Why there are no figures, or empty.")
+    message: str
+    run: int | None = Field(validation_alias="run_id", description="Id of the evaluation; null once it is deleted.")
+    created_at: datetime
+    ended_at: datetime | None
+
+
+class StoredGate(Answer):
+    id: int
+    kind: Annotated[str, one_of(Family.values)]
+    name: str = Field(description="Of the training run, or the tag.")
+    prompts: int | None = Field(validation_alias="prompts_id", description="Id of the prompt set.")
+    prompts_name: str
+    least: float | None = Field(description="Lowest share of answers that pass, 0 to 1.")
+    not_worse: bool
+    max_tokens: int
+    webhook: str
+    owner: str = Field(description="Who saved it last: its evaluations are theirs.")
+    problem: str = Field(description="Code of why it judges nothing now, or empty.")
+    message: str
+    created_at: datetime
+    updated_at: datetime
+
+
+class GateStanding(Answer):
+    """How an adapter's files stand with one gate."""
+
+    gate: int
+    family: str
+    passes: bool
+    code: str = Field(description="Why an activation would be refused, or empty.")
+    message: str
+    verdict: StoredVerdict | None
+
+
+class Standings(Answer):
+    adapter: int
+    slug: str
+    name: str
+    active: bool
+    passes: bool = Field(description="Whether no gate objects.")
+    pending: bool = Field(description="Whether an evaluation for one of its gates is waiting or under way.")
+    results: list[GateStanding]
+
+
+class StoredNotice(Answer):
+    id: int
+    key: str = Field(description="As the header X-Portal-Delivery has it.")
+    adapter_name: str
+    url: str
+    state: Annotated[str, one_of(NoticeState.values)]
+    attempts: int
+    status: int = Field(description="HTTP status of the last attempt; 0: no answer.")
+    code: str
+    message: str
+    next_at: datetime | None
+    created_at: datetime
+    ended_at: datetime | None
+
+
+GatePage = page_of(StoredGate, "GatePage")
+VerdictPage = page_of(StoredVerdict, "GateVerdictPage")
+NoticePage = page_of(StoredNotice, "WebhookNoticePage")

@@ -13,7 +13,8 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.csrf import ensure_csrf_cookie
 from django.views.decorators.http import require_safe
 
-from adapters.models import LoraAdapter
+from accounts.decorators import operator_required
+from adapters.models import LoraAdapter, Tag
 from inference.pages import targets
 
 from . import sets
@@ -21,8 +22,9 @@ from .api.parity import rows_of
 from .api.sets import search_of, set_json, wanted_version
 from .checks.judging import sentence
 from .checks.shapes import MOST_CHECKS, TITLES
+from .gates import keeping, standing
 from .items import exported
-from .models import Item, PromptSet, Result, Run
+from .models import Gate, Item, PromptSet, Result, Run
 from .parity import making as parity_making
 from .parity.verdict import ARRIVES, parity_json
 from .parity.verdict import whole_json as whole_parity
@@ -31,6 +33,8 @@ from .runs import curve, figures, making
 PAGE_SIZE = 50
 TABLE_SIZE = 25
 MOST_FAILED = 20  # samples of a parity report that could not be measured, which are named
+MOST_NOTICES = 20
+MOST_NAMES = 300  # of runs and of tags that a form offers
 
 
 @login_required
@@ -225,3 +229,52 @@ def _check_title(check: dict[str, Any]) -> str:
     if check["kind"] == "loss" and "most" in check:
         value = f"≤ {check['most']}"
     return f"{TITLES[check['kind']]}: {value[:60]}" if value else str(TITLES[check["kind"]])
+
+
+@operator_required
+@require_safe
+@never_cache
+@ensure_csrf_cookie
+def gates(request: HttpRequest) -> HttpResponse:
+    """What families of adapters have to show before one of them becomes active."""
+    rows = Gate.objects.select_related("prompts", "owner")
+    context = {"rows": [_gate_row(gate) for gate in rows], **_gate_form(request)}
+    return render(request, "evaluations/gates.html", context)
+
+
+@operator_required
+@require_safe
+@never_cache
+@ensure_csrf_cookie
+def gate(request: HttpRequest, pk: int) -> HttpResponse:
+    """A gate with its verdicts, newest first, and what its webhook was told."""
+    found = keeping.one(pk)
+    page = Paginator(found.verdicts.select_related("adapter"), PAGE_SIZE).get_page(request.GET.get("page"))
+    context = {
+        **_gate_row(found),
+        "page": page,
+        "verdicts": [keeping.verdict_json(found, verdict) for verdict in page],
+        "notices": [keeping.notice_json(notice) for notice in found.notices.all()[:MOST_NOTICES]],
+        **_gate_form(request, found),
+    }
+    return render(request, "evaluations/gate.html", context)
+
+
+def _gate_row(gate: Gate) -> dict[str, Any]:
+    return {"gate": keeping.gate_json(gate), "kind": gate.get_kind_display(), "bar": standing.shown_bar(gate)}
+
+
+def _gate_form(request: HttpRequest, gate: Gate | None = None) -> dict[str, Any]:
+    """What the form offers: the reader's sets, and the one that the gate has."""
+    sets_ = list(PromptSet.objects.visible_to(request.user).filter(size__gt=0).order_by("name")[:MOST_NAMES])
+    if gate is not None and gate.prompts is not None and gate.prompts not in sets_:
+        sets_.append(gate.prompts)
+    runs_ = LoraAdapter.objects.exclude(run_name="").order_by("run_name").values_list("run_name", flat=True)
+    return {
+        "sets": sets_,
+        "run_names": runs_.distinct()[:MOST_NAMES],
+        "tag_names": Tag.objects.values_list("name", flat=True)[:MOST_NAMES],
+        "least": f"{100 * gate.least:.6g}" if gate is not None and gate.least is not None else "",
+        "may_tell": bool(settings.WEBHOOK_HOSTS),
+        "max_tokens_limit": settings.MAX_TOKENS_LIMIT,
+    }

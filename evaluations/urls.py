@@ -3,9 +3,11 @@ from __future__ import annotations
 from common.routes import optional_slash
 
 from . import pages
-from .api import parity, runs, sets
+from .api import gates, parity, runs, sets
 
 SETS, RUNS, PARITY = "api/evaluations/sets", "api/evaluations/runs", "api/evaluations/parity"
+GATES = "api/evaluations/gates"
+
 urlpatterns = [
     *optional_slash("evaluations", pages.runs, "evaluations"),
     *optional_slash("evaluations/new", pages.new_run, "evaluation-new"),
@@ -17,6 +19,13 @@ urlpatterns = [
     *optional_slash(PARITY, parity.ParitiesView.as_view(), "api_parities"),
     *optional_slash(f"{PARITY}/<int:pk>", parity.ParityView.as_view(), "api_parity"),
     *optional_slash(f"{PARITY}/<int:pk>/cancel", parity.ParityCancelView.as_view(), "api_parity_cancel"),
+    *optional_slash("evaluations/gates", pages.gates, "gates"),
+    *optional_slash("evaluations/gates/<int:pk>", pages.gate, "gate"),
+    *optional_slash(GATES, gates.GatesView.as_view(), "api_gates"),
+    *optional_slash(f"{GATES}/standing", gates.StandingView.as_view(), "api_gate_standing"),
+    *optional_slash(f"{GATES}/<int:pk>", gates.GateView.as_view(), "api_gate"),
+    *optional_slash(f"{GATES}/<int:pk>/verdicts", gates.VerdictsView.as_view(), "api_gate_verdicts"),
+    *optional_slash(f"{GATES}/<int:pk>/notices", gates.NoticesView.as_view(), "api_gate_notices"),
     *optional_slash(SETS, sets.SetsView.as_view(), "api_prompt_sets"),
     *optional_slash(f"{SETS}/<int:pk>", sets.SetView.as_view(), "api_prompt_set"),
     *optional_slash(f"{SETS}/<int:pk>/versions", sets.VersionsView.as_view(), "api_prompt_set_versions"),

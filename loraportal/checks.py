@@ -20,7 +20,10 @@ from django.core import checks
 from django.core.checks import CheckMessage, register
 from django.utils.translation import gettext as _
 
+from evaluations.gates.sending import allowed
+
 LITTLE_SPACE = 2**30
+LEAST_SECRET = 32  # characters of the key that webhooks are signed with
 MEMORY = re.compile(r"\d+(\.\d+)?\s*([KMGT]i?B)", re.IGNORECASE)
 
 
@@ -196,6 +199,26 @@ def check_fleet(app_configs: Any, **kwargs: Any) -> Iterator[CheckMessage]:
                 hint=_("Give the published adapters a folder of their own."),
                 id="loraportal.E015",
             )
+
+
+@register("loraportal")
+def check_webhooks(app_configs: Any, **kwargs: Any) -> Iterator[CheckMessage]:
+    try:
+        allowed()
+    except ValueError:
+        yield checks.Error(
+            _("WEBHOOK_HOSTS contains something other than hosts."),
+            hint=_("Use ci.example.org or ci.example.org:8443, and http://ci.example.org:8080 for one without TLS."),
+            id="loraportal.E016",
+        )
+    if settings.WEBHOOK_HOSTS and len(settings.WEBHOOK_SECRET) < LEAST_SECRET:
+        yield checks.Error(
+            _("WEBHOOK_HOSTS is set, but WEBHOOK_SECRET has fewer than %(limit)s characters.")
+            % {"limit": LEAST_SECRET},
+            hint=_("Set it to a random key that the receivers know, for example from: %(command)s")
+            % {"command": "openssl rand -hex 32"},
+            id="loraportal.E017",
+        )
 
 
 def has_cuda_driver() -> bool:

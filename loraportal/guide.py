@@ -193,6 +193,16 @@ GROUPS: list[tuple[Promise, list[Described]]] = [
                 _("characters of an answer of an evaluation; a longer one is stopped there"),
             ),
             Described("EVALUATION_CONCURRENT", _("questions of an evaluation that are asked at once")),
+            Described(
+                "WEBHOOK_HOSTS",
+                _(
+                    "hosts that gates may tell of their verdicts, separated by commas; by HTTPS, unless one begins "
+                    "with `http://`"
+                ),
+            ),
+            Described("WEBHOOK_SECRET", _("the key that these messages are signed with"), Shown.SECRET),
+            Described("WEBHOOK_SECRET_FILE", _("a file that holds this key, instead")),
+            Described("WEBHOOK_PRIVATE_HOSTS", _("whether these hosts may have private addresses")),
         ],
     ),
     (

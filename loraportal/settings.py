@@ -265,6 +265,11 @@ EVALUATION_TARGETS = env_int("EVALUATION_TARGETS", 20, 1, 1000)  # models of one
 EVALUATION_ANSWER_CHARS = env_int("EVALUATION_ANSWER_CHARS", 20_000, 1, 100_000)  # of one answer; then it is stopped
 EVALUATION_CONCURRENT = env_int("EVALUATION_CONCURRENT", 4, 1, 64)  # questions at once
 
+# Who may be told what a gate has found, and what it is signed with.
+WEBHOOK_HOSTS = env_list("WEBHOOK_HOSTS", [])  # ci.example.org, ci.example.org:8443; http://ci:8080 without TLS
+WEBHOOK_SECRET = env_secret(env_str("WEBHOOK_SECRET", ""), "WEBHOOK_SECRET", env_str("WEBHOOK_SECRET_FILE", ""))
+WEBHOOK_PRIVATE_HOSTS = env_bool("WEBHOOK_PRIVATE_HOSTS", False)  # these hosts may lead to private addresses
+
 # Monitoring -----------------------------------------------------------------------------------------------------
 
 MONITORING_DAYS = env_int("MONITORING_DAYS", 30, 0, 3660)  # how long what was measured is kept; 0: nothing is

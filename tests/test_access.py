@@ -33,7 +33,7 @@ from chat.models import Assistant, Conversation, State
 from comparison.models import Verdict, Vote
 from evaluations import sets
 from evaluations.items import read_item
-from evaluations.models import Parity, Run
+from evaluations.models import Family, Gate, Parity, Run
 from inference.api.ws import frames
 from inference.api.ws.consumer import GenerateConsumer
 from inference.manager import ModelManager
@@ -46,7 +46,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 # Who may. A page knows sessions alone; a call knows sessions and tokens, and a token may only what its scopes say.
 PUBLIC, PAGE, SIGNED, INFER, OPERATE, OWN, OWN_PAGE = "public", "page", "signed", "infer", "operate", "own", "own page"
 OPERATE_OWN = "own things of operators"
-ADMIN_PAGE = "admin page"
+ADMIN_PAGE, OPERATOR_PAGE = "admin page", "operator page"
 
 ROUTES: dict[str, dict[str, str]] = {
     "": {"GET": PUBLIC},
@@ -151,6 +151,13 @@ ROUTES: dict[str, dict[str, str]] = {
     # Shared sets and runs: evaluations/tests/
     "evaluations/sets/<int:pk>": {"GET": OWN_PAGE},
     "evaluations/runs/<int:pk>": {"GET": OWN_PAGE},
+    "evaluations/gates": {"GET": OPERATOR_PAGE},
+    "evaluations/gates/<int:pk>": {"GET": OPERATOR_PAGE},
+    "api/evaluations/gates": {"GET": OPERATE, "POST": OPERATE},
+    "api/evaluations/gates/standing": {"GET": OPERATE},
+    "api/evaluations/gates/<int:pk>": {"GET": OPERATE, "PATCH": OPERATE, "DELETE": OPERATE},
+    "api/evaluations/gates/<int:pk>/verdicts": {"GET": OPERATE, "POST": OPERATE},
+    "api/evaluations/gates/<int:pk>/notices": {"GET": OPERATE},
     "api/evaluations/sets": {"GET": INFER, "POST": INFER},
     "api/evaluations/sets/<int:pk>": {"GET": OWN, "PATCH": OWN, "DELETE": OWN},
     "api/evaluations/sets/<int:pk>/versions": {"GET": OWN},
@@ -204,10 +211,12 @@ def expected(rule: str, actor: Actor) -> str:
     token = actor.scopes is not None
     if rule == PUBLIC:
         return "yes"
-    if actor == ANONYMOUS or (token and rule in (PAGE, OWN_PAGE, ADMIN_PAGE)):
+    if actor == ANONYMOUS or (token and rule in (PAGE, OWN_PAGE, ADMIN_PAGE, OPERATOR_PAGE)):
         return "no"
     if rule == ADMIN_PAGE:
         return "yes" if actor.name == "admin" else "no"
+    if rule == OPERATOR_PAGE:
+        return "yes" if actor.staff else "no"
     if rule in (PAGE, SIGNED):
         return "yes"
     if rule in (OPERATE, OPERATE_OWN):
@@ -297,6 +306,8 @@ def address(world: SimpleNamespace, route: str) -> str:
             pk = prompts.pk
             if "parity/" in route:
                 pk = Parity.objects.create(owner=owner, version=sets.version_of(prompts), slug="pirate", name=name).pk
+            if "gates/" in route:
+                pk = Gate.objects.create(owner=owner, kind=Family.TAG, name=name, prompts=prompts, least=0.5).pk
             if "runs/" in route:
                 pk = Run.objects.create(owner=owner, version=sets.version_of(prompts)).pk
         elif "prompts/" in route:

@@ -55,7 +55,10 @@ def test_no_serious_finding_on_any_page(
     portal.api("POST", f"/api/lora/models/{first}/activate")
     target = portal.api("GET", f"/api/lora/models/{first}").json()["slug"]
     made = portal.api("POST", "/api/evaluations/runs", {"prompts": prompts, "targets": [target]}).json()
-    for path in [*PAGES, f"/models/{first}", f"/evaluations/sets/{prompts}", f"/evaluations/runs/{made['id']}"]:
+    bar = {"kind": "run", "name": f"run {theme}", "prompts": prompts, "least": 0.9}
+    gate = f"/evaluations/gates/{portal.api('POST', '/api/evaluations/gates', bar).json()['id']}"
+    own = [f"/models/{first}", f"/evaluations/sets/{prompts}", f"/evaluations/runs/{made['id']}", gate]
+    for path in [*PAGES, "/evaluations/gates", *own]:
         page.goto(path)
         findings[path] = grave(page)
     office = sign_in(portal, "admin", color_scheme=theme, locale=locale)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.fixtures.portal import Portal
+from tests.fixtures.portal import Portal, wait_for
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -103,3 +103,40 @@ def test_a_question_goes_from_test_into_a_new_set(portal: Portal, sign_in: Calla
     (item,) = portal.api("GET", f"/api/evaluations/sets/{found[0]['id']}/items").json()["results"]
     assert item["messages"] == [{"role": "user", "content": "a question to keep"}]
     assert item["reference"] == page.get_by_test_id("output").inner_text()
+
+
+def test_a_gate_stops_an_adapter_until_somebody_states_a_reason(portal: Portal, sign_in: Callable[..., Any]) -> None:
+    assert portal.api("POST", "/api/lora/scan").status == 200
+    first = portal.api("GET", "/api/lora/models?search=first").json()["results"][0]
+    portal.api("POST", f"/api/lora/models/{first['id']}/deactivate")
+    assert portal.api("PATCH", f"/api/lora/models/{first['id']}", {"tags": ["guarded"]}).status == 200
+    items = [{"prompt": f"question {n}", "checks": [{"kind": "contains", "value": "zzzzzz"}]} for n in range(3)]
+    assert portal.api("POST", "/api/evaluations/sets", {"name": "impossible", "items": items}).status == 201
+    page = sign_in(portal, "operator")
+    page.goto("/evaluations/gates")
+    page.get_by_test_id("gate-new").click()
+    page.get_by_test_id("gate-kind").select_option("tag")
+    page.get_by_test_id("gate-name").fill("guarded")
+    page.get_by_test_id("gate-set").select_option(label="impossible")
+    page.get_by_test_id("gate-least").fill("")
+    page.get_by_test_id("gate-save").click()
+    page.get_by_test_id("gate-problem").wait_for()
+    page.get_by_test_id("gate-least").fill("90")
+    page.get_by_test_id("gate-save").click()
+    page.get_by_test_id("gate-bar").get_by_text("≥ 90%").wait_for()
+
+    standing = f"/api/evaluations/gates/standing?adapter={first['slug']}"
+    wait_for(lambda: portal.api("GET", standing).json()["results"][0]["code"] == "gate_below_bar", 60, "the verdict")
+    page.reload()
+    page.locator("[data-testid=verdict-row][data-outcome=failed]").wait_for()
+    page.goto(f"/models/{first['id']}")
+    page.locator("[data-testid=adapter-gate][data-code=gate_below_bar]").wait_for()
+    page.get_by_test_id("activate-button").click()
+    page.get_by_test_id("override-reason").wait_for()
+    assert page.get_by_test_id("override-go").is_disabled()
+    page.keyboard.type("the demo needs it")  # the field has the focus
+    page.get_by_test_id("override-go").click()
+    page.get_by_test_id("deactivate-button").wait_for()
+    assert "the demo needs it" in page.locator(".history").inner_text()
+    page.get_by_test_id("gate-run").click()
+    assert page.get_by_test_id("result-row").count() == 3

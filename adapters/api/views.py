@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from django.http import Http404
 from django.utils.translation import gettext as _
 from rest_framework import serializers, status
+from rest_framework.exceptions import UnsupportedMediaType
 from rest_framework.permissions import IsAuthenticated
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -178,28 +180,50 @@ def _base(word: str | None) -> BaseModel | None:
     return found
 
 
-class ChangeView(APIView):
-    """POST that runs one service on one adapter and answers with the adapter."""
+def override_field() -> serializers.CharField:
+    """The reason for an activation that a gate objects to: on one line, as history shows it."""
+    return serializers.CharField(max_length=500, required=False, allow_blank=True, default="")
 
+
+class ActivateBody(serializers.Serializer[Any]):
+    override = override_field()
+
+
+class ActivateView(APIView):
     permission_classes = [IsOperator]
-    action: Callable[..., LoraAdapter]
 
     def post(self, request: Request, pk: int) -> Response:
+        body = ActivateBody(data=_json_of(request))
+        body.is_valid(raise_exception=True)
         with api_errors():
-            type(self).action(pk, request.user)
+            services.activate(pk, actor(request), override=stated(body))
         return Response(adapter_json(one(request, pk)))
 
 
-class ActivateView(ChangeView):
-    action = staticmethod(services.activate)
+def _json_of(request: Request) -> Any:
+    """This call needs no body: one of another kind, as browsers' forms send with every POST, says nothing."""
+    try:
+        return request.data
+    except UnsupportedMediaType:
+        return {}
 
 
-class DeactivateView(ChangeView):
-    action = staticmethod(services.deactivate)
+def stated(body: serializers.Serializer[Any]) -> str:
+    return " ".join(body.validated_data["override"].split())
+
+
+class DeactivateView(APIView):
+    permission_classes = [IsOperator]
+
+    def post(self, request: Request, pk: int) -> Response:
+        with api_errors():
+            services.deactivate(pk, actor(request))
+        return Response(adapter_json(one(request, pk)))
 
 
 class RepairBody(serializers.Serializer[Any]):
     plan = serializers.CharField(max_length=64, required=False, allow_blank=True, default="")
+    override = override_field()
 
 
 class RepairView(APIView):
@@ -221,13 +245,14 @@ class RepairView(APIView):
         body = RepairBody(data=request.data)
         body.is_valid(raise_exception=True)
         with api_errors():
-            services.repair(pk, actor(request), body.validated_data["plan"])
+            services.repair(pk, actor(request), body.validated_data["plan"], override=stated(body))
         return Response(adapter_json(one(request, pk)))
 
 
 class BulkBody(serializers.Serializer[Any]):
     action = serializers.ChoiceField(choices=["activate", "deactivate", "forget"])
     ids = serializers.ListField(child=serializers.IntegerField(min_value=1), min_length=1, max_length=200)
+    override = override_field()
 
 
 class BulkView(APIView):
@@ -238,7 +263,10 @@ class BulkView(APIView):
     def post(self, request: Request) -> Response:
         body = BulkBody(data=request.data)
         body.is_valid(raise_exception=True)
-        service = getattr(services, body.validated_data["action"])
+        action = body.validated_data["action"]
+        service: Callable[..., Any] = getattr(services, action)
+        if action == "activate":
+            service = partial(service, override=stated(body))
         results = [self._one(service, pk, request) for pk in dict.fromkeys(body.validated_data["ids"])]
         return Response(BulkResults.of(results=results))
 

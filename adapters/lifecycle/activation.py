@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
@@ -38,11 +39,27 @@ if TYPE_CHECKING:
 Progress = Callable[[float], None]
 
 
-def activate(adapter_id: int, actor: AbstractBaseUser | None, progress: Progress | None = None) -> LoraAdapter:
+@dataclass(frozen=True)
+class Prepared:
+    """A verified copy in the store that nothing is served from yet. `prompting`: what the row keeps of it."""
+
+    digest: str
+    verdict: ValidationResult
+    prompting: dict[str, Any]
+
+    @property
+    def base(self) -> BaseModel | None:
+        return self.verdict.base
+
+
+def activate(
+    adapter_id: int, actor: AbstractBaseUser | None, progress: Progress | None = None, override: str = ""
+) -> LoraAdapter:
     """Verify the adapter's folder, copy it into the store and serve the copy. Nothing to do is a success.
 
-    `progress` hears 0..1. Raises LoraAdapter.DoesNotExist, BusyError where another call is at this adapter, and
-    ActivationFailed with the code. A refusal fails the adapter, except that one which is being served stays served.
+    `progress` hears 0..1. `override`: why it is to be served though a gate objects; history keeps it. Raises
+    LoraAdapter.DoesNotExist, BusyError where another call is at this adapter, and ActivationFailed with the code. A
+    refusal fails the adapter, except that one which is being served stays served, and that a gate's fails nothing.
     """
     adapter = LoraAdapter.objects.select_related("base").get(pk=adapter_id)
     with HeldLease(adapter_lock(adapter_id)) as hold:
@@ -57,14 +74,16 @@ def activate(adapter_id: int, actor: AbstractBaseUser | None, progress: Progress
         adapter.refresh_from_db()
         stands: dict[str, str] = {}
         try:
-            _activate(adapter, actor, tell, stands)
+            _activate(adapter, actor, tell, stands, override)
         except Refused as refused:
-            _refuse(adapter, actor, refused, stands)
+            refuse(adapter, actor, refused, stands)
             raise ActivationFailed(refused.code, refused.details) from None
     return adapter
 
 
-def _activate(adapter: LoraAdapter, actor: AbstractBaseUser | None, tell: Progress, stands: dict[str, str]) -> None:
+def _activate(
+    adapter: LoraAdapter, actor: AbstractBaseUser | None, tell: Progress, stands: dict[str, str], override: str
+) -> None:
     """`stands` hears what a refusal of this moment depends on, where no scan would find it, see `outcome._stands`."""
     roots = real_roots()
     candidate = look_again(adapter, roots)
@@ -78,6 +97,33 @@ def _activate(adapter: LoraAdapter, actor: AbstractBaseUser | None, tell: Progre
     if served and not adapter.update_available and adapter.signature == files_hash(candidate):
         _promote_again(adapter)
         return
+    prepared = prepare(adapter, candidate, roots, tell, stands)
+    digest, verdict, prompting = prepared.digest, prepared.verdict, prepared.prompting
+    # What is served already does not become active: its copy is made again.
+    despite = {} if active and digest == adapter.digest else _despite(adapter, prepared, override)
+    report = _promote(adapter.name, digest, prompting.get("sha256", ""), verdict.base)
+    tell(1.0)  # that may have taken minutes: whoever has the lock now goes on instead
+    again = look_again(adapter, roots)
+    if again is None or again.core_signature != candidate.core_signature:
+        released(digest, "failed")
+        raise Refused("changed_meanwhile")
+    before = adapter.digest
+    with transaction.atomic():
+        describe(adapter, candidate, verdict, replaces=True)
+        offers.note(adapter, verdict)
+        if not adapter.mark_active(actor, digest, prompting, report, despite):
+            raise BusyError
+    notes.write(digest, store.state(digest))
+    if fault is not None and before == digest:
+        record_mended(adapter, actor, fault)
+    if before and before != digest:
+        released(before, "replaced")
+
+
+def prepare(
+    adapter: LoraAdapter, candidate: AdapterFolder, roots: tuple[str, ...], tell: Progress, stands: dict[str, str]
+) -> Prepared:
+    """Verify the folder of an adapter, whose lock is held, and copy it into the store. Raises Refused."""
     verdict = _verdict(adapter, candidate, roots)
     if verdict.base is None or not is_current(verdict.base):
         # A base that no scan has seen, or that has changed since: the only reason to look at all of them.
@@ -96,23 +142,20 @@ def _activate(adapter: LoraAdapter, actor: AbstractBaseUser | None, tell: Progre
     said = read_prompting(roots, candidate.path, candidate.stats)
     prompting = _prompting(said, verdict.base)
     digest = _copy(adapter, candidate, verdict, roots, said, tell, stands)
-    report = _promote(adapter.name, digest, prompting.get("sha256", ""), verdict.base)
-    tell(1.0)  # that may have taken minutes: whoever has the lock now goes on instead
-    again = look_again(adapter, roots)
-    if again is None or again.core_signature != candidate.core_signature:
-        released(digest, "failed")
-        raise Refused("changed_meanwhile")
-    before = adapter.digest
-    with transaction.atomic():
-        describe(adapter, candidate, verdict, replaces=True)
-        offers.note(adapter, verdict)
-        if not adapter.mark_active(actor, digest, prompting, report):
-            raise BusyError
-    notes.write(digest, store.state(digest))
-    if fault is not None and before == digest:
-        record_mended(adapter, actor, fault)
-    if before and before != digest:
-        released(before, "replaced")
+    return Prepared(digest, verdict, prompting)
+
+
+def _despite(adapter: LoraAdapter, prepared: Prepared, override: str) -> dict[str, Any]:
+    """What history keeps of a gate's objection that `override` says no to; {} where no gate objects.
+
+    Raises PassingRefusal where one objects and no reason is stated: the adapter stays as it was.
+    """
+    objection = hooks.objection(adapter.pk, prepared.digest, prepared.base.key if prepared.base else "")
+    if objection is None:
+        return {}
+    if not override:
+        raise PassingRefusal(objection.code, **objection.details)
+    return {**objection.details, "objection": objection.code, "stated": override}
 
 
 def _promote(name: str, digest: str, prompting: str, base: BaseModel | None) -> dict[str, Any]:
@@ -209,7 +252,7 @@ def _prompting(said: bytes, base: BaseModel | None) -> dict[str, Any]:
     }
 
 
-def _refuse(adapter: LoraAdapter, actor: AbstractBaseUser | None, refused: Refused, stands: dict[str, str]) -> None:
+def refuse(adapter: LoraAdapter, actor: AbstractBaseUser | None, refused: Refused, stands: dict[str, str]) -> None:
     """Write a refusal down: as a failure, or beside the copy that is still served, or as "wait"."""
     if adapter.status == Status.ACTIVE and adapter.digest and not _mended(adapter, actor):
         return  # failed for its copy, which is the graver reason

@@ -41,7 +41,7 @@ def clean(dry_run: bool = False) -> list[Cleaned]:
     with HeldLease(CLEANING) as hold:
         if _activating():
             raise BusyError
-        used = references()
+        used = references().keys() | hooks.tried()
         removed = []
         try:
             shelf = store_folder.opened()
@@ -58,12 +58,19 @@ def clean(dry_run: bool = False) -> list[Cleaned]:
     return removed
 
 
+def discard(digest: str) -> None:
+    """Remove one copy, unless an adapter is served from it or it is being tried. Raises BusyError, OSError."""
+    with HeldLease(CLEANING):
+        if not _activating() and digest not in references() and not _tried(digest):
+            store_folder.remove(digest)
+
+
 def sweep_published(dry_run: bool = False) -> list[Cleaned]:
     """As `clean`, of what the running side has put elsewhere, with the same care for activations; holds nobody up.
 
     Raises OSError.
     """
-    active = set(LoraAdapter.objects.active().values_list("digest", flat=True))
+    active = set(LoraAdapter.objects.active().values_list("digest", flat=True)) | hooks.tried()
 
     def unwanted(digest: str) -> bool:
         return digest not in active and _unwanted(digest)
@@ -72,9 +79,13 @@ def sweep_published(dry_run: bool = False) -> list[Cleaned]:
 
 
 def _unwanted(digest: str) -> bool:
-    """An activation that runs may have put it there just now. One that has ended is seen by what it has activated, so
-    this is asked second."""
-    return not _activating() and not LoraAdapter.objects.active().filter(digest=digest).exists()
+    """An activation or a trial that runs may have put it there just now. One that has ended is seen by what it has
+    activated, or tries, so this is asked second."""
+    return not _activating() and not LoraAdapter.objects.active().filter(digest=digest).exists() and not _tried(digest)
+
+
+def _tried(digest: str) -> bool:
+    return digest in hooks.tried()
 
 
 def _activating() -> bool:

@@ -22,12 +22,13 @@ class NothingToRepair(ValueError):  # noqa: N818
 
 
 def repair(
-    adapter_id: int, actor: AbstractBaseUser | None, plan: str = "", progress: Progress | None = None
-) -> LoraAdapter:
+    adapter_id: int, actor: AbstractBaseUser | None, plan: str = "", progress: Progress | None = None,
+    override: str = "",
+) -> LoraAdapter:  # fmt: skip
     """Agree to the repair that is offered, and activate the adapter from the repaired copy.
 
-    `plan`: the one that was shown; BusyError("repair_changed") where it is another by now. Raises as `activate`, and
-    NothingToRepair.
+    `plan`: the one that was shown; BusyError("repair_changed") where it is another by now. `override` as `activate`
+    takes it. Raises as `activate`, and NothingToRepair.
     """
     with HeldLease(adapter_lock(adapter_id)):
         adapter = LoraAdapter.objects.get(pk=adapter_id)
@@ -41,4 +42,4 @@ def repair(
             with transaction.atomic():
                 Repair.objects.filter(pk=found.pk, plan=found.plan).update(accepted_at=timezone.now())
                 adapter.record(EventKind.REPAIRED, actor, details=details)
-    return activate(adapter_id, actor, progress)
+    return activate(adapter_id, actor, progress, override)

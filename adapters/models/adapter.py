@@ -166,9 +166,10 @@ class LoraAdapter(models.Model):
         digest: str,
         prompting: dict[str, Any] | None = None,
         promotion: dict[str, Any] | None = None,
+        despite: dict[str, Any] | None = None,
     ) -> bool:
         """Any status -> active with this stored copy, of which the row keeps `prompting` and `promotion`. False where
-        the status was changed by somebody else."""
+        the status was changed by somebody else. `despite`: a gate's objection and the reason stated against it."""
         same = self.status == Status.ACTIVE and self.digest == digest
         proof: dict[str, Any] = (
             {}
@@ -188,7 +189,8 @@ class LoraAdapter(models.Model):
             failure_details={},
             incomplete=False,
             update_available=False,
-            details={"digest": digest, "before": self.digest},
+            code="gate_overridden" if despite else "",
+            details={"digest": digest, "before": self.digest, **(despite or {})},
             **proof,
         )
 

@@ -30,7 +30,7 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r")
 MAX_INT = 2**31 - 1
 
 
-def _one_line(value: str) -> str:
+def one_line(value: str) -> str:
     value = value.strip()
     if not value:
         raise refuse("empty")
@@ -39,7 +39,7 @@ def _one_line(value: str) -> str:
     return value
 
 
-Name = Annotated[str, Field(max_length=120), CHARACTERS, AfterValidator(_one_line)]
+Name = Annotated[str, Field(max_length=120), CHARACTERS, AfterValidator(one_line)]
 Description = Annotated[str, Field(max_length=500), CHARACTERS]
 
 

@@ -1,3 +1,4 @@
+from .gates import Family, Gate, GateVerdict, Notice, NoticeState, VerdictState
 from .parity import Parity, Sample
 from .runs import Answer, Result, Run, RunState, RunTarget, Score, TargetState
 from .sets import Item, PromptSet, SetVersion
@@ -6,6 +7,12 @@ __all__ = [
     "Answer",
     "Item",
     "Parity",
+    "Family",
+    "Gate",
+    "GateVerdict",
+    "Item",
+    "Notice",
+    "NoticeState",
     "PromptSet",
     "Result",
     "Run",
@@ -15,4 +22,7 @@ __all__ = [
     "Score",
     "SetVersion",
     "TargetState",
+    "SetVersion",
+    "TargetState",
+    "VerdictState",
 ]

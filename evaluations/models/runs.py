@@ -35,9 +35,9 @@ class TargetState(models.TextChoices):
 
 class RunQuerySet(models.QuerySet["Run"]):
     def visible_to(self, user: Any) -> RunQuerySet:
-        """One's own, and those that are shared together with their set."""
-        shared = Q(shared=True, version__prompts__shared=True, owner__is_active=True)
-        return self.filter(Q(owner_id=user.pk) | shared)
+        """One's own, those that are shared together with their set, and for operators those of gates."""
+        seen = Q(owner_id=user.pk) | Q(shared=True, version__prompts__shared=True, owner__is_active=True)
+        return self.filter(seen | Q(of_gate=True) if user.is_staff else seen)
 
     def under_way(self) -> RunQuerySet:
         return self.filter(state__in=UNDER_WAY)
@@ -53,6 +53,7 @@ class Run(models.Model):
     params = models.JSONField(_("parameters"), default=dict, blank=True)
     shared = models.BooleanField(_("shared"), default=False)
     activates = models.BooleanField(_("activates adapters"), default=False)
+    of_gate = models.BooleanField(_("of a gate"), default=False)  # made by `gates/`, not by its owner
     token_ref = models.BigIntegerField(default=0)  # the API token that it was made with; 0: signed in
     state = models.CharField(_("state"), max_length=16, choices=RunState.choices, default=RunState.QUEUED)
     code = models.CharField(_("error code"), max_length=64, blank=True, default="")
@@ -100,6 +101,8 @@ class RunTarget(models.Model):
     digest = models.CharField(_("digest"), max_length=64, blank=True, default="")
     base_key = models.CharField(max_length=64, blank=True, default="")
     base_name = models.CharField(max_length=255, blank=True, default="")
+    # Its digests name a copy that is not served, which is asked for a gate alone.
+    trial = models.BooleanField(_("not active"), default=False)
     prompting = models.CharField(max_length=64, blank=True, default="")
     state = models.CharField(_("state"), max_length=16, choices=TargetState.choices, default=TargetState.WAITING)
     code = models.CharField(_("error code"), max_length=64, blank=True, default="")

@@ -52,7 +52,7 @@ def create(
     """
     if not version.size:
         raise ApiError("empty", _("The prompt set has no items."), 409, "prompts")
-    if Run.objects.filter(owner=user).count() >= settings.EVALUATION_RUNS:
+    if Run.objects.filter(owner=user, of_gate=False).count() >= settings.EVALUATION_RUNS:
         message = _("You have %(limit)s evaluations, which is the limit. Delete some first.") % {
             "limit": grouped(settings.EVALUATION_RUNS)
         }
@@ -101,6 +101,11 @@ def target_of(user: Any, slug: str, activates: bool) -> RunTarget:
         of_adapter(adapter)
     elif not (activates and user.is_staff):
         raise InferenceError("adapter_inactive", "targets", {"name": adapter.name})
+    return row_of(adapter)
+
+
+def row_of(adapter: LoraAdapter) -> RunTarget:
+    """A model of a run that this adapter stands for."""
     return RunTarget(
         adapter=adapter, slug=adapter.slug, name=adapter.name, group_hash=adapter.group_hash,
         checkpoint=adapter.checkpoint,

@@ -24,6 +24,8 @@ from .working import Worker
 
 logger = logging.getLogger(__name__)
 
+Between = Callable[[Callable[[], None]], object]
+
 LEASE = "evaluations"
 IDLE = 2.0  # seconds between looks for a run that another process has made
 REST = 10.0  # seconds until a lease that somebody else holds is asked for again, or after an error
@@ -31,9 +33,13 @@ RENEW_EVERY = 15.0  # seconds
 
 
 class Queue:
-    """A thread with an event loop of its own for each run; the engine is asked as every door asks it."""
+    """A thread with an event loop of its own for each run; the engine is asked as every door asks it.
 
-    def __init__(self) -> None:
+    `between` is called before each look for a run, with a function that renews the lease during long work.
+    """
+
+    def __init__(self, between: Between = lambda alive: None) -> None:
+        self._between = between
         self._news = threading.Event()
         self._stopped = False
         self._thread = threading.Thread(target=self._run, name="evaluations", daemon=True)
@@ -68,6 +74,7 @@ class Queue:
 
     def _turn(self, lease: HeldLease) -> None:
         self._news.clear()
+        self._between(lambda: renew(lease))
         if not work_on_next(lease, self._check):
             connections.close_all()
             self._wait(IDLE)
@@ -121,11 +128,11 @@ async def _work(found: Run | Parity, alive: Callable[[], None]) -> None:
 _queue: Queue | None = None
 
 
-def start() -> Queue:
+def start(between: Between = lambda alive: None) -> Queue:
     """The one queue of this process."""
     global _queue
     if _queue is None:
-        _queue = Queue()
+        _queue = Queue(between)
         _queue.start()
     return _queue
 

@@ -22,7 +22,7 @@ from accounts.grants import Grant
 from accounts.models import ApiToken
 from adapters.failures import ActivationFailed, BusyError, Refused
 from adapters.lifecycle.activation import activate
-from adapters.models import LoraAdapter, Status
+from adapters.models import BaseModel, LoraAdapter, Status
 from common.api import ApiError
 from evaluations.models import Item, Run, RunState, RunTarget, TargetState
 from evaluations.models.explaining import kept
@@ -31,7 +31,7 @@ from inference.engine.params import SamplingParams
 from inference.errors import InferenceError
 from inference.gateway.asking import Asking, Event, PartialAnswer, Question, ask
 from inference.gateway.scoring import Passage, score_once
-from inference.gateway.targets import Target, find
+from inference.gateway.targets import Target, find, of_copy
 from inference.quota.limits import LimitError
 
 from . import settling
@@ -147,6 +147,10 @@ class Worker:
 
     def _found(self, row: RunTarget) -> Target:
         adapter = LoraAdapter.objects.filter(pk=row.adapter_id).first() if row.adapter_id else None
+        if row.trial:
+            target = self._trial(row, adapter)
+            RunTarget.objects.filter(pk=row.pk).update(state=TargetState.RUNNING)
+            return target
         if adapter is not None and adapter.status != Status.ACTIVE and self._may_activate():
             try:
                 activate(adapter.pk, self.run.owner)
@@ -164,6 +168,15 @@ class Worker:
         row.state = TargetState.RUNNING
         row.save(update_fields=[*facts, "state"])
         return target
+
+    def _trial(self, row: RunTarget, adapter: LoraAdapter | None) -> Target:
+        base = BaseModel.objects.filter(key=row.base_key, missing=False).first()
+        if adapter is None or base is None:
+            raise TargetFailedError from Refused("changed_meanwhile")
+        try:
+            return of_copy(adapter, base, row.digest, row.prompting)
+        except InferenceError as error:
+            raise TargetFailedError from error
 
     def _may_activate(self) -> bool:
         if not self.run.activates or not self.run.owner.is_staff:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from channels.db import database_sync_to_async
+from django.conf import settings
 from django.http import Http404
 
 from adapters.models import BaseModel, LoraAdapter, Status
@@ -54,15 +56,28 @@ def of_adapter(adapter: LoraAdapter) -> Target:
         raise InferenceError("adapter_inactive", detail={"name": adapter.name})
     if adapter.base is None:
         raise InferenceError("base_missing", detail={"name": adapter.name})
-    check_base(adapter.base)
+    proven = adapter.proven_digest == adapter.digest
+    return _of_content(adapter, adapter.base, adapter.digest, adapter.prompting.get("sha256", ""), proven)
+
+
+def of_copy(adapter: LoraAdapter, base: BaseModel, digest: str, prompting: str) -> Target:
+    """A stored copy that is not served, for what judges it before it may be: no name leads here.
+
+    The engine proves its effect before it answers, as of any. Raises InferenceError as `of_base`.
+    """
+    return _of_content(adapter, base, digest, prompting, proven=False)
+
+
+def _of_content(adapter: LoraAdapter, base: BaseModel, digest: str, prompting: str, proven: bool) -> Target:
+    check_base(base)
     spec: AdapterSpec = {
-        "digest": adapter.digest,
-        "path": str(adapter.store_path),
+        "digest": digest,
+        "path": str(Path(settings.STORE_DIR) / digest),
         "name": adapter.name,
-        "prompting": adapter.prompting.get("sha256", ""),
-        "proven": adapter.proven_digest == adapter.digest,
+        "prompting": prompting,
+        "proven": proven,
     }
-    return Target(adapter.slug, adapter.name, base_spec(adapter.base), spec, adapter.pk)
+    return Target(adapter.slug, adapter.name, base_spec(base), spec, adapter.pk)
 
 
 def find(slug: Any) -> Target:

@@ -132,11 +132,20 @@ describe(
         ],
     ),
 )
-for name, text in (("ActivateView", "Validate, store and serve an adapter"), ("DeactivateView", "Serve it no longer")):
-    describe(
-        f"adapters.api.views.{name}",
-        post=call(present.Adapter, text, 401, 403, 404, 409, 422, operation_id=f"{name.lower()}_adapter"),
-    )
+describe(
+    "adapters.api.views.ActivateView",
+    post=call(
+        present.Adapter,
+        "Validate, store and serve an adapter; `override` is the reason for doing so though a gate objects",
+        *(400, 401, 403, 404, 409, 413, 422),
+        operation_id="activateview_adapter",
+        body=adapter_views.ActivateBody,
+    ),
+)
+describe(
+    "adapters.api.views.DeactivateView",
+    post=call(present.Adapter, "Serve it no longer", 401, 403, 404, 409, 422, operation_id="deactivateview_adapter"),
+)
 describe(
     "adapters.api.views.RepairView",
     get=call(

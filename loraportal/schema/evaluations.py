@@ -6,7 +6,7 @@ from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
 
 from evaluations import answers
-from evaluations.api import parity, runs, sets
+from evaluations.api import gates, parity, runs, sets
 from evaluations.items import GivenItem, GivenItems
 from evaluations.runs.figures import FILTERS
 
@@ -123,3 +123,36 @@ describe(
     "evaluations.api.parity.ParityCancelView",
     post=call(answers.WholeParity, "Cancel a parity report", *READING, 413, 415, operation_id="cancel_parity_report"),
 )
+
+GATE = {"kind": "run", "name": "pirate", "prompts": 1, "least": 0.9, "not_worse": True}
+describe(
+    "evaluations.api.gates.GatesView",
+    get=call(answers.GatePage, "Gates", *READING, operation_id="list_gates", parameters=PAGING),
+    post=call(answers.StoredGate, "Make a gate", *CHANGING, status=201, body=gates.NewGate, operation_id="make_gate",
+              examples=example(GATE)),
+)  # fmt: skip
+describe(
+    "evaluations.api.gates.GateView",
+    get=call(answers.StoredGate, "One gate", *READING, operation_id="get_gate"),
+    patch=call(answers.StoredGate, "Change a gate", *CHANGING, body=gates.GateChange, operation_id="change_gate",
+               examples=example({"least": 0.85})),
+    delete=call(None, "Delete a gate with its verdicts", *READING, status=204, operation_id="delete_gate"),
+)  # fmt: skip
+describe(
+    "evaluations.api.gates.VerdictsView",
+    get=call(answers.VerdictPage, "The verdicts of a gate, newest first", *READING, operation_id="list_gate_verdicts",
+             parameters=PAGING),
+    post=call(answers.StoredVerdict, "Have an adapter of its family judged, also again", *CHANGING, status=202,
+              body=gates.WantedVerdict, operation_id="judge_adapter", examples=example({"adapter": 1})),
+)  # fmt: skip
+describe(
+    "evaluations.api.gates.NoticesView",
+    get=call(answers.NoticePage, "What its webhook was told, newest first", *READING, operation_id="list_gate_notices",
+             parameters=PAGING),
+)  # fmt: skip
+describe(
+    "evaluations.api.gates.StandingView",
+    get=call(answers.Standings, "May an adapter become active, and what its gates found", *READING,
+             operation_id="get_gate_standing",
+             parameters=[query("adapter", "Slug or id of an adapter.")]),
+)  # fmt: skip

@@ -2,6 +2,7 @@
 import { busy, change, deletion } from "./lib/adapter.js";
 import { get, request } from "./lib/api.js";
 import { $ } from "./lib/dom.js";
+import { judges } from "./lib/gate.js";
 import { fill, gettext } from "./lib/i18n.js";
 import { pickers } from "./lib/picker.js";
 import { comparesRuns } from "./lib/run_compare.js";
@@ -64,6 +65,7 @@ more?.addEventListener("click", async () => {
 });
 
 comparesRuns();
+judges();
 
 // Notes and tags ---------------------------------------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ AREAS = {
     "effect": "Effect and engine",
     "store": "Store",
     "fleet": "Fleet",
+    "gate": "Gates",
     "remark": "Remarks, which stop nothing",
 }
 HEAD = """# Failure codes

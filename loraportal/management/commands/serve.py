@@ -113,6 +113,7 @@ def serve() -> None:
 
 def listening() -> None:
     from adapters.discovery import periodic_scan
+    from evaluations.gates import judging, webhooks
     from evaluations.runs import queue
     from inference.manager import get_manager
     from inference.measuring.recorder import recorder
@@ -123,7 +124,8 @@ def listening() -> None:
         get_manager().look()
     periodic_scan.start()
     periodic_scan.start_store()
-    queue.start()
+    queue.start(judging.turn)
+    webhooks.start()
 
 
 def announce() -> None:

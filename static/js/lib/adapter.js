@@ -1,6 +1,7 @@
 // What operators do with one adapter, on the list and on its own page: activate, deactivate, delete.
 import { get, post, request } from "./api.js";
 import { $ } from "./dom.js";
+import { askReason, isObjection } from "./gate.js";
 import { fill, gettext, number } from "./i18n.js";
 import { failed } from "./toast.js";
 
@@ -13,10 +14,18 @@ export function busy(button, on) {
 /** Activate, repair and activate, or deactivate. Resolves to the words of a toast, [title, detail], or null where it failed (already reported). */
 export async function change(button, name) {
   const activating = button.dataset.action !== "deactivate";
-  const started = performance.now();
+  let started = performance.now();
   const watch = activating ? showProgress(button) : null;
+  const body = button.dataset.plan ? { plan: button.dataset.plan } : {};
   try {
-    await post(button.dataset.url, button.dataset.plan ? { plan: button.dataset.plan } : undefined);
+    try {
+      await post(button.dataset.url, body);
+    } catch (error) {
+      const override = isObjection(error) ? await askReason(name, error.message) : null;
+      if (override === null) throw error;
+      started = performance.now();
+      await post(button.dataset.url, { ...body, override });
+    }
   } catch (error) {
     failed(error, fill(activating ? gettext("Could not activate %(name)s") : gettext("Could not deactivate %(name)s"), { name }));
     return null;
