@@ -20,8 +20,10 @@ from .api.sets import search_of, set_json, wanted_version
 from .checks.judging import sentence
 from .checks.shapes import MOST_CHECKS, TITLES
 from .items import exported
-from .models import Item, PromptSet, Result, Run
+from .models import Duel, Item, Outcome, PromptSet, Result, Run
 from .runs import curve, figures, making
+from .runs.duels import making as duels
+from .runs.duels import outside, tables
 
 PAGE_SIZE = 50
 TABLE_SIZE = 25
@@ -113,6 +115,43 @@ def _row(item: Item, cells: list[Result | None]) -> dict[str, Any]:
         cell and {"cell": cell, "reasons": [said for one in cell.verdicts if (said := sentence(one))]} for cell in cells
     ]
     return {"item": item, "cells": shown, "differs": differs}
+
+
+@login_required
+@require_safe
+@never_cache
+@ensure_csrf_cookie
+def head_to_head(request: HttpRequest, pk: int) -> HttpResponse:
+    """What judges say of a run's answers. `?judged=` chooses one by its id, the newest without; `?outcome=` narrows."""
+    found = making.visible(request.user, pk)
+    several = duels.of_run(found)
+    wanted = request.GET.get("judged", "")
+    duel = next((one for one in several if str(one.pk) == wanted), several[0] if several else None)
+    mine = found.owner_id == request.user.pk
+    context = {"run": found, "duels": several, "duel": duel, "mine": mine, **(_duel(request, duel) if duel else {})}
+    if request.headers.get("X-Part") and duel:
+        return render(request, "evaluations/_duel.html", context)
+    if mine:
+        context |= {
+            **targets(request),
+            "judge": outside.name() if outside.is_configured() else "",
+            "answered": [one for one in figures.targets_of(found) if one["done"] > one["errors"]],
+            "most": settings.EVALUATION_COMPARISONS,
+        }
+    return render(request, "evaluations/head_to_head.html", context)
+
+
+def _duel(request: HttpRequest, duel: Duel) -> dict[str, Any]:
+    outcome = request.GET.get("outcome", "")
+    outcome = outcome if outcome in Outcome.values else ""
+    bouts = tables.bouts_of(duel, outcome)
+    return {
+        "facts": tables.duel_json(duel),
+        "table": tables.table_of(duel),
+        "page": Paginator(bouts, TABLE_SIZE).get_page(request.GET.get("page")),
+        "outcome": outcome,
+        "outcomes": [("", _("All")), (Outcome.TIE, _("Ties")), (Outcome.NONE, _("No verdict"))],
+    }
 
 
 @login_required

@@ -15,7 +15,7 @@ from django.utils.translation import gettext as _
 from common.api import ApiError
 from common.numbers import grouped
 
-from .models import Answer, Item, PromptSet, SetVersion
+from .models import Answer, Item, Judgement, PromptSet, SetVersion
 
 BATCH = 500  # rows of one statement
 
@@ -113,8 +113,9 @@ def delete(prompts: PromptSet) -> None:
 
 
 def forget_answers(owners: Collection[int]) -> None:
-    """Those of these people that belong to no run any more."""
+    """Those of these people that belong to no run any more, and what judges said of them."""
     Answer.objects.filter(owner__in=owners, results=None).delete()
+    Judgement.objects.filter(owner__in=owners, forward_bouts=None, backward_bouts=None).delete()
 
 
 def _change(prompts: PromptSet, change: Callable[[PromptSet, int], None]) -> SetVersion:

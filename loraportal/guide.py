@@ -193,6 +193,19 @@ GROUPS: list[tuple[Promise, list[Described]]] = [
                 _("characters of an answer of an evaluation; a longer one is stopped there"),
             ),
             Described("EVALUATION_CONCURRENT", _("questions of an evaluation that are asked at once")),
+            Described("EVALUATION_COMPARISONS", _("comparisons of two answers in one head to head")),
+            Described(
+                "JUDGE_URL",
+                _(
+                    "address of an OpenAI-compatible server with a judge model for head to head, which is sent "
+                    "questions and answers; empty: none"
+                ),
+                Shown.ADDRESS,
+            ),
+            Described("JUDGE_MODEL", _("name of the judge model there")),
+            Described("JUDGE_API_KEY_FILE", _("a file that holds the API key for it")),
+            Described("JUDGE_TIMEOUT", _("seconds after which a verdict of the judge model is given up")),
+            Described("JUDGE_MAX_TOKENS", _("tokens of one verdict, whichever model judges")),
         ],
     ),
     (

@@ -1,4 +1,5 @@
-"""The one queue of evaluations: whichever process holds its lease works on the oldest run that is under way.
+"""The one queue of evaluations: whichever process holds its lease works on the oldest run, or head to head of a run's
+answers, that is under way.
 
 A portal holds the lease as long as it lives. One that is gone is seen to be gone (`adapters/leases.py`), so that the
 next one goes on with its run at once.
@@ -17,8 +18,11 @@ from django.db import close_old_connections, connections
 
 from adapters.failures import BusyError
 from adapters.leases import HeldLease
-from evaluations.models import Run
+from evaluations.models import Duel, Run
+from evaluations.models.runs import UNDER_WAY
 
+from .duels.working import Judging
+from .job import Job
 from .working import Worker
 
 logger = logging.getLogger(__name__)
@@ -88,25 +92,34 @@ def renew(lease: HeldLease) -> None:
 
 
 def work_on_next(lease: HeldLease, check: Callable[[], None] = lambda: None) -> bool:
-    """Work on the oldest run that is under way, to its end. False where there is none.
+    """Work on the oldest that is under way, to its end. False where there is none.
 
     Raises BusyError where the lease was taken over, and what `check` raises, which is called about once a second.
     """
-    run = Run.objects.under_way().select_related("owner", "version").order_by("pk").first()
-    if run is None:
-        return False
 
     def alive() -> None:
         check()
         renew(lease)
 
-    asyncio.run(_work(run, alive))
+    job = _next(alive)
+    if job is None:
+        return False
+    asyncio.run(_work(job))
     return True
 
 
-async def _work(run: Run, alive: Callable[[], None]) -> None:
+def _next(alive: Callable[[], None]) -> Job | None:
+    run = Run.objects.under_way().select_related("owner", "version").order_by("pk").first()
+    duels = Duel.objects.filter(state__in=UNDER_WAY).select_related("run__owner")
+    duel = duels.order_by("pk").first()
+    if duel is not None and (run is None or duel.created_at < run.created_at):
+        return Judging(duel, alive)
+    return None if run is None else Worker(run, alive)
+
+
+async def _work(job: Job) -> None:
     async with ThreadSensitiveContext():
-        await Worker(run, alive).work()
+        await job.work()
 
 
 _queue: Queue | None = None
