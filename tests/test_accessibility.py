@@ -14,6 +14,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.slow]
 GRAVE = {"serious", "critical"}
 PAGES = ["/models", "/test", "/compare", "/compare/votes", "/chat", "/assistants", "/monitoring", "/tokens", "/account"]
 PAGES += ["/prompts", "/prompts/new", "/nothing-here", "/evaluations", "/evaluations/new", "/evaluations/sets"]
+PAGES += ["/compare/head-to-head"]
 
 
 def grave(page: Any) -> list[str]:

@@ -81,3 +81,32 @@ def test_a_question_goes_from_test_into_a_new_set(portal: Portal, sign_in: Calla
     (item,) = portal.api("GET", f"/api/evaluations/sets/{found[0]['id']}/items").json()["results"]
     assert item["messages"] == [{"role": "user", "content": "a question to keep"}]
     assert item["reference"] == page.get_by_test_id("output").inner_text()
+
+
+def test_a_judge_compares_the_answers(portal: Portal, sign_in: Callable[..., Any]) -> None:
+    slugs = serve(portal)
+    items = [{"prompt": "hello"}, {"prompt": "how are you"}]
+    prompts = portal.api("POST", "/api/evaluations/sets", {"name": "to judge", "items": items}).json()["id"]
+    wanted = {"prompts": prompts, "targets": slugs, "params": {"max_tokens": 8}}
+    run = portal.api("POST", "/api/evaluations/runs", wanted).json()["id"]
+    page = sign_in(portal, "operator")
+    page.goto(f"/evaluations/runs/{run}")
+    page.locator("[data-testid=run-state].badge-active").wait_for(timeout=60_000)
+    page.get_by_test_id("run-duel").click()
+    page.locator("html[data-ready=true]").wait_for()
+    page.get_by_test_id("duel-target").first.uncheck()
+    page.get_by_test_id("duel-start").click()
+    assert page.get_by_test_id("duel-problem").inner_text()  # one model is no pair
+    page.get_by_test_id("duel-target").first.check()
+    page.get_by_test_id("duel-items").fill("1")
+    page.get_by_test_id("duel-criteria").fill("Be brief.")
+    page.get_by_test_id("duel-start").click()
+    page.locator("[data-testid=duel-state].badge-active").wait_for(timeout=60_000)  # without a reload
+    page.get_by_test_id("outcome-none").click()  # the fake model gives no verdict
+    page.get_by_test_id("bout").wait_for()
+    page.get_by_test_id("bout").locator("summary").click()
+    page.get_by_test_id("bout").get_by_text(":0").first.wait_for()
+    page.get_by_test_id("duel-delete").click()
+    page.get_by_test_id("duel-delete-confirm").click()
+    page.get_by_test_id("duel-state").wait_for(state="detached")
+    assert portal.api("GET", f"/api/evaluations/runs/{run}/head-to-head").json()["results"] == []

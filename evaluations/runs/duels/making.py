@@ -62,7 +62,7 @@ def create(
     if run.is_under_way:
         raise ApiError("under_way", _("The evaluation has not ended. Wait for its end or cancel it."), 409)
     if run.duels.count() >= MOST_OF_A_RUN:
-        message = _("This evaluation has %(limit)s head to heads, which is the limit. Delete some first.")
+        message = _("This evaluation was judged %(limit)s times, which is the limit. Delete some first.")
         raise ApiError("too_many", message % {"limit": MOST_OF_A_RUN}, 409)
     slug, name = _judge(judge)
     most = settings.EVALUATION_COMPARISONS
