@@ -92,7 +92,8 @@ def test_win_rates_of_pairs_leave_ties_out() -> None:
     turned = found.cell(1, 0)
     assert turned is not None and (turned.wins, turned.share) == (4, 0.25)
     assert (turned.low, turned.high) == pytest.approx(wilson(4, 16))
-    assert (pair.lead, turned.lead) == ("", "")  # 16 are too few
+    assert (pair.lead, turned.lead) == ("ahead", "behind")
+    assert made([[0, 11], [5, 0]]).pairs[0].lead == ""  # 16 are too few for that
     only_ties = found.cell(0, 2)
     assert only_ties is not None and (only_ties.share, only_ties.ties, only_ties.low) == (None, 3, None)
 

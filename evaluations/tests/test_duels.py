@@ -25,6 +25,7 @@ from .test_runs import client, send, work, written  # noqa: F401  (fixtures)
 pytestmark = pytest.mark.django_db(transaction=True)
 DUELS = "/api/evaluations/head-to-head"
 KEY = "sk-only-for-the-judge"
+LONG = b'{"choices": [{"message": {"content": "A"}}]}' + b" " * LONGEST_BODY
 
 
 class FakeJudge:
@@ -228,7 +229,7 @@ def test_a_judge_that_is_away(client: Client, run: int, judge: FakeJudge, settin
     [
         (200, b"no json", "judge_answer_invalid"), (200, b'{"choices": []}', "judge_answer_invalid"),
         (200, b'{"choices": [{"message": {"content": null}}]}', "judge_answer_invalid"),
-        (200, b"x" * (LONGEST_BODY + 1), "judge_answer_invalid"), (401, b"{}", "judge_denied"),
+        (200, LONG, "judge_answer_invalid"), (401, b"{}", "judge_denied"),
         (404, b"{}", "judge_denied"), (500, b"{}", "judge_unavailable"),
     ],
 )  # fmt: skip
@@ -313,7 +314,7 @@ def test_a_cancelled_one_stops(client: Client, run: int, judge: FakeJudge) -> No
     worker.start()
     while not judge.asked:
         worker.join(0.02)
-    cancelled = client.post(f"{DUELS}/{duel}/cancel")
+    cancelled = client.post(f"{DUELS}/{duel}/cancel", content_type="application/json")
     assert cancelled.json()["state"] == "cancelled"
     worker.join(20)
     assert not worker.is_alive()

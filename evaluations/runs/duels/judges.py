@@ -64,7 +64,7 @@ def ready(duel: Duel) -> Target | None:
         raise JudgeError("judge_changed")
     for field, value in facts.items():
         setattr(duel, field, value)
-    duel.save(update_fields=[*facts])
+    Duel.objects.filter(pk=duel.pk).update(**facts)
     return target
 
 
