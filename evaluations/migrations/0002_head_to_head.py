@@ -4,6 +4,8 @@ import django.db.models.deletion
 from django.conf import settings
 from django.db import migrations, models
 
+from common.resumable import CreateModel, DropLeftovers
+
 
 class Migration(migrations.Migration):
     dependencies = [
@@ -12,7 +14,8 @@ class Migration(migrations.Migration):
     ]
 
     operations = [
-        migrations.CreateModel(
+        DropLeftovers(["evaluations_bout", "evaluations_judgement", "evaluations_duel"]),
+        CreateModel(
             name="Duel",
             fields=[
                 ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
@@ -58,12 +61,13 @@ class Migration(migrations.Migration):
                 ),
             ],
             options={
+                "indexes": [models.Index(fields=["state", "id"], name="duel_queue")],
                 "verbose_name": "head to head",
                 "verbose_name_plural": "head to head",
                 "ordering": ["-id"],
             },
         ),
-        migrations.CreateModel(
+        CreateModel(
             name="Judgement",
             fields=[
                 ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
@@ -97,11 +101,12 @@ class Migration(migrations.Migration):
                 ),
             ],
             options={
+                "constraints": [models.UniqueConstraint(fields=("owner", "key"), name="one_judgement")],
                 "verbose_name": "judgement",
                 "verbose_name_plural": "judgements",
             },
         ),
-        migrations.CreateModel(
+        CreateModel(
             name="Bout",
             fields=[
                 ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
@@ -181,25 +186,11 @@ class Migration(migrations.Migration):
                 ),
             ],
             options={
+                "constraints": [models.UniqueConstraint(fields=("duel", "item", "one", "other"), name="one_bout")],
+                "indexes": [models.Index(fields=["duel", "outcome"], name="bout_outcomes")],
                 "verbose_name": "comparison",
                 "verbose_name_plural": "comparisons",
                 "ordering": ["id"],
             },
-        ),
-        migrations.AddIndex(
-            model_name="duel",
-            index=models.Index(fields=["state", "id"], name="duel_queue"),
-        ),
-        migrations.AddConstraint(
-            model_name="judgement",
-            constraint=models.UniqueConstraint(fields=("owner", "key"), name="one_judgement"),
-        ),
-        migrations.AddIndex(
-            model_name="bout",
-            index=models.Index(fields=["duel", "outcome"], name="bout_outcomes"),
-        ),
-        migrations.AddConstraint(
-            model_name="bout",
-            constraint=models.UniqueConstraint(fields=("duel", "item", "one", "other"), name="one_bout"),
         ),
     ]
