@@ -229,7 +229,7 @@ def test_a_judge_that_is_away(client: Client, run: int, judge: FakeJudge, settin
     [
         (200, b"no json", "judge_answer_invalid"), (200, b'{"choices": []}', "judge_answer_invalid"),
         (200, b'{"choices": [{"message": {"content": null}}]}', "judge_answer_invalid"),
-        (200, LONG, "judge_answer_invalid"), (401, b"{}", "judge_denied"),
+        pytest.param(200, LONG, "judge_answer_invalid", id="long"), (401, b"{}", "judge_denied"),
         (404, b"{}", "judge_denied"), (500, b"{}", "judge_unavailable"),
     ],
 )  # fmt: skip
