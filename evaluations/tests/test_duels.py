@@ -33,7 +33,8 @@ class FakeJudge:
 
     def __init__(self) -> None:
         self.say: Callable[[str, str], str] = lambda first, second: "A" if "pirate" in first else "B"
-        self.status, self.body, self.headers = 200, b"", {}
+        self.status, self.body = 200, b""
+        self.headers: dict[str, str] = {}
         self.asked: list[dict[str, Any]] = []
         self.open = threading.Event()
         self.open.set()
@@ -289,7 +290,8 @@ def test_what_a_dead_queue_left_is_gone_on_with(
 ) -> None:
     settings.EVALUATION_CONCURRENT = 1
     duel = start(client, run).json()["id"]
-    settle, settled = settling.settle, []
+    settle = settling.settle
+    settled: list[Any] = []
 
     def dies_after_two(*args: Any) -> None:
         if len(settled) == 2:

@@ -115,13 +115,13 @@ def _said(data: bytes, seconds: float) -> Said:
         found = json.loads(data)
         choice = found["choices"][0]
         text, reason, usage = choice["message"]["content"], choice.get("finish_reason"), found.get("usage") or {}
-        tokens = [_count(usage.get(part)) for part in ("prompt_tokens", "completion_tokens")]
+        prompt, completion = (_count(usage.get(part)) for part in ("prompt_tokens", "completion_tokens"))
     except (ValueError, RecursionError, LookupError, TypeError, AttributeError):
         raise JudgeError("judge_answer_invalid") from None
     if not isinstance(text, str):
         raise JudgeError("judge_answer_invalid")
     text = text.encode("utf-8", "replace").decode().replace("\0", "\ufffd")
-    return Said(text, "length" if reason == "length" else "stop", *tokens, seconds)
+    return Said(text, "length" if reason == "length" else "stop", prompt, completion, seconds)
 
 
 def _count(value: Any) -> int:
