@@ -17,6 +17,7 @@ from common.api import Pagination
 from . import bodies, export
 from .flows import cast_vote, wanted
 from .models import Vote
+from .pairs import head_to_head_of
 from .summary import Standings, standings
 
 
@@ -64,6 +65,15 @@ class VoteSummaryView(APIView):
     def get(self, request: Request) -> Response:
         rows = standings(wanted(request.user, request.query_params))
         return Response(Standings.of(results=rows))
+
+
+class VoteHeadToHeadView(APIView):
+    """Who beats whom in the votes that `?search= ?model= ?kind=` leave."""
+
+    permission_classes = [CanInfer]
+
+    def get(self, request: Request) -> Response:
+        return Response(head_to_head_of(wanted(request.user, request.query_params)).model_dump())
 
 
 class VoteExportView(APIView):

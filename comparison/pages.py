@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import uuid
+from typing import Any
 
 from django.conf import settings
 from django.contrib import messages
@@ -18,6 +19,7 @@ from inference.pages import targets
 
 from .flows import clean, models_of, wanted
 from .models import Vote
+from .pairs import head_to_head_of
 from .summary import standings
 
 PAGE_SIZE = 25
@@ -62,21 +64,36 @@ def votes(request: HttpRequest) -> HttpResponse:
     """One's votes and what they come to; `?search= ?model= ?kind=` narrow both."""
     found = wanted(request.user, request.GET)
     page = Paginator(found.prefetch_related("candidates"), PAGE_SIZE).get_page(request.GET.get("page"))
+    count = page.paginator.count
+    context = {"page": page, "standings": standings(found), **_filters(request, count)}
+    return render(request, "comparison/votes.html", context)
+
+
+@login_required
+@require_safe
+@never_cache
+def head_to_head(request: HttpRequest) -> HttpResponse:
+    """Who beats whom in one's votes; `?search= ?model= ?kind=` narrow them."""
+    found = wanted(request.user, request.GET)
+    count = found.count()
+    context = {"count": count, "table": head_to_head_of(found), **_filters(request, count)}
+    return render(request, "comparison/head_to_head.html", context)
+
+
+def _filters(request: HttpRequest, count: int) -> dict[str, Any]:
+    """What the filters above a page are drawn with; `count`: of the votes that they leave."""
     kind = request.GET.get("kind", "")
     kept = request.GET.copy()
     kept.pop("page", None)
-    context = {
-        "page": page,
-        "standings": standings(found),
+    return {
         "models": models_of(request.user),
         "search": clean(request.GET, "search", 200),
         "model": clean(request.GET, "model", 128),
         "kind": kind if kind in ("blind", "open") else "",
         "kinds": [("", _("All")), ("blind", _("Blind")), ("open", _("Not blind"))],
         "filters": kept.urlencode(),
-        "any": page.paginator.count or Vote.objects.of(request.user).exists(),
+        "any": count or Vote.objects.of(request.user).exists(),
     }
-    return render(request, "comparison/votes.html", context)
 
 
 @login_required

@@ -8,8 +8,9 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from common.answers import Answer, one_of, page_of
+from common.pairwise import HeadToHead
 
-from .models import Family, NoticeState, RunState, TargetState, VerdictState
+from .models import Choice, Family, NoticeState, Outcome, RunState, TargetState, VerdictState
 
 
 class StoredSet(Answer):
@@ -262,6 +263,29 @@ class StoredParity(Answer):
     verdict: str = Field(description="Stable, for programs; empty before the end.")
     sentence: str = Field(description="The verdict for people, in the reader's language.")
     precision: str = Field(description="Of the base, as it was measured; empty where that is not known.")
+
+
+class StoredDuel(Answer):
+    id: int
+    run: int
+    judge: str = Field(description="Slug of the model that judges; empty for the judge model of the settings.")
+    name: str
+    outside: bool = Field(description="Whether the judge is the judge model of the settings.")
+    digest: str = Field(description="Of what judges; empty before its turn.")
+    base_key: str
+    criteria: str
+    params: dict[str, Any]
+    state: Annotated[str, one_of(RunState.values)]
+    code: str
+    message: str
+    waiting: str = Field(description="Code of what it waits for now, or empty.")
+    total: int = Field(description="Comparisons of two answers; each is asked in both orders.")
+    done: int
+    unclear: int = Field(description="Without a verdict: they count for nobody.")
+    same: int = Field(description="Of the same text, which are a tie that nobody was asked about.")
+    reused: int = Field(description="Whose verdicts were there already.")
+    prompt_tokens: int = Field(description="Computed for this head to head.")
+    completion_tokens: int
     created_at: datetime
     started_at: datetime | None
     ended_at: datetime | None
@@ -367,3 +391,32 @@ class StoredNotice(Answer):
 GatePage = page_of(StoredGate, "GatePage")
 VerdictPage = page_of(StoredVerdict, "GateVerdictPage")
 NoticePage = page_of(StoredNotice, "WebhookNoticePage")
+
+
+class WholeDuel(StoredDuel):
+    table: HeadToHead
+
+
+class Duels(Answer):
+    results: list[StoredDuel]
+
+
+class StoredJudgement(Answer):
+    choice: Annotated[str, one_of(Choice.values)]
+    text: str = Field(description="The end of what the judge said.")
+
+
+class StoredBout(Answer):
+    """Two answers to one item. Both judgements are null where the answers are the same."""
+
+    item: int = Field(description="Its number.")
+    one: int = Field(description="Id of the run's model.")
+    other: int
+    outcome: Annotated[str, one_of(Outcome.values)]
+    forward: StoredJudgement | None = Field(description="With the answer of `one` first.")
+    backward: StoredJudgement | None = Field(description="With the answer of `other` first.")
+    code: str
+    message: str
+
+
+BoutPage = page_of(StoredBout, "ComparisonPage")

@@ -24,11 +24,13 @@ from .checks.judging import sentence
 from .checks.shapes import MOST_CHECKS, TITLES
 from .gates import keeping, standing
 from .items import exported
-from .models import Gate, Item, PromptSet, Result, Run
+from .models import Duel, Gate, Item, Outcome, PromptSet, Result, Run
 from .parity import making as parity_making
 from .parity.verdict import ARRIVES, parity_json
 from .parity.verdict import whole_json as whole_parity
 from .runs import curve, figures, making
+from .runs.duels import making as duels
+from .runs.duels import outside, tables
 
 PAGE_SIZE = 50
 TABLE_SIZE = 25
@@ -173,6 +175,39 @@ def parity(request: HttpRequest, pk: int) -> HttpResponse:
     context = {"report": found, "whole": whole, "arrives": whole["verdict"] in ARRIVES, "failed": failed}
     part = "evaluations/_parity.html" if request.headers.get("X-Part") else "evaluations/parity.html"
     return render(request, part, context)
+
+
+def head_to_head(request: HttpRequest, pk: int) -> HttpResponse:
+    """What judges say of a run's answers. `?judged=` chooses one by its id, the newest without; `?outcome=` narrows."""
+    found = making.visible(request.user, pk)
+    several = duels.of_run(found)
+    wanted = request.GET.get("judged", "")
+    duel = next((one for one in several if str(one.pk) == wanted), several[0] if several else None)
+    mine = found.owner_id == request.user.pk
+    context = {"run": found, "duels": several, "duel": duel, "mine": mine, **(_duel(request, duel) if duel else {})}
+    if request.headers.get("X-Part") and duel:
+        return render(request, "evaluations/_duel.html", context)
+    if mine:
+        context |= {
+            **targets(request),
+            "judge": outside.name() if outside.is_configured() else "",
+            "answered": [one for one in figures.targets_of(found) if one["done"] > one["errors"]],
+            "most": settings.EVALUATION_COMPARISONS,
+        }
+    return render(request, "evaluations/head_to_head.html", context)
+
+
+def _duel(request: HttpRequest, duel: Duel) -> dict[str, Any]:
+    outcome = request.GET.get("outcome", "")
+    outcome = outcome if outcome in Outcome.values else ""
+    bouts = tables.bouts_of(duel, outcome)
+    return {
+        "facts": tables.duel_json(duel),
+        "table": tables.table_of(duel),
+        "page": Paginator(bouts, TABLE_SIZE).get_page(request.GET.get("page")),
+        "outcome": outcome,
+        "outcomes": [("", _("All")), (Outcome.TIE, _("Ties")), (Outcome.NONE, _("No verdict"))],
+    }
 
 
 @login_required

@@ -15,7 +15,7 @@ from django.utils.translation import gettext as _
 from common.api import ApiError
 from common.numbers import grouped
 
-from .models import Answer, Item, PromptSet, Score, SetVersion
+from .models import Answer, Item, Judgement, PromptSet, Score, SetVersion
 
 BATCH = 500  # rows of one statement
 
@@ -113,9 +113,10 @@ def delete(prompts: PromptSet) -> None:
 
 
 def forget_answers(owners: Collection[int]) -> None:
-    """Those of these people that belong to no run any more, scores too."""
+    """Those of these people that belong to no run any more, scores and what judges said too."""
     for kind in (Answer, Score):
         kind.objects.filter(owner__in=owners, results=None).delete()
+    Judgement.objects.filter(owner__in=owners, forward_bouts=None, backward_bouts=None).delete()
 
 
 def _change(prompts: PromptSet, change: Callable[[PromptSet, int], None]) -> SetVersion:

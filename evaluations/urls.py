@@ -3,15 +3,17 @@ from __future__ import annotations
 from common.routes import optional_slash
 
 from . import pages
-from .api import gates, parity, runs, sets
+from .api import duels, gates, parity, runs, sets
 
 SETS, RUNS, PARITY = "api/evaluations/sets", "api/evaluations/runs", "api/evaluations/parity"
-GATES = "api/evaluations/gates"
+GATES, DUELS = "api/evaluations/gates", "api/evaluations/head-to-head"
+
 
 urlpatterns = [
     *optional_slash("evaluations", pages.runs, "evaluations"),
     *optional_slash("evaluations/new", pages.new_run, "evaluation-new"),
     *optional_slash("evaluations/runs/<int:pk>", pages.run, "evaluation"),
+    *optional_slash("evaluations/runs/<int:pk>/head-to-head", pages.head_to_head, "evaluation-duel"),
     *optional_slash("evaluations/sets", pages.prompt_sets, "prompt-sets"),
     *optional_slash("evaluations/sets/<int:pk>", pages.prompt_set, "prompt-set"),
     *optional_slash("evaluations/parity", pages.parities, "parities"),
@@ -46,6 +48,10 @@ urlpatterns = [
     *optional_slash(f"{RUNS}/<int:pk>/again", runs.AgainView.as_view(), "api_evaluation_again"),
     *optional_slash(f"{RUNS}/<int:pk>/results", runs.ResultsView.as_view(), "api_evaluation_results"),
     *optional_slash(f"{RUNS}/<int:pk>/curve", runs.CurveView.as_view(), "api_evaluation_curve"),
+    *optional_slash(f"{RUNS}/<int:pk>/head-to-head", duels.DuelsView.as_view(), "api_duels"),
+    *optional_slash(f"{DUELS}/<int:pk>", duels.DuelView.as_view(), "api_duel"),
+    *optional_slash(f"{DUELS}/<int:pk>/cancel", duels.DuelCancelView.as_view(), "api_duel_cancel"),
+    *optional_slash(f"{DUELS}/<int:pk>/comparisons", duels.ComparisonsView.as_view(), "api_duel_comparisons"),
     *[
         route
         for kind in ("csv", "jsonl", "md")

@@ -203,6 +203,19 @@ GROUPS: list[tuple[Promise, list[Described]]] = [
             Described("WEBHOOK_SECRET", _("the key that these messages are signed with"), Shown.SECRET),
             Described("WEBHOOK_SECRET_FILE", _("a file that holds this key, instead")),
             Described("WEBHOOK_PRIVATE_HOSTS", _("whether these hosts may have private addresses")),
+            Described("EVALUATION_COMPARISONS", _("comparisons of two answers in one head to head")),
+            Described(
+                "JUDGE_URL",
+                _(
+                    "address of an OpenAI-compatible server with a judge model for head to head, which is sent "
+                    "questions and answers; empty: none"
+                ),
+                Shown.ADDRESS,
+            ),
+            Described("JUDGE_MODEL", _("name of the judge model there")),
+            Described("JUDGE_API_KEY_FILE", _("a file that holds the API key for it")),
+            Described("JUDGE_TIMEOUT", _("seconds after which a verdict of the judge model is given up")),
+            Described("JUDGE_MAX_TOKENS", _("tokens of one verdict, whichever model judges")),
         ],
     ),
     (

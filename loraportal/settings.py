@@ -151,6 +151,15 @@ def env_addresses(name: str, default: list[str]) -> list[tuple[str, str]]:
     return found
 
 
+@kept
+def env_address(name: str, default: str) -> str:
+    """One http address or nothing. A `/v1` at the end is left away."""
+    found = env_addresses(name, [default] if default else [])
+    if len(found) > 1 or any(label for label, _address in found):
+        raise ImproperlyConfigured(f"{name} must be one address such as https://judge.example.org.")
+    return found[0][1] if found else ""
+
+
 def env_secret(given: str, name: str, file: str) -> str:
     """A secret as it was given, or from a file of one line."""
     if given and file:
@@ -264,6 +273,14 @@ EVALUATION_RUNS = env_int("EVALUATION_RUNS", 100, 1, 100_000)  # of one account 
 EVALUATION_TARGETS = env_int("EVALUATION_TARGETS", 20, 1, 1000)  # models of one run
 EVALUATION_ANSWER_CHARS = env_int("EVALUATION_ANSWER_CHARS", 20_000, 1, 100_000)  # of one answer; then it is stopped
 EVALUATION_CONCURRENT = env_int("EVALUATION_CONCURRENT", 4, 1, 64)  # questions at once
+EVALUATION_COMPARISONS = env_int("EVALUATION_COMPARISONS", 5000, 1, 1_000_000)  # of answers, of one head to head
+JUDGE_URL = env_address("JUDGE_URL", "")  # of an OpenAI-compatible server, the only one that is asked; empty: none
+JUDGE_MODEL = env_str("JUDGE_MODEL", "")
+JUDGE_API_KEY = env_secret("", "JUDGE_API_KEY", env_str("JUDGE_API_KEY_FILE", ""))
+JUDGE_TIMEOUT = env_int("JUDGE_TIMEOUT", 60, 1, 3600)  # seconds for one verdict
+JUDGE_MAX_TOKENS = env_int("JUDGE_MAX_TOKENS", 128, 1, 100_000)  # of one verdict, of whatever judge
+if JUDGE_URL and not JUDGE_MODEL:
+    raise ImproperlyConfigured("JUDGE_URL needs JUDGE_MODEL, the name by which the server knows the judge model.")
 
 # Who may be told what a gate has found, and what it is signed with.
 WEBHOOK_HOSTS = env_list("WEBHOOK_HOSTS", [])  # ci.example.org, ci.example.org:8443; http://ci:8080 without TLS

@@ -33,7 +33,7 @@ from chat.models import Assistant, Conversation, State
 from comparison.models import Verdict, Vote
 from evaluations import sets
 from evaluations.items import read_item
-from evaluations.models import Family, Gate, Parity, Run
+from evaluations.models import Duel, Family, Gate, Parity, Run
 from inference.api.ws import frames
 from inference.api.ws.consumer import GenerateConsumer
 from inference.manager import ModelManager
@@ -142,6 +142,8 @@ ROUTES: dict[str, dict[str, str]] = {
     "api/compare/votes/<uuid:run>": {"GET": OWN, "PUT": INFER, "DELETE": OWN},
     "api/compare/votes/export.jsonl": {"GET": INFER},
     "api/compare/votes/export.csv": {"GET": INFER},
+    "compare/head-to-head": {"GET": PAGE},
+    "api/compare/head-to-head": {"GET": INFER},
     "api/compare/summary": {"GET": INFER},
     "evaluations": {"GET": PAGE},
     "evaluations/new": {"GET": PAGE},
@@ -158,6 +160,7 @@ ROUTES: dict[str, dict[str, str]] = {
     "api/evaluations/gates/<int:pk>": {"GET": OPERATE, "PATCH": OPERATE, "DELETE": OPERATE},
     "api/evaluations/gates/<int:pk>/verdicts": {"GET": OPERATE, "POST": OPERATE},
     "api/evaluations/gates/<int:pk>/notices": {"GET": OPERATE},
+    "evaluations/runs/<int:pk>/head-to-head": {"GET": OWN_PAGE},
     "api/evaluations/sets": {"GET": INFER, "POST": INFER},
     "api/evaluations/sets/<int:pk>": {"GET": OWN, "PATCH": OWN, "DELETE": OWN},
     "api/evaluations/sets/<int:pk>/versions": {"GET": OWN},
@@ -176,6 +179,10 @@ ROUTES: dict[str, dict[str, str]] = {
     "api/evaluations/runs/<int:pk>/again": {"POST": OWN},
     "api/evaluations/runs/<int:pk>/results": {"GET": OWN},
     "api/evaluations/runs/<int:pk>/curve": {"GET": OWN},
+    "api/evaluations/runs/<int:pk>/head-to-head": {"GET": OWN, "POST": OWN},
+    "api/evaluations/head-to-head/<int:pk>": {"GET": OWN, "DELETE": OWN},
+    "api/evaluations/head-to-head/<int:pk>/cancel": {"POST": OWN},
+    "api/evaluations/head-to-head/<int:pk>/comparisons": {"GET": OWN},
     "api/evaluations/runs/<int:pk>/export.csv": {"GET": OWN},
     "api/evaluations/runs/<int:pk>/export.jsonl": {"GET": OWN},
     "api/evaluations/runs/<int:pk>/export.md": {"GET": OWN},
@@ -308,8 +315,9 @@ def address(world: SimpleNamespace, route: str) -> str:
                 pk = Parity.objects.create(owner=owner, version=sets.version_of(prompts), slug="pirate", name=name).pk
             if "gates/" in route:
                 pk = Gate.objects.create(owner=owner, kind=Family.TAG, name=name, prompts=prompts, least=0.5).pk
-            if "runs/" in route:
-                pk = Run.objects.create(owner=owner, version=sets.version_of(prompts)).pk
+            if "runs/" in route or "head-to-head/" in route:
+                run = Run.objects.create(owner=owner, version=sets.version_of(prompts))
+                pk = run.pk if "runs/" in route else Duel.objects.create(run=run, name=name).pk
         elif "prompts/" in route:
             pk = SavedPrompt.objects.create(owner=owner, name=name, system="Be brief.").pk
         elif "chat/" in route:

@@ -13,15 +13,8 @@ from tests.fixtures.portal import Portal
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 GRAVE = {"serious", "critical"}
 PAGES = ["/models", "/test", "/compare", "/compare/votes", "/chat", "/assistants", "/monitoring", "/tokens", "/account"]
-PAGES += [
-    "/prompts",
-    "/prompts/new",
-    "/nothing-here",
-    "/evaluations",
-    "/evaluations/new",
-    "/evaluations/sets",
-    "/evaluations/parity",
-]
+PAGES += ["/prompts", "/prompts/new", "/nothing-here", "/evaluations", "/evaluations/new", "/evaluations/sets"]
+PAGES += ["/evaluations/parity", "/compare/head-to-head"]
 
 
 def grave(page: Any) -> list[str]:

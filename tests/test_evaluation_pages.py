@@ -140,3 +140,30 @@ def test_a_gate_stops_an_adapter_until_somebody_states_a_reason(portal: Portal, 
     assert "the demo needs it" in page.locator(".history").inner_text()
     page.get_by_test_id("gate-run").click()
     assert page.get_by_test_id("result-row").count() == 3
+
+
+def test_a_judge_compares_the_answers(portal: Portal, sign_in: Callable[..., Any]) -> None:
+    slugs = serve(portal)
+    items = [{"prompt": "hello"}, {"prompt": "how are you"}]
+    prompts = portal.api("POST", "/api/evaluations/sets", {"name": "to judge", "items": items}).json()["id"]
+    wanted = {"prompts": prompts, "targets": slugs, "params": {"max_tokens": 8}}
+    run = portal.api("POST", "/api/evaluations/runs", wanted).json()["id"]
+    page = sign_in(portal, "operator")
+    page.goto(f"/evaluations/runs/{run}")
+    page.locator("[data-testid=run-state].badge-active").wait_for(timeout=60_000)
+    page.get_by_test_id("run-duel").click()
+    page.locator("html[data-ready=true]").wait_for()
+    page.get_by_test_id("duel-target").first.uncheck()
+    page.get_by_test_id("duel-start").click()
+    assert page.get_by_test_id("duel-problem").inner_text()  # one model is no pair
+    page.get_by_test_id("duel-target").first.check()
+    page.get_by_test_id("duel-items").fill("1")
+    page.get_by_test_id("duel-criteria").fill("Be brief.")
+    page.get_by_test_id("duel-start").click()
+    page.locator("[data-testid=duel-state].badge-active").wait_for(timeout=60_000)  # without a reload
+    page.get_by_test_id("outcome-none").click()
+    page.get_by_test_id("bout").get_by_text("context_length_exceeded").wait_for()  # of a model as small as this one
+    page.get_by_test_id("duel-delete").click()
+    page.get_by_test_id("duel-delete-confirm").click()
+    page.get_by_test_id("duel-state").wait_for(state="detached")
+    assert portal.api("GET", f"/api/evaluations/runs/{run}/head-to-head").json()["results"] == []

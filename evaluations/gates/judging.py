@@ -21,8 +21,10 @@ from adapters.lifecycle.activation import Prepared
 from adapters.lifecycle.trying import give_up, try_out
 from adapters.models import LoraAdapter, Status
 from evaluations.models import (
+    Duel,
     Gate,
     GateVerdict,
+    Parity,
     Result,
     Run,
     RunState,
@@ -32,6 +34,7 @@ from evaluations.models import (
     VerdictState,
 )
 from evaluations.models.explaining import kept
+from evaluations.models.runs import UNDER_WAY
 from evaluations.runs import making
 
 from . import standing, webhooks
@@ -50,7 +53,8 @@ def turn(alive: Callable[[], None] = lambda: None) -> None:
     for verdict in GateVerdict.objects.filter(state=VerdictState.RUNNING).select_related("gate", "adapter", "run"):
         if verdict.run is None or not verdict.run.is_under_way:
             settle(verdict)
-    if Run.objects.under_way().exists():
+    kinds: tuple[Any, ...] = (Run, Parity, Duel)
+    if any(kind.objects.filter(state__in=UNDER_WAY).exists() for kind in kinds):
         return
     _note_new()
     waiting = GateVerdict.objects.filter(state=VerdictState.WAITING).order_by("pk")
@@ -92,7 +96,7 @@ def begin(verdict: GateVerdict, alive: Callable[[], None]) -> bool:
         _end(verdict, VerdictState.FAILED, kept(refused))
     except (DatabaseError, InterfaceError):
         raise
-    except Exception as error:  # what fails for one adapter must not hold up the queue for ever
+    except Exception as error:  # what fails for one adapter must not hold up the queue
         logger.exception("%s could not be evaluated for the gate %s", verdict.adapter, verdict.gate)
         _end(verdict, VerdictState.FAILED, kept(error))
     if verdict.state not in (VerdictState.WAITING, VerdictState.RUNNING):
@@ -123,6 +127,8 @@ def _taken(verdict: GateVerdict, version: SetVersion, prepared: Prepared) -> Non
 
 def _run(verdict: GateVerdict, version: SetVersion, prepared: Prepared, against: LoraAdapter | None) -> Run:
     gate, adapter, base = verdict.gate, verdict.adapter, prepared.base
+    if gate.owner is None:  # gone since the gate was looked at
+        raise Refused("gate_owner_missing")
     rows = [making.row_of(adapter)]
     if base is not None:
         rows[0].base_key, rows[0].base_name = base.key, base.name
@@ -166,7 +172,7 @@ def _end_by_figures(verdict: GateVerdict, targets: list[RunTarget]) -> None:
     if not judged:
         _end(verdict, VerdictState.FAILED, {"code": "gate_set_missing"})
         return
-    figures = {"passed": passed, "judged": judged}
+    figures: dict[str, Any] = {"passed": passed, "judged": judged}
     if len(targets) > 1:
         # What was asked: another adapter may have become active since it was looked for.
         figures |= {"against_passed": counts[1][0], "against_digest": targets[1].digest}

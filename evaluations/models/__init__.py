@@ -1,3 +1,4 @@
+from .duels import Bout, Choice, Duel, Judgement, Outcome
 from .gates import Family, Gate, GateVerdict, Notice, NoticeState, VerdictState
 from .parity import Parity, Sample
 from .runs import Answer, Result, Run, RunState, RunTarget, Score, TargetState
@@ -13,6 +14,12 @@ __all__ = [
     "Item",
     "Notice",
     "NoticeState",
+    "Bout",
+    "Choice",
+    "Duel",
+    "Item",
+    "Judgement",
+    "Outcome",
     "PromptSet",
     "Result",
     "Run",
@@ -25,4 +32,6 @@ __all__ = [
     "SetVersion",
     "TargetState",
     "VerdictState",
+    "SetVersion",
+    "TargetState",
 ]

@@ -5,14 +5,17 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from django.utils.translation import gettext as _
 
+from common.pairwise import HeadToHead
 from evaluations.checks.judging import sentence
-from evaluations.models import Item, Result, Run, RunTarget
+from evaluations.models import Duel, Item, Result, Run, RunTarget
 
+from .duels import making as duels
+from .duels import tables
 from .figures import cells_of, items_of, targets_of
 
 CHUNK = 100  # items in memory at once
@@ -100,7 +103,7 @@ def report(run: Run) -> Iterator[str]:
     scored = any(row["loss"] for row in rows)
     names = [_("Model"), _("Passed"), _("Judged"), _("Pass rate"), _("Interval (95%)"), _("No answer")]
     names += [_("Loss of the references (nats per token)"), _("Tokens")] if scored else []
-    yield "\n| " + " | ".join(names) + " |\n|" + " --- |" * len(names) + "\n"
+    yield _head(names)
     for row in rows:
         rate = row["pass_rate"]
         shown = f"{rate['share']:.1%} | {rate['low']:.1%}–{rate['high']:.1%}" if rate else "– | –"
@@ -119,6 +122,43 @@ def report(run: Run) -> Iterator[str]:
     if failed:
         yield f"\n## {_('Failed by every model')}\n\n"
         yield from (f"- #{item.number} {_plain(item.title)}\n" for item in failed)
+    for duel in duels.of_run(run):
+        yield from _duel(duel)
+
+
+def _duel(duel: Duel) -> Iterator[str]:
+    """What a judge found: win rates of each pair, and the ranking or why there is none."""
+    counts, table = tables.counts_of(duel), tables.table_of(duel)
+    yield f"\n## {_('Head to head')} {duel.pk}: {_plain(duel.name)}\n\n"
+    yield f"- {_('Judge')}: {_plain(duel.name)}, {_('content')} `{duel.digest or '–'}`"
+    yield f", {_('base model')} `{duel.base_key}`" if duel.base_key else ""
+    yield f", {_('template')} `{duel.prompting}`\n" if duel.prompting else "\n"
+    if duel.criteria:
+        yield f"- {_('Criteria')}: {_plain(' '.join(duel.criteria.split()))}\n"
+    yield f"- {_('State')}: {duel.get_state_display()}\n- {_('Comparisons')}: {counts['done']} / {duel.total}\n"
+    yield f"- {_('No verdict')}: {counts['unclear']}\n"
+    if table.pairs:
+        yield from _pairs(table)
+    if table.message:
+        yield f"\n{_plain(table.message)}\n"
+    if table.ranking:
+        names = [_("Place"), _("Model"), _("Strength (Bradley-Terry)"), _("Interval (95%)")]
+        yield _head(names)
+        for place, one in enumerate(table.ranking, 1):
+            name = _plain(table.players[one.player].name)
+            yield f"| {place} | {name} | {one.strength:.2f} | {one.low:.2f} … {one.high:.2f} |\n"
+
+
+def _pairs(table: HeadToHead) -> Iterator[str]:
+    yield _head([_("Model"), _("Against"), _("Won"), _("Lost"), _("Ties"), _("Win rate"), _("Interval (95%)")])
+    for pair in table.pairs:
+        names = (_plain(table.players[place].name) for place in (pair.one, pair.other))
+        share = "– | –" if pair.share is None else f"{pair.share:.1%} | {pair.low:.1%}–{pair.high:.1%}"
+        yield f"| {' | '.join(names)} | {pair.wins} | {pair.losses} | {pair.ties} | {share} |\n"
+
+
+def _head(names: Sequence[str]) -> str:
+    return "\n| " + " | ".join(names) + " |\n|" + " --- |" * len(names) + "\n"
 
 
 def _failed_everywhere(run: Run) -> list[Item]:

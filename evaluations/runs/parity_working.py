@@ -13,7 +13,6 @@ from typing import Any
 from channels.db import database_sync_to_async
 from django.db import IntegrityError, transaction
 
-from accounts.grants import Grant
 from adapters.failures import Refused
 from adapters.models import LoraAdapter
 from common.api import ApiError
@@ -32,22 +31,22 @@ from inference.gateway.operating import status
 from inference.gateway.scoring import Passage, score_once
 from inference.gateway.targets import Target, find
 
+from .job import Job, TargetFailedError, in_database
 from .keys import facts_of
-from .working import TargetFailedError, Worker, _sync
 
 CHUNK = 100  # samples whose tokens are made at once
 READING = Reading(0, answer=False)
 ONE = SamplingParams(max_tokens=1)
 
 
-class ParityWorker(Worker):
-    def __init__(self, report: Parity, alive: Callable[[], None]) -> None:
-        self.run = report
-        self.alive = alive
-        self.grant = Grant(report.owner_id, report.token_ref or None)
-        self.waiting = report.waiting
+class ParityWorker(Job):
+    kind = Parity
 
-    async def _targets(self) -> None:
+    def __init__(self, report: Parity, alive: Callable[[], None]) -> None:
+        super().__init__(report, report.owner, alive)
+        self.report = report
+
+    async def steps(self) -> None:
         try:
             await self._samples()
         except TargetFailedError as error:
@@ -55,41 +54,41 @@ class ParityWorker(Worker):
 
     async def _samples(self) -> None:
         """Raises TargetFailedError, ApiError."""
-        target = await _sync(self._target)
+        target = await in_database(self._target)
         # Files are read and a child is asked: on a thread of its own.
         aside: Any = database_sync_to_async(_implied, thread_sensitive=False)
-        training = await aside(self.run.adapter_id)
-        await _sync(self._save, implied=training.facts())
-        todo = await _sync(self._left)
+        training = await aside(self.report.adapter_id)
+        await in_database(self._save, implied=training.facts())
+        todo = await in_database(self._left)
         for start in range(0, len(todo), CHUNK):
             part = todo[start : start + CHUNK]
             written = await database_sync_to_async(training.written, thread_sensitive=False)(part)
-            await self._all([(item, written[item.pk]) for item in part], partial(self._sample, target))
-        await _sync(self._conclude)
+            await self.few_at_once([(item, written[item.pk]) for item in part], partial(self._sample, target))
+        await in_database(self._conclude)
         engine = (await status()).get("engine") or {}
         if engine.get("base_key") == target.base["key"]:
-            await _sync(self._save, precision=str(engine.get("precision") or "")[:32])
+            await in_database(self._save, precision=str(engine.get("precision") or "")[:32])
 
     def _target(self) -> Target:
         """Raises TargetFailedError."""
         try:
-            target = find(self.run.slug)
+            target = find(self.report.slug)
         except InferenceError as error:
             raise TargetFailedError from error
-        if facts_of(target)["digest"] != self.run.digest:
+        if facts_of(target)["digest"] != self.report.digest:
             raise TargetFailedError from Refused("changed_meanwhile")
         return target
 
     def _save(self, **facts: Any) -> None:
-        Parity.objects.filter(pk=self.run.pk).update(**facts)
+        Parity.objects.filter(pk=self.report.pk).update(**facts)
 
     def _conclude(self) -> None:
-        rows = Sample.objects.filter(parity=self.run, code="").order_by("item__number")
-        self._save(outcome=outcome(self.run.recorded, [row.facts for row in rows]))
+        rows = Sample.objects.filter(parity=self.report, code="").order_by("item__number")
+        self._save(outcome=outcome(self.report.recorded, [row.facts for row in rows]))
 
     def _left(self) -> list[Item]:
-        done = set(Sample.objects.filter(parity=self.run).values_list("item_id", flat=True))
-        return [item for item in self.run.version.items if item.pk not in done]
+        done = set(Sample.objects.filter(parity=self.report).values_list("item_id", flat=True))
+        return [item for item in self.report.version.items if item.pk not in done]
 
     # Its samples
 
@@ -97,14 +96,14 @@ class ParityWorker(Worker):
         item, written = sample
 
         async def attempt() -> None:
-            await _sync(self._keep, item, facts=await self._facts(target, item, written))
+            await in_database(self._keep, item, facts=await self._facts(target, item, written))
 
-        await self._settled(attempt, lambda error: self._keep(item, **kept(error)))
+        await self.persist(attempt, lambda error: self._keep(item, **kept(error)))
 
     def _keep(self, item: Item, **fields: Any) -> None:
         try:
             with transaction.atomic():
-                Sample.objects.create(parity=self.run, item=item, **fields)
+                Sample.objects.create(parity=self.report, item=item, **fields)
         except IntegrityError:  # settled by a process that was taken for dead, or the report was deleted meanwhile
             pass
 

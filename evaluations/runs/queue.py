@@ -1,4 +1,5 @@
-"""The one queue of evaluations: whichever process holds its lease works on the oldest run or report under way.
+"""The one queue of evaluations: whichever process holds its lease works on what is under way and oldest: a run, a
+parity report, or a head to head of a run's answers.
 
 A portal holds the lease as long as it lives. One that is gone is seen to be gone (`adapters/leases.py`), so that the
 next one goes on with its run at once.
@@ -11,14 +12,18 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 from asgiref.sync import ThreadSensitiveContext
 from django.db import close_old_connections, connections
 
 from adapters.failures import BusyError
 from adapters.leases import HeldLease
-from evaluations.models import Parity, Run
+from evaluations.models import Duel, Parity, Run
+from evaluations.models.runs import UNDER_WAY
 
+from .duels.working import Judging
+from .job import Job
 from .parity_working import ParityWorker
 from .working import Worker
 
@@ -100,29 +105,36 @@ def work_on_next(lease: HeldLease, check: Callable[[], None] = lambda: None) -> 
 
     Raises BusyError where the lease was taken over, and what `check` raises, which is called about once a second.
     """
-    found = next_work()
-    if found is None:
-        return False
 
     def alive() -> None:
         check()
         renew(lease)
 
-    asyncio.run(_work(found, alive))
+    job = _next(alive)
+    if job is None:
+        return False
+    asyncio.run(_work(job))
     return True
 
 
-def next_work() -> Run | Parity | None:
-    """The run or the parity report that waits longest."""
-    rows = (kind.objects.under_way().select_related("owner", "version") for kind in (Run, Parity))
-    oldest = [one for one in (found.order_by("pk").first() for found in rows) if one is not None]
-    return min(oldest, key=lambda one: one.created_at, default=None)
+def _next(alive: Callable[[], None]) -> Job | None:
+    """What waits longest."""
+    waiting: tuple[tuple[Any, type[Any]], ...] = (
+        (Run.objects.under_way().select_related("owner", "version"), Worker),
+        (Parity.objects.under_way().select_related("owner", "version"), ParityWorker),
+        (Duel.objects.filter(state__in=UNDER_WAY).select_related("run__owner"), Judging),
+    )
+    found = [(row, kind) for rows, kind in waiting if (row := rows.order_by("pk").first()) is not None]
+    if not found:
+        return None
+    row, kind = min(found, key=lambda one: one[0].created_at)
+    job: Job = kind(row, alive)
+    return job
 
 
-async def _work(found: Run | Parity, alive: Callable[[], None]) -> None:
+async def _work(job: Job) -> None:
     async with ThreadSensitiveContext():
-        worker = Worker(found, alive) if isinstance(found, Run) else ParityWorker(found, alive)
-        await worker.work()
+        await job.work()
 
 
 _queue: Queue | None = None

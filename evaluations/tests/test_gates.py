@@ -25,6 +25,7 @@ from evaluations.gates import judging, keeping, standing
 from evaluations.items import read_item
 from evaluations.models import Gate, GateVerdict, PromptSet, Run, VerdictState
 from evaluations.runs import queue, working
+from evaluations.runs.job import in_database
 from inference.errors import InferenceError
 from inference.gateway.targets import find
 from inference.manager import ModelManager
@@ -118,7 +119,7 @@ def test_what_is_not_judged_yet_waits_and_nobody_can_ask_it(
     async def looked(self: Any, target: Any, item: Any) -> Any:
         asked.append(target.slug)
         with pytest.raises(InferenceError) as caught:  # while it is asked for the gate
-            await working._sync(find, target.slug)
+            await in_database(find, target.slug)
         assert caught.value.code == "adapter_inactive"
         return await answer(self, target, item)
 

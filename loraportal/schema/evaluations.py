@@ -6,8 +6,9 @@ from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
 
 from evaluations import answers
-from evaluations.api import gates, parity, runs, sets
+from evaluations.api import duels, gates, parity, runs, sets
 from evaluations.items import GivenItem, GivenItems
+from evaluations.models import Outcome
 from evaluations.runs.figures import FILTERS
 
 from .calls import CHANGING, PAGING, READING, call, describe, errors, example, query
@@ -155,4 +156,25 @@ describe(
     get=call(answers.Standings, "May an adapter become active, and what its gates found", *READING,
              operation_id="get_gate_standing",
              parameters=[query("adapter", "Slug or id of an adapter.")]),
+)  # fmt: skip
+describe(
+    "evaluations.api.duels.DuelsView",
+    get=call(answers.Duels, "Head to heads of an evaluation, newest first", *READING,
+             operation_id="list_head_to_heads"),
+    post=call(answers.WholeDuel, "Have a judge compare the answers of an evaluation", *CHANGING, 422, 503, status=201,
+              body=duels.NewDuel, operation_id="make_head_to_head", examples=example({"judge": "qwen", "items": 100})),
+)  # fmt: skip
+describe(
+    "evaluations.api.duels.DuelView",
+    get=call(answers.WholeDuel, "One head to head: win rates and ranking", *READING, operation_id="get_head_to_head"),
+    delete=call(None, "Delete a head to head", *READING, status=204, operation_id="delete_head_to_head"),
+)
+describe(
+    "evaluations.api.duels.DuelCancelView",
+    post=call(answers.WholeDuel, "Cancel a head to head", *READING, 413, 415, operation_id="cancel_head_to_head"),
+)
+describe(
+    "evaluations.api.duels.ComparisonsView",
+    get=call(answers.BoutPage, "Its comparisons with what the judge said", *READING, operation_id="list_comparisons",
+             parameters=[query("outcome", "Only such ones.", enum=Outcome.values), *PAGING]),
 )  # fmt: skip

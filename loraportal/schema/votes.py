@@ -6,6 +6,7 @@ from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
 
 from common.answers import page_of
+from common.pairwise import HeadToHead
 from comparison.bodies import GivenVote
 from comparison.export import StoredVote
 from comparison.summary import Standings
@@ -52,6 +53,13 @@ describe(
         Standings, "Wins and losses by model and digest", *READING, operation_id="votes_summary", parameters=FILTERS
     ),
 )
+describe(
+    "comparison.api.VoteHeadToHeadView",
+    get=call(
+        HeadToHead, "Win rates of each pair of models, and a ranking", *READING, operation_id="votes_head_to_head",
+        parameters=FILTERS,
+    ),
+)  # fmt: skip
 describe(
     "comparison.api.VoteExportView",
     get=extend_schema(
