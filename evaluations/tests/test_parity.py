@@ -106,14 +106,20 @@ def test_tokenizers_of_others_are_read_within_bounds(tmp_path: Path, monkeypatch
     (tmp_path / "bad.json").write_text("{}")
     with (tmp_path / "bad.json").open("rb", buffering=0) as file, pytest.raises(TokenizerError):
         tokenize(file, [("a", True)])
-    slow = json.loads((tmp_path / "good" / "tokenizer.json").read_text())
-    slow["pre_tokenizer"] = {
-        "type": "Split", "pattern": {"Regex": r"(?:a|aa|(?=a)a)+!\1?"}, "behavior": "Isolated", "invert": False
-    }  # fmt: skip
-    (tmp_path / "slow.json").write_text(json.dumps(slow))
-    monkeypatch.setattr(tokens, "PATIENCE", 3.0)
-    with (tmp_path / "slow.json").open("rb", buffering=0) as file, pytest.raises(TokenizerError):
+    greedy = json.loads((tmp_path / "good" / "tokenizer.json").read_text())
+    pattern = {"Regex": r"(a|aa)+\1!"}  # at which the library gives up, and ends its process
+    greedy["pre_tokenizer"] = {"type": "Split", "pattern": pattern, "behavior": "Isolated", "invert": False}
+    (tmp_path / "greedy.json").write_text(json.dumps(greedy))
+    with (tmp_path / "greedy.json").open("rb", buffering=0) as file, pytest.raises(TokenizerError) as caught:
         tokenize(file, [("a" * 200, True)])
+    assert caught.value.reason == "its tokenizer takes too much time or memory"
+    monkeypatch.setattr(tokens, "PATIENCE", 0.01)
+    with (
+        (tmp_path / "good" / "tokenizer.json").open("rb", buffering=0) as file,
+        pytest.raises(TokenizerError) as caught,
+    ):
+        tokenize(file, [("a", True)])
+    assert caught.value.reason == "its tokenizer takes too long"
 
 
 # Reports
