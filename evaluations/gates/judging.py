@@ -123,6 +123,8 @@ def _taken(verdict: GateVerdict, version: SetVersion, prepared: Prepared) -> Non
 
 def _run(verdict: GateVerdict, version: SetVersion, prepared: Prepared, against: LoraAdapter | None) -> Run:
     gate, adapter, base = verdict.gate, verdict.adapter, prepared.base
+    if gate.owner is None:
+        raise Refused("gate_owner_missing")
     rows = [making.row_of(adapter)]
     if base is not None:
         rows[0].base_key, rows[0].base_name = base.key, base.name
@@ -166,7 +168,7 @@ def _end_by_figures(verdict: GateVerdict, targets: list[RunTarget]) -> None:
     if not judged:
         _end(verdict, VerdictState.FAILED, {"code": "gate_set_missing"})
         return
-    figures = {"passed": passed, "judged": judged}
+    figures: dict[str, Any] = {"passed": passed, "judged": judged}
     if len(targets) > 1:
         # What was asked: another adapter may have become active since it was looked for.
         figures |= {"against_passed": counts[1][0], "against_digest": targets[1].digest}
