@@ -153,9 +153,8 @@ describe(
 )  # fmt: skip
 describe(
     "evaluations.api.gates.StandingView",
-    get=call(answers.Standings, "May an adapter become active, and what its gates found", *READING,
-             operation_id="get_gate_standing",
-             parameters=[query("adapter", "Slug or id of an adapter.")]),
+    get=call(answers.Standings, "May an adapter become active, and what its gates found", 400, *READING,
+             operation_id="get_gate_standing", parameters=[query("adapter", "Slug or id of an adapter.")]),
 )  # fmt: skip
 describe(
     "evaluations.api.duels.DuelsView",
