@@ -24,11 +24,11 @@ NAMES = set(
     "MLX LLaMA-Factory UTF-8 GPU KV KL NaN Infinity NF4 F32 F16 BF16 fp32 bf16 p p50 p95 p99 k alpha nat safetensors "
     "CSV RE2 Alpaca token User Assistant Ctrl K Shift Enter Tab Esc OpenAI ShareGPT Open WebUI max-lora-rank "
     "C CPU CUDA NVIDIA MiB GiB TLS Cookie Redis SQLite MySQL MariaDB OpenTelemetry vLLM websocket "
-    "FSDP Megatron NeMo torchtune mistral-finetune Q A B max-loras echo scale rank lora dora".split()
+    "FSDP Megatron NeMo torchtune mistral-finetune Q A B max-loras echo scale rank lora dora SVD".split()
 )
 CODE_WORDS = set(
     "true false type messages prompt operate infer confirm generate stop ack logprobs stream schema user me all days "
-    "best done cuda vllm httpx2 mysqlclient host Class make run redis https env DEBUG instruction "
+    "best done cuda vllm svd httpx2 mysqlclient host Class make run redis https env DEBUG instruction "
     "conversations".split()
 )
 WORD = re.compile(r"[A-Za-z][\w.=/'-]*", re.ASCII)
