@@ -139,7 +139,7 @@ def test_a_smaller_rank_is_the_nearest_and_tells_its_error(
         apart = np.linalg.norm(found[module] - update)
         assert apart == pytest.approx(np.sqrt(np.sum(s[3:] ** 2)), rel=1e-3, abs=1e-6)
         errors[module] = apart / np.linalg.norm(update)
-        left_out, whole = left_out + apart**2, whole + np.sum(s**2)
+        left_out, whole = left_out + float(apart**2), whole + float(np.sum(s**2))
     assert body["error"]["overall"] == pytest.approx(np.sqrt(left_out / whole), rel=1e-3)
     assert body["error"]["worst"] == pytest.approx(max(errors.values()), rel=1e-3)
     assert f"base_model.model.{body['error']['layer']}" == max(errors, key=lambda module: errors[module])

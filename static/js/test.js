@@ -1,7 +1,7 @@
 // The test page: one model, one prompt, a streamed answer and what it took.
 import { addToSet } from "./lib/add_to_set.js";
 import { post } from "./lib/api.js";
-import { Blend } from "./lib/blend.js";
+import { Blend, recipeOf } from "./lib/blend.js";
 import { savesBlend } from "./lib/blend_save.js";
 import { nameOf } from "./lib/choices.js";
 import { copyLink } from "./lib/clipboard.js";
@@ -169,9 +169,9 @@ function start() {
     end();
     mine.tokens.push(...(frame.logprobs ?? []));
     if (mine.tokens.length) colours.draw(output, stream.text, mine.tokens);
-    const parts = (frame.adapters ?? []).map((part) => `${number(part.weight, 2)} × ${part.model}`);
+    const parts = (frame.adapters ?? []).map((part) => ({ weight: part.weight, name: part.model }));
     $("[data-answer-recipe]").hidden = !parts.length;
-    $("[data-answer-recipe]").textContent = fill(gettext("Answered by the blend %(recipe)s"), { recipe: parts.join(" + ") });
+    $("[data-answer-recipe]").textContent = fill(gettext("Answered by the blend %(recipe)s"), { recipe: recipeOf(parts) });
     const stopped = frame.finish_reason === "cancelled";
     const total = frame.timings?.total ?? (performance.now() - mine.began) / 1000;
     const length = lengthOf(stream.text);

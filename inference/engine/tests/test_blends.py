@@ -147,7 +147,7 @@ def merged(made: Family, parts: dict[str, float]) -> list[int]:
     return list(out[0, len(tokens) :].tolist())
 
 
-NOT_LINEAR = {
+NOT_LINEAR: dict[str, dict[str, Any]] = {
     "DoRA": {"use_dora": True},
     "modules_to_save": {"modules_to_save": ["lm_head"]},
     "bias": {"bias": "all"},

@@ -1,10 +1,13 @@
 // The blend on the test page: adapters beside the chosen model, each with a weight, that answer as one.
 import { nameOf } from "./choices.js";
 import { $, $$, cutName, el, icon } from "./dom.js";
-import { fill, gettext, number } from "./i18n.js";
+import { fill, gettext } from "./i18n.js";
 
 const LIMIT = 2; // of a weight, either way
 const STEP = 0.05;
+
+/** Of {weight, name}: as it is written in a recipe. */
+export const recipeOf = (parts) => parts.map(({ weight, name }) => `${Number(weight.toFixed(3))} × ${name}`).join(" + ");
 
 export class Blend {
   #weight = 1; // of the chosen model
@@ -71,7 +74,7 @@ export class Blend {
   }
 
   get recipe() {
-    return this.adapters.map(({ name, weight }) => `${number(weight, 2)} × ${name}`).join(" + ");
+    return recipeOf(this.adapters);
   }
 
   /** For the page's address; "" where no blend is asked. */
