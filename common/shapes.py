@@ -56,6 +56,8 @@ SENTENCES: dict[str, tuple[str, str | Promise]] = {
     "messages_type": ("invalid_type", _("%(param)s must be a list of messages.")),
     "targets_type": ("invalid_type", _("%(param)s must be a list of model names.")),
     "targets_twice": ("duplicate", _("%(param)s contains the same model twice.")),
+    "rank_of_svd": ("conflict", _("%(param)s belongs to the method svd, which needs it, and to no other.")),
+    "weights_zero": ("conflict", _("%(param)s: at least one weight must not be 0.")),
     "not_exported": ("invalid", _("This file is not an exported conversation.")),
     "not_text": ("invalid", _("%(param)s has content other than text, which cannot be imported.")),
     "late_system": ("invalid", _("%(param)s: a system message can only be imported at the beginning.")),

@@ -33,6 +33,7 @@ class Choice:
     base_slug: str
     context: int | None  # tokens that are served
     rank: int | None = None
+    id: int | None = None  # of an adapter
     run: str = ""
     group: str = ""  # the same of the checkpoints of a run
     checkpoint: int | None = None
@@ -113,6 +114,7 @@ def _of_adapter(adapter: LoraAdapter) -> Choice:
         base.slug if base else "",
         served_context(base.context_length, base.name) or None if base else None,
         adapter.rank,
+        adapter.pk,
         adapter.run_name,
         adapter.group_hash[:12],
         adapter.checkpoint,

@@ -109,6 +109,34 @@ KINDS: dict[str, ErrorKind] = {
         _("The adapter contains non-finite values (NaN or infinity)."),
         _("The adapter %(name)s contains non-finite values (NaN or infinity)."),
     ),
+    "blend_unsupported": ErrorKind(
+        422,
+        _("An adapter of this blend has parts that cannot be blended. Ask it without others."),
+        _("The adapter %(name)s cannot be part of a blend: it has %(what)s, which no weight can scale."),
+    ),
+    "blend_not_adapter": ErrorKind(
+        422,
+        _("A blend consists of adapters."),
+        _("A blend consists of adapters; %(name)s is a base model."),
+    ),
+    "blend_bases_differ": ErrorKind(
+        422,
+        _("The adapters of a blend must have the same base model."),
+        _("The adapters of a blend must have the same base model; %(name)s has %(base)s, not %(other)s."),
+    ),
+    "blend_model_differs": ErrorKind(
+        400,
+        _("The model must be one of the blend's adapters or their base model."),
+        _("%(param)s must be one of the blend's adapters or their base model: %(names)s."),
+    ),
+    "blend_rank_exceeded": ErrorKind(
+        422,
+        _("The ranks of these adapters are too large together. Use fewer adapters."),
+        _(
+            "The ranks of these adapters add up to %(rank)s; a blend may have %(limit)s. Use fewer adapters, or save "
+            "the blend with a smaller rank and ask that."
+        ),
+    ),
     "base_missing": ErrorKind(
         409,
         _("The base model is not available on this server."),

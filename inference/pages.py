@@ -16,6 +16,7 @@ from adapters.models import BaseModel, Scan, ScanState
 from adapters.services import latest_scan
 
 from .choices import choices
+from .engine.recipes import MAX_MEMBERS
 
 
 def targets(request: HttpRequest, wanted: Collection[str] = ()) -> dict[str, Any]:
@@ -38,9 +39,11 @@ def _absence() -> str:
 @require_safe
 @ensure_csrf_cookie
 def test(request: HttpRequest) -> HttpResponse:
-    """Ask one model one thing: parameters, streamed answer, timings. `?model=` chooses by slug."""
+    """Ask one model one thing: parameters, streamed answer, timings. `?model=` chooses by slug, `?blend=` names the
+    adapters of a blend with their weights (slug:weight,slug:weight)."""
     wanted = request.GET.get("model", "")[:200]
-    choice = targets(request, [wanted])
+    blend = [part.partition(":")[0] for part in request.GET.get("blend", "")[:2000].split(",")[:MAX_MEMBERS]]
+    choice = targets(request, [wanted, *blend])
     slugs = {one.slug for one in choice["choices"].all}
     return render(
         request,
@@ -51,6 +54,8 @@ def test(request: HttpRequest) -> HttpResponse:
             "unknown": wanted if wanted and wanted not in slugs else "",
             "max_tokens_limit": settings.MAX_TOKENS_LIMIT,
             "max_prompt_chars": settings.MAX_PROMPT_CHARS,
+            "blends": settings.INFERENCE_BACKEND != "vllm",
+            "most": MAX_MEMBERS,
         },
     )
 

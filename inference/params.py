@@ -14,6 +14,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from common.shapes import CHARACTERS, NotEmpty, Shape, Str, read, refuse
 from inference import contexts
 from inference.engine.params import SamplingParams
+from inference.engine.recipes import MAX_MEMBERS, MAX_WEIGHT
 
 T = TypeVar("T")
 MAX_MESSAGES = 500
@@ -55,6 +56,44 @@ Text = Annotated[Str, AfterValidator(_at_most_a_prompt)]
 Prompt = Annotated[Text, AfterValidator(_says_something), Field(description="Raw text.")]
 RawPrompt = Annotated[Text, NotEmpty]  # also a line break alone, which programs ask a model to go on from
 ModelName = Annotated[str, Field(max_length=MAX_MODEL_CHARS, description="Slug of an adapter or a base."), CHARACTERS]
+
+
+def _some_adapters(value: Any) -> Any:
+    if not isinstance(value, list):
+        raise refuse("targets_type")
+    if not value:
+        raise refuse("empty")
+    if len(value) > MAX_MEMBERS:
+        raise refuse("too_many", limit=MAX_MEMBERS)
+    return value
+
+
+def _a_blend(parts: list[Ingredient]) -> list[Ingredient]:
+    if len({part.model for part in parts}) != len(parts):
+        raise refuse("targets_twice")
+    if not any(part.weight for part in parts):
+        raise refuse("weights_zero")
+    return parts
+
+
+class Ingredient(Shape):
+    """An adapter of a blend."""
+
+    model: Annotated[str, Field(max_length=MAX_MODEL_CHARS, description="Slug of an adapter."), CHARACTERS]
+    weight: Annotated[
+        float, Field(ge=-MAX_WEIGHT, le=MAX_WEIGHT, allow_inf_nan=False, description="0: it takes no part.")
+    ] = 1.0
+
+
+Blend = Annotated[
+    list[Ingredient],
+    BeforeValidator(_some_adapters),
+    AfterValidator(_a_blend),
+    Field(
+        description="Adapters of one base model, each with its weight, that answer as one.",
+        min_length=1, max_length=MAX_MEMBERS,
+    ),
+]  # fmt: skip
 
 
 class ChatMessage(Shape):

@@ -105,6 +105,7 @@ ROUTES: dict[str, dict[str, str]] = {
     "api/lora/models/bulk": {"POST": OPERATE},
     "api/lora/bases": {"GET": SIGNED},
     "api/lora/scan": {"GET": OPERATE, "POST": OPERATE},
+    "api/lora/blends": {"POST": OPERATE},
     "api/lora/uploads": {"GET": OPERATE, "POST": OPERATE},
     # One's own alone: adapters/tests/test_uploads.py
     "api/lora/uploads/<slug:key>": {"GET": OPERATE_OWN, "DELETE": OPERATE_OWN},

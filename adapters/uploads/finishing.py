@@ -114,17 +114,22 @@ def _name(upload: Upload, ready: Place) -> str:
 def _publish(ready: Place, user: int, name: str) -> str:
     """Move the filled folder to the user's own; without the one folder around everything. Returns its path."""
     entries = ready.entries()
-    inner = ready.below(entries[0][0]) if len(entries) == 1 and entries[0][1] else None
-    try:
-        moved = inner or ready
-        with shelf() as root, folder_in(root, str(user)) as own:
-            for number in range(1, ATTEMPTS):
-                free = name if number == 1 else f"{name}-{number}"
-                if own.stat(free) is None:
-                    with moved.parent() as parent:
-                        parent.rename(moved.name, own, free)
-                    return f"{user}/{free}"
-        raise Elsewhere(name)
-    finally:
-        if inner is not None:
-            inner.close()
+    if len(entries) == 1 and entries[0][1]:
+        with ready.below(entries[0][0]) as inner:
+            return publish(inner, user, name)
+    return publish(ready, user, name)
+
+
+def publish(folder: Place, user: int, name: str) -> str:
+    """Move a folder to the user's own, under this name or one made of it; returns its path from `UPLOADS_DIR` on.
+
+    Raises OSError.
+    """
+    with shelf() as root, folder_in(root, str(user)) as own:
+        for number in range(1, ATTEMPTS):
+            free = name if number == 1 else f"{name}-{number}"
+            if own.stat(free) is None:
+                with folder.parent() as parent:
+                    parent.rename(folder.name, own, free)
+                return f"{user}/{free}"
+    raise Elsewhere(name)

@@ -23,14 +23,20 @@ from inference.engine.params import SamplingParams
 from inference.engine.protocol import Timings, Usage
 from inference.gateway import operating
 from inference.gateway.asking import Question, WholeAnswer, ask
+from inference.gateway.blends import resolve_blend
 from inference.gateway.targets import Target, resolve, resolve_adapter
-from inference.params import Asked, ModelName, body
+from inference.params import Asked, Blend, ModelName, body
 
 from .doors import Door
+from .parts import BlendPartObject
 
 
 class TestRequest(Asked, SamplingParams):
     """Either `messages` (the base's chat template is applied) or `prompt` (raw text), and sampling parameters."""
+
+    adapters: Annotated[Blend | None, Field(description="Ask a blend; one of them is the adapter of the address.")] = (
+        None
+    )
 
     @property
     def sampling(self) -> SamplingParams:
@@ -56,7 +62,8 @@ class TestAnswer(shapes.Answer):
     finish_reason: Literal["stop", "length", "cancelled"]
     usage: Usage
     timings: Timings
-    digest: str = Field(description="Content hash of the adapter that answered.")
+    digest: str = Field(description="Content hash of the adapter that answered; of a blend, of its recipe.")
+    adapters: list[BlendPartObject] = Field([], exclude_if=operator.not_, description="A blend's recipe.")
     logprobs: list[dict[str, Any]] = Field([], exclude_if=operator.not_)
 
 
@@ -82,6 +89,8 @@ class TestView(Door):
     async def post(self, request: Request, pk: int) -> Response:
         asked = body(TestRequest, request.data)
         target = await resolve_adapter(pk)
+        if asked.adapters is not None:
+            target = await resolve_blend(asked.adapters, target.slug)
         question = Question(target, asked.sampling, asked.turns, asked.prompt)
         async with await ask(Grant.of_request(request), [question]) as asking:
             [answer] = await asking.answers()
@@ -89,7 +98,8 @@ class TestView(Door):
 
 
 def answer_json(target: Target, answer: WholeAnswer) -> dict[str, Any]:
-    return TestAnswer.of(answer, model=target.slug, response=answer.text, response_length=len(answer.text))
+    more = {"adapters": target.recipe} if target.recipe else {}
+    return TestAnswer.of(answer, model=target.slug, response=answer.text, response_length=len(answer.text), **more)
 
 
 class CountView(APIView):

@@ -23,6 +23,7 @@ class TargetChoice(Answer):
     base_slug: str
     context: int | None = Field(description="Tokens that are served.")
     rank: int | None
+    id: int | None = Field(description="Of an adapter.")
     run: str
     group: str = Field(description="The same of the checkpoints of one run.")
     checkpoint: int | None

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from inference.engine.recipes import digests_of
+
 from .interface import Event, Sink
 from .process import encode
 
@@ -36,6 +38,11 @@ class Entry:
     @property
     def digest(self) -> str:
         return (self.command.get("adapter") or {}).get("digest", "")
+
+    @property
+    def digests(self) -> list[str]:
+        """Of every stored copy that it uses: its adapter's, and of a blend its members'."""
+        return digests_of(self.command.get("adapter"))
 
 
 class Entries:
@@ -83,7 +90,7 @@ class Entries:
         """Block until no entry uses the adapter; false where one still does after `timeout` seconds."""
 
         def unused() -> bool:
-            return not any(entry.digest == digest for entry in self._entries.values())
+            return not any(digest in entry.digests for entry in self._entries.values())
 
         with self._changed:
             return self._changed.wait_for(unused, timeout)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from inference.engine.protocol import BaseSpec
+from inference.engine.recipes import digests_of
 
 KNOWN = 1024
 
@@ -49,9 +50,11 @@ class Residents:
         self._answered = (key, digests)
 
     def forget(self, digest: str) -> None:
-        self._adapters.pop(digest, None)
+        """Neither the adapter comes back nor a blend that it is a member of."""
+        for key in [key for key, spec in self._adapters.items() if digest in digests_of(spec)]:
+            del self._adapters[key]
         if self.plan is not None:
-            self.plan["adapters"] = [a for a in self.plan["adapters"] if a["digest"] != digest]
+            self.plan["adapters"] = [a for a in self.plan["adapters"] if digest not in digests_of(a)]
 
     def plan_again(self) -> None:
         """After a crash: plan to restore what was loaded."""

@@ -191,12 +191,15 @@ class Engine:
 
     def _evict(self) -> None:
         for command_id, digest in list(self.evictions):
-            if self.residency.pins[digest] or self.loader.underway(digest):
+            leaving = [digest, *self.loader.blends_of(digest)]  # no blend outlives a member
+            if any(self.residency.pins[one] or self.loader.underway(one) for one in leaving):
                 continue
             self.evictions.remove((command_id, digest))
-            self.scheduler.slots.forget(digest)
             try:
-                freed = self.loader.remove(digest) if digest in self.residency else 0
+                freed = 0
+                for one in leaving:
+                    self.scheduler.slots.forget(one)
+                    freed += self.loader.remove(one) if one in self.residency else 0
             except BaseException as error:  # noqa: BLE001  (sorted out by `caught`)
                 self.delivery.error(command_id, self.faults.caught(error, "evicting an adapter"))
                 continue

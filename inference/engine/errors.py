@@ -11,7 +11,7 @@ class EngineError(Exception):
     Codes: context_length_exceeded, queue_full, user_limit, out_of_memory, base_load_failed, base_unsupported,
     base_pinned, adapter_load_failed, adapter_incompatible, weights_nonfinite, no_effect, invalid_parameter,
     template_failed, scoring_unsupported, unknown_token, template_token, shutting_down, duplicate_id, device_busy,
-    internal_error, store_damaged, base_changed.
+    internal_error, store_damaged, base_changed, blend_unsupported, blend_rank_exceeded.
     """
 
     def __init__(self, code: str, message: str, param: str | None = None, **detail: Any) -> None:

@@ -25,14 +25,28 @@ class BaseSpec(TypedDict):
     precision: NotRequired[str]  # auto, fp32, bf16 or nf4; missing: the engine's setting
 
 
+class Member(TypedDict):
+    """An adapter of a blend, as `AdapterSpec` has it, with its weight."""
+
+    digest: str
+    path: str
+    name: str
+    prompting: NotRequired[str]
+    weight: float
+
+
 class AdapterSpec(TypedDict):
-    """An adapter's stored copy. `digest` is the content hash and the only identity that the engine knows."""
+    """An adapter's stored copy. `digest` is the content hash and the only identity that the engine knows.
+
+    With `members` it is a blend of these: `digest` is `recipes.recipe_digest` of them, and it has no folder. Prompts
+    are written as the first member wants them."""
 
     digest: str
     path: str  # folder with adapter_config.json, adapter_model.safetensors and perhaps prompting.json
     name: str
     prompting: NotRequired[str]  # sha256 of its prompting.json; missing or "": it has none
     proven: NotRequired[bool]  # its effect was measured before on this base; skips the proof
+    members: NotRequired[list[Member]]
 
 
 # Web side -> worker ---------------------------------------------------------------------------------------------

@@ -84,14 +84,15 @@ class Requests:
         logger.warning("adapter %s failed: %s", digest[:12], error.message)
         reason = str(error.detail.get("reason", ""))
         refused = error.code == "adapter_incompatible"
+        at_fault = str(error.detail.get("digest", digest))  # of a blend the member
         if error.code == "store_damaged":
-            self.delivery.damage(digest, error)
+            self.delivery.damage(at_fault, error)
         elif error.code == "adapter_load_failed" and reason:
             # Once may be the machine's fault; the same again is the adapter's.
-            refused = self.failed_loads.get(digest) == reason
-            self.failed_loads[digest] = reason
+            refused = self.failed_loads.get(at_fault) == reason
+            self.failed_loads[at_fault] = reason
         if refused:
-            self.delivery.proof(ProofResult(digest, False, "adapter_incompatible", error.message, 0.0, 0.0), base)
+            self.delivery.proof(ProofResult(at_fault, False, "adapter_incompatible", error.message, 0.0, 0.0), base)
         self._fail_those(lambda asked: any(spec["digest"] == digest for spec in asked.adapters), error)
 
     def _fail_those(self, where: Callable[[Arrival | LoadJob], bool], error: EngineError) -> None:

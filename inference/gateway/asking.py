@@ -55,6 +55,7 @@ async def ask(
         outcome.failed(refusal)
         raise
     ticket.parts = len(questions)
+    ticket.record.members = tuple(part.digest for part in target.recipe)
     asking = Asking(grant, questions, ticket, outcome, on_withdrawn)
     try:
         await asking.begin_next()

@@ -171,6 +171,7 @@ class Outcome:
                 traceparent=self._traceparent,
                 gaps=sum(gaps, Counter()),
                 gap_seconds=sum(trace.gap_seconds for trace in self._traces),
+                members=tuple(part.model for part in target.recipe),
                 **came_to,
             )
         )

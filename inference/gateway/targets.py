@@ -18,14 +18,26 @@ MAX_PK = 2**63 - 1  # what a database takes for an id
 
 
 @dataclass(frozen=True)
+class BlendPart:
+    """An adapter that has a part in a blend."""
+
+    model: str  # its slug
+    weight: float
+    digest: str
+
+
+@dataclass(frozen=True)
 class Target:
-    """A model as a client names it (`slug`), and what the engine is to load for it."""
+    """A model as a client names it (`slug`), and what the engine is to load for it.
+
+    Of a blend `slug` and `name` say the recipe, and `recipe` lists it; of every other model that is empty."""
 
     slug: str
     name: str
     base: BaseSpec
     adapter: AdapterSpec | None = None
     pk: int | None = None  # of the adapter
+    recipe: tuple[BlendPart, ...] = ()
 
     @property
     def digest(self) -> str:

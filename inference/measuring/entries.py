@@ -29,6 +29,7 @@ class Record:
     cached_tokens: int = 0
     completion_tokens: int = 0
     spans: Sequence[tuple[str, float, float]] = ()  # stages in their order, each from and until so long after its begin
+    members: Sequence[str] = ()  # slugs of the adapters, where `model` is a blend of them
     traceparent: str = ""  # of the W3C, as the client sent it
     prompt: str = field(default="", repr=False)  # its end, and of the answer the beginning; "" where none is kept
     answer: str = field(default="", repr=False)

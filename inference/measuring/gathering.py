@@ -46,7 +46,8 @@ class Measurements:
     # What comes in
 
     def request(self, record: Record) -> None:
-        subjects = (ALL, ("model", record.model), ("user", str(record.user_id)))
+        models = [("model", name) for name in record.members or (record.model,)]
+        subjects = (ALL, *models, ("user", str(record.user_id)))
         self._add(subjects, record.at, figures_of(record))
         if record.code:
             if len(self.failed) < MOST_FAILED:

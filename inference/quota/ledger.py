@@ -55,6 +55,7 @@ class UsageRecord:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cached_tokens: int = 0
+    members: tuple[str, ...] = ()  # digests of the adapters, where `digest` is a blend's
     freed: Future[None] = field(default_factory=Future)  # done when its slots are free again, or lost
 
     def tell_freed(self) -> None:
@@ -217,13 +218,15 @@ def write(records: list[UsageRecord]) -> None:
             row["requests"] += 1
             for name in ("prompt_tokens", "completion_tokens", "cached_tokens"):
                 row[name] += getattr(record, name)
+    members = {record.digest: record.members for record in records}
     holders = [record.holder for record in records if record.reserved]
     with transaction.atomic():
         if holders:
             give_back(Reservation.objects.filter(holder__in=holders), meters)
         for identity, counts in sorted(usage.items()):
             add_usage(dict(zip(IDENTITY, identity, strict=True)), counts)
-            record_use(identity[-1], counts["completion_tokens"], counts["requests"])
+            for digest in members.get(identity[-1]) or (identity[-1],):
+                record_use(digest, counts["completion_tokens"], counts["requests"])
 
 
 def give_back(rows: QuerySet[Reservation], meters: Counter[tuple[str, date]]) -> int:

@@ -8,7 +8,7 @@ from drf_spectacular.extensions import OpenApiViewExtension
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse, extend_schema, extend_schema_view
 
-from adapters.api import present, uploads
+from adapters.api import blends, present, uploads
 from adapters.api import views as adapter_views
 from adapters.api.query import ORDERINGS
 from adapters.models import Status
@@ -239,6 +239,28 @@ describe(
         503,
         operation_id="finish_upload",
         status=201,
+    ),
+)
+describe(
+    "adapters.api.blends.BlendsView",
+    post=call(
+        blends.SavedBlend,
+        "Save a blend of active adapters as an adapter of its own",
+        *CHANGING,
+        409,
+        422,
+        503,
+        operation_id="save_blend",
+        status=201,
+        body=blends.NewBlend,
+        examples=example(
+            {
+                "name": "pirate-haiku",
+                "adapters": [{"id": 1, "weight": 0.7}, {"id": 2, "weight": 0.5}],
+                "method": "svd",
+                "rank": 16,
+            }
+        ),
     ),
 )
 describe("adapters.api.views.BasesView", get=call(present.BaseList, "Base models", 401, operation_id="list_bases"))

@@ -1,6 +1,8 @@
 // The test page: one model, one prompt, a streamed answer and what it took.
 import { addToSet } from "./lib/add_to_set.js";
 import { post } from "./lib/api.js";
+import { Blend, recipeOf } from "./lib/blend.js";
+import { savesBlend } from "./lib/blend_save.js";
 import { nameOf } from "./lib/choices.js";
 import { copyLink } from "./lib/clipboard.js";
 import { $, $$ } from "./lib/dom.js";
@@ -29,6 +31,7 @@ function start() {
   const colours = new TokenColours(output.parentElement);
   const waiting = new Waiting((sentence) => state(sentence, true));
   const library = new Library(form, { texts: { system, prompt }, parameters, inserted: () => prompt.focus() });
+  const blend = $("[data-blend]") && new Blend($("[data-blend]"), model, showAddress);
   let run = null;
   let latest = null; // what the shown answer was asked
 
@@ -42,11 +45,16 @@ function start() {
       $(`[data-fact="${name}"]`).textContent =
         name === "context" ? fill(gettext("%(n)s tokens"), { n: number(Number(facts[name])) }) : facts[name];
     }
+    showAddress();
+    parameters.clear("model");
+  }
+
+  function showAddress() {
     const address = new URL(location.href);
-    address.search = new URLSearchParams({ model: model.value }).toString();
+    const parts = blend?.address;
+    address.search = new URLSearchParams(parts ? { model: model.value, blend: parts } : { model: model.value }).toString();
     address.hash = "";
     history.replaceState(null, "", address);
-    parameters.clear("model");
   }
 
   function showSystem() {
@@ -106,7 +114,7 @@ function start() {
     parameters.clearAll();
     const params = parameters.read();
     if (!prompt.value.trim()) return parameters.error("prompt", gettext("Enter some text first."));
-    if (!params) return;
+    if (!params || (blend && !blend.check())) return;
     rememberPrompt(prompt.value);
     const messages = [{ role: "user", content: prompt.value }];
     if (system.value.trim()) messages.unshift({ role: "system", content: system.value });
@@ -114,14 +122,17 @@ function start() {
     progress(null);
     $("[data-failure]").hidden = true;
     $("[data-stats]").hidden = true;
+    $("[data-answer-recipe]").hidden = true;
     state(gettext("Sent…"), true);
     const began = performance.now();
     const wanted = probabilities.checked ? { ...params, logprobs: ALTERNATIVES } : params;
     const mine = { began, first: null, pieces: 0, tokens: [] };
-    latest = { messages, name: nameOf(model.selectedOptions[0]) };
+    const isBlend = blend?.isOn;
+    const adapters = isBlend ? blend.adapters.map(({ model: slug, weight }) => ({ model: slug, weight })) : null;
+    latest = { messages, name: isBlend ? blend.recipe : nameOf(model.selectedOptions[0]) };
     run = mine;
     mine.handle = socket.generate(
-      { targets: [model.value], messages, params: wanted },
+      { ...(isBlend ? { blends: [{ name: "blend", adapters }] } : { targets: [model.value] }), messages, params: wanted },
       {
         queued: (frame) => waiting.say("queued", frame),
         loading(frame) {
@@ -158,6 +169,9 @@ function start() {
     end();
     mine.tokens.push(...(frame.logprobs ?? []));
     if (mine.tokens.length) colours.draw(output, stream.text, mine.tokens);
+    const parts = (frame.adapters ?? []).map((part) => ({ weight: part.weight, name: part.model }));
+    $("[data-answer-recipe]").hidden = !parts.length;
+    $("[data-answer-recipe]").textContent = fill(gettext("Answered by the blend %(recipe)s"), { recipe: recipeOf(parts) });
     const stopped = frame.finish_reason === "cancelled";
     const total = frame.timings?.total ?? (performance.now() - mine.began) / 1000;
     const length = lengthOf(stream.text);
@@ -178,7 +192,8 @@ function start() {
     state(gettext("Failed"));
     failure(frame);
     const field = fieldOf(frame.param);
-    if (field) parameters.error(field, frame.message);
+    if (["blends", "adapters"].includes(field)) blend?.say(frame.message);
+    else if (field) parameters.error(field, frame.message);
     toast("bad", gettext("No answer"), frame.message);
   }
 
@@ -233,6 +248,7 @@ function start() {
   model.addEventListener("change", () => {
     // A model that is not there stays chosen until another one is: nobody else answers for it.
     for (const node of $$("[data-unknown]")) if (node.value !== model.value) node.remove();
+    blend?.follow();
     showTarget();
     countSoon();
   });
@@ -254,10 +270,15 @@ function start() {
   const kept = JSON.parse(sessionStorage.getItem("test") ?? "{}");
   const given = { ...Object.fromEntries(new URLSearchParams(location.search)), ...linked() };
   delete given.model;
+  const wantedBlend = given.blend ?? "";
+  delete given.blend;
   parameters.fill("prompt" in given ? given : { ...kept, ...given }); // a link shows what it says, nothing else
   if (/Mac|iPhone|iPad/.test(navigator.userAgent)) $$("[data-mod]").forEach((key) => (key.textContent = "⌘"));
   if (system.value) system.closest("details").open = true;
   library.insertLinked();
+  blend?.follow();
+  if (wantedBlend) blend?.fill(wantedBlend);
+  if (blend && $("#save-blend")) $("[data-blend-save]").addEventListener("click", savesBlend($("#save-blend"), blend));
   showTarget();
   showSystem();
   if (prompt.value) countSoon();

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import secrets
 import time
 from collections.abc import Mapping, Sequence
@@ -10,8 +11,10 @@ from typing import Any, Literal
 from pydantic import Field
 
 from common import answers as shapes
+from inference.api.parts import BlendPartObject
 from inference.engine.protocol import Done, Logprob, PromptLogprob, PromptPart, Timings, Token, Usage
 from inference.gateway.asking import WholeAnswer
+from inference.gateway.targets import BlendPart
 
 REASONS = {"stop": "stop", "length": "length", "cancelled": "stop"}
 
@@ -52,7 +55,10 @@ class Whole(shapes.Answer):
     object: str
     created: int
     model: str
-    system_fingerprint: str = Field(description="Content hash of the adapter that answered, or the base's key.")
+    system_fingerprint: str = Field(
+        description="Content hash of the adapter that answered, the base's key, or of a blend's recipe."
+    )
+    adapters: list[BlendPartObject] = Field([], exclude_if=operator.not_, description="A blend's recipe.")
     usage: OpenAIUsage
     timings: Timings | None
 
@@ -200,14 +206,16 @@ def alternatives(item: Told) -> dict[str, float] | None:
 class Envelope:
     """What every object of one request shares: id, time, model, and the digest of what answers."""
 
-    def __init__(self, shape: Shape, model: str, digest: str) -> None:
+    def __init__(self, shape: Shape, model: str, digest: str, recipe: Sequence[BlendPart] = ()) -> None:
         self.shape = shape
-        self.common = {
+        self.common: dict[str, Any] = {
             "id": shape.prefix + secrets.token_hex(12),
             "created": int(time.time()),
             "model": model,
             "system_fingerprint": digest,
         }
+        if recipe:
+            self.common["adapters"] = [BlendPartObject.of(part) for part in recipe]
 
     @property
     def id(self) -> str:

@@ -23,7 +23,7 @@ from inference.engine.params import (
 )
 from inference.engine.text.token_ids import first_unknown
 from inference.gateway.asking import Reading
-from inference.params import MAX_MESSAGES, Messages, ModelName, RawPrompt, Text, sampling, turns
+from inference.params import MAX_MESSAGES, Blend, Messages, ModelName, RawPrompt, Text, sampling, turns
 
 from .fields import check_fields, check_message, unsupported
 
@@ -157,6 +157,9 @@ class OpenAIRequest(Sampling):  # type: ignore[valid-type, misc]
     neutral: ClassVar[Mapping[str, tuple[Any, ...]]]
 
     model: ModelName
+    adapters: Annotated[
+        Blend | None, Field(description="Not OpenAI's: ask a blend of these; model is one of them or their base.")
+    ] = None
     n: Choices = 1
     stream: Annotated[bool, Field(description="Answer as server-sent events.")] = False
     stream_options: StreamOptions | None = None

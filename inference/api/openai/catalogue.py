@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Literal
 
@@ -13,8 +14,9 @@ from adapters.models import BaseModel, LoraAdapter
 from common.answers import Answer
 from common.api import ApiError
 from inference.errors import InferenceError
+from inference.gateway.blends import find_blend
 from inference.gateway.targets import Target, find
-from inference.params import served_context
+from inference.params import Ingredient, served_context
 
 NAMED = 50  # models that a refusal lists
 
@@ -101,12 +103,14 @@ def one(slug: str) -> dict[str, Any]:
     return known
 
 
-def target_of(slug: str) -> Target:
-    """What answers for `model`. Raises ApiError `model_not_found` with the names of what there is."""
+def target_of(slug: str, adapters: Sequence[Ingredient] | None = None) -> Target:
+    """What answers for `model`, or for a blend. Raises ApiError `model_not_found` with the names of what there is, and
+    for a blend as `find_blend` does."""
     try:
-        return find(slug)
+        target = find(slug)
     except InferenceError:
         raise not_found(slug) from None
+    return target if adapters is None else find_blend(adapters, slug)
 
 
 def not_found(slug: str) -> ApiError:

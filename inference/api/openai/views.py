@@ -61,8 +61,8 @@ class AnswerView(Door, OpenAIView):
     async def post(self, request: ApiRequest) -> HttpResponseBase:
         asked = body(self.body, request.data)
         params = asked.params
-        target = await database_sync_to_async(catalogue.target_of)(asked.model)
-        envelope = Envelope(self.shape, asked.model, target.digest)
+        target = await database_sync_to_async(catalogue.target_of)(asked.model, asked.adapters)
+        envelope = Envelope(self.shape, asked.model, target.digest, target.recipe)
         named = {HEADER: adopt(envelope.id)}
         asking = await ask(Grant.of_request(request), questions(asked, params, target))
         headers = {**named, **asking.headers}

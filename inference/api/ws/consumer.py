@@ -46,7 +46,7 @@ class GenerateConsumer(FrameConsumer):
     async def start(self, frame: Generate) -> None:
         if frame.id in self.running and self.running[frame.id].open:
             raise InferenceError("duplicate_id", param="id")
-        if sum(generation.open for generation in self.running.values()) + len(frame.targets) > MAX_RUNNING:
+        if sum(generation.open for generation in self.running.values()) + len(frame.asked) > MAX_RUNNING:
             raise InferenceError("too_many_generations")
         if await self.may_ask():
             generation = Generation(frame, self.grant, self.send_frame, self.on_withdrawn)

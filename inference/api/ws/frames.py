@@ -4,19 +4,21 @@ sends is made by it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from django.utils.translation import gettext as _
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from common.answers import Frame
 from common.api import ApiError
 from common.shapes import CHARACTERS, Lenient, NotEmpty, refuse, whole
+from inference.api.parts import BlendPartObject
 from inference.backends.interface import Event
 from inference.engine.params import SamplingParams
 from inference.engine.protocol import Timings, Usage
-from inference.params import MAX_MODEL_CHARS, Asked, body
+from inference.gateway.targets import BlendPart
+from inference.params import MAX_MODEL_CHARS, Asked, Blend, Ingredient, body
 
 MAX_ID_CHARS = 64
 MAX_TARGETS = 8
@@ -43,13 +45,42 @@ FrameId = Annotated[str, Field(max_length=MAX_ID_CHARS), CHARACTERS, NotEmpty]
 TargetName = Annotated[str, Field(max_length=MAX_MODEL_CHARS), CHARACTERS]
 
 
+class GivenBlend(Lenient, extra="forbid"):
+    """Adapters that answer as one. `name` is the client's: the answer's frames have it as their target."""
+
+    name: Annotated[TargetName, NotEmpty]
+    adapters: Blend
+
+
 class Generate(Asked, Lenient):
-    """Ask every target the same; the answers arrive interleaved, each under its target."""
+    """Ask every target, and every blend, the same; the answers arrive interleaved, each under its target."""
 
     type: Literal["generate"] = "generate"
     id: FrameId
-    targets: Annotated[list[TargetName], BeforeValidator(_some_targets), AfterValidator(_each_once)]
+    targets: Annotated[
+        list[TargetName],
+        BeforeValidator(_some_targets),
+        AfterValidator(_each_once),
+        Field(description="May be missing where there are blends."),
+    ] = []
+    blends: Annotated[list[GivenBlend], Field(max_length=MAX_TARGETS)] = []
     params: SamplingParams | None = None
+
+    @model_validator(mode="after")
+    def _some_of_both(self) -> Self:
+        names = [*self.targets, *(blend.name for blend in self.blends)]
+        if not names:
+            raise refuse("targets_type", param="targets")
+        if len(names) > MAX_TARGETS:
+            raise refuse("too_many", param="blends", limit=MAX_TARGETS)
+        if len(set(names)) != len(names):
+            raise refuse("targets_twice", param="blends")
+        return self
+
+    @property
+    def asked(self) -> dict[str, list[Ingredient] | None]:
+        """Whom it asks, by the targets of the answers' frames: the adapters of a blend, None for a model."""
+        return {**dict.fromkeys(self.targets), **{blend.name: blend.adapters for blend in self.blends}}
 
 
 class Stop(Lenient):
@@ -119,6 +150,7 @@ class DoneFrame(TargetFrame):
     digest: str
     stop: str = ""
     logprobs: list[dict[str, Any]] = []
+    adapters: list[BlendPartObject] = []  # of a blend
 
 
 class ErrorFrame(Frame):
@@ -139,9 +171,12 @@ SERVER_FRAMES: dict[str, type[Frame]] = {
 }  # fmt: skip
 
 
-def frame_of(event: Event, frame_id: str, target: str) -> dict[str, Any]:
-    """What became of a request, as the reader hears it."""
-    return SERVER_FRAMES[event["type"]].of(**{**event, "id": frame_id, "target": target})
+def frame_of(event: Event, frame_id: str, target: str, recipe: Sequence[BlendPart] = ()) -> dict[str, Any]:
+    """What became of a request, as the reader hears it. `recipe`: of a blend."""
+    said = {**event, "id": frame_id, "target": target}
+    if recipe and event["type"] == "done":
+        said["adapters"] = recipe
+    return SERVER_FRAMES[event["type"]].of(**said)
 
 
 def error_frame(error: ApiError, frame_id: str | None, target: str | None = None) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from inference.engine.params import SamplingParams
 from inference.engine.protocol import Token
 from inference.errors import InferenceError
 from inference.gateway.asking import Asking, Question, ask
+from inference.gateway.blends import resolve_blend
 from inference.gateway.targets import resolve
 from inference.measuring import refusals
 
@@ -29,14 +30,15 @@ class Generation:
         self.grant = grant
         self.send = send
         self.on_withdrawn = on_withdrawn
-        self.credits = {target: Credits() for target in frame.targets}
+        self.asked = frame.asked
+        self.credits = {target: Credits() for target in self.asked}
         self.askings: list[Asking] = []
         self.stopped = False
-        self.open = len(frame.targets)  # answers whose end is not sent yet
+        self.open = len(self.asked)  # answers whose end is not sent yet
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as group:
-            for target in self.frame.targets:
+            for target in self.asked:
                 group.create_task(self.answer(target))
 
     def stop(self) -> None:
@@ -60,8 +62,9 @@ class Generation:
             await self.fail(target, unforeseen(error, "an answer over the websocket"))
 
     async def relay(self, name: str) -> None:
-        asked = self.frame
-        question = Question(await resolve(name), asked.params or SamplingParams(), asked.turns, asked.prompt)
+        asked, adapters = self.frame, self.asked[name]
+        target = await resolve(name) if adapters is None else await resolve_blend(adapters)
+        question = Question(target, asked.params or SamplingParams(), asked.turns, asked.prompt)
         async with await ask(self.grant, [question], self.on_withdrawn) as asking:
             self.askings.append(asking)
             if self.stopped:
@@ -71,7 +74,7 @@ class Generation:
                     await self.may_go(name, event)
                 if event["type"] == "done":
                     self.open -= 1
-                await self.send(frame_of(event, asked.id, name))
+                await self.send(frame_of(event, asked.id, name, target.recipe))
 
     async def may_go(self, name: str, event: Token) -> None:
         try:

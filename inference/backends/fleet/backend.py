@@ -75,6 +75,9 @@ class FleetBackend:
     # Asked
 
     def submit(self, request_id: str, request: Request, sink: Sink) -> None:
+        if request.adapter is not None and request.adapter.get("members"):
+            sink(failure(request_id, "fleet_cannot", {"what": gettext_noop("blending adapters")}))
+            return
         digests = (request.adapter["digest"],) if request.adapter else ()
         flight = Flight(request_id, sink, request.user, digests, check_length(request))
         flight.end = cancelled(request_id, *digests or (request.base["key"],))

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from inference.engine.errors import EngineError, UnforeseenError
 from inference.engine.faults import Faults
 from inference.engine.protocol import AdapterSpec
+from inference.engine.recipes import members_of
 from inference.engine.runner_interface import BaseRunner, Loaded, ProofResult
 
 from .residency import Residency, Resident
@@ -52,6 +53,12 @@ class AdapterLoader:
             or any(spec["digest"] == digest for spec, _, _ in self.landed)
             or (self.proving is not None and self.proving[0]["digest"] == digest)
         )
+
+    def blends_of(self, digest: str) -> list[str]:
+        """Blends that the adapter is a member of, resident or on their way."""
+        specs = [spec for spec, *_ in (*self.futures.values(), *self.landed)]
+        found = [one.digest for one in self.residency.adapters.values() if digest in one.members]
+        return found + [spec["digest"] for spec in specs if digest in members_of(spec)]
 
     def ready(self, digest: str) -> bool:
         adapter = self.residency.adapters.get(digest)
@@ -115,7 +122,8 @@ class AdapterLoader:
     def _install(self, spec: AdapterSpec, loaded: Loaded, since: float) -> None:
         proven = bool(spec.get("proven"))
         self.runner.add_adapter(loaded)
-        self.residency.add(Resident(loaded.digest, loaded.name, loaded.rank, loaded.bytes, proven=proven))
+        members = tuple(members_of(spec))
+        self.residency.add(Resident(loaded.digest, loaded.name, loaded.rank, loaded.bytes, 0, proven, members))
         if proven:
             self.moved(loaded.digest, loaded.name, self.clock() - since)
         else:

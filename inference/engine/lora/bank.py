@@ -76,6 +76,11 @@ class AdapterFile:
     scales: dict[str, float] = field(default_factory=dict)  # of LoRA on embeddings, by path
     config: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def bytes(self) -> int:
+        pairs = sum(pair.a.nbytes + pair.b.nbytes for found in self.kinds.values() for pair in found.pairs)
+        return pairs + sum(tensor.nbytes for roles in self.own.values() for tensor in roles.values())
+
 
 @dataclass
 class AdapterWeights:

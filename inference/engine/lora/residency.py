@@ -14,6 +14,7 @@ class Resident:
     bytes: int
     used: int = 0  # order of last use
     proven: bool = False
+    members: tuple[str, ...] = ()  # digests of what a blend consists of
 
 
 @dataclass

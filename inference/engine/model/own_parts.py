@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -27,6 +27,8 @@ from .products import BaseProduct, base_product
 
 AT_ONCE = 4096  # rows of an embedding that are compared at once
 OF_PAIRS = (("use_dora", "magnitude"), ("lora_bias", "pair_bias"))  # keys of the config, roles of tensors
+# What no weight scales: roles of tensors, and what people know them by.
+NOT_LINEAR = {"magnitude": "DoRA", "pair_bias": "lora_bias", "bias": "bias", "tokens": "trainable_token_indices"}
 SPARSE = 0.5  # of an embedding's rows: where fewer differ, only those are kept
 
 
@@ -122,6 +124,27 @@ def build(read: AdapterFile, base: Parts) -> OwnParts | None:
     if not all(finite(part) for each in made.outputs.values() for part in (each.shift, each.scale) if part is not None):
         raise nonfinite()
     return made if made.outputs or made.modules else None
+
+
+def check_linear(read: AdapterFile, base: Parts) -> None:
+    """Whether the adapter may be a part of a blend: what it has must be linear in the adapter's weight, as LoRA's pairs
+    are, also those of embeddings. Saved layers that are the base's own change nothing.
+
+    Raises EngineError `blend_unsupported`, or as `build` does.
+    """
+    found = {role for roles in read.own.values() for role in roles} | {
+        role for key, role in OF_PAIRS if read.config.get(key)
+    }
+    for role, what in NOT_LINEAR.items():
+        if role in found:
+            raise unblendable(what)
+    saved = {path: {"weight": roles["weight"]} for path, roles in read.own.items() if "weight" in roles}
+    if saved and build(replace(read, own=saved), base) is not None:
+        raise unblendable("modules_to_save")
+
+
+def unblendable(what: str) -> EngineError:
+    return EngineError("blend_unsupported", f"An adapter with {what} cannot be part of a blend.", what=what)
 
 
 def misfit(path: str) -> EngineError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from inference.engine import content
-from inference.engine.protocol import AdapterSpec
+from inference.engine.protocol import AdapterSpec, Member
 from inference.engine.text.prompting import NOTHING, Prompting, parse
 
 KEPT = 256
@@ -16,13 +16,18 @@ class Promptings:
         self.kept: dict[str, Prompting] = {}  # by digest
 
     def of(self, spec: AdapterSpec | None) -> Prompting:
-        """`NOTHING` for the base itself. Raises EngineError as `content.read_prompting` and `parse` do."""
-        expected = spec.get("prompting") if spec is not None else ""
-        if spec is None or not expected:
+        """`NOTHING` for the base itself; of a blend what its first member brings. Raises EngineError as
+        `content.read_prompting` and `parse` do."""
+        if spec is None:
             return NOTHING
-        digest = spec["digest"]
+        members = spec.get("members")
+        one: AdapterSpec | Member = members[0] if members else spec
+        expected = one.get("prompting")
+        if not expected:
+            return NOTHING
+        digest = one["digest"]
         if digest not in self.kept:
-            made = parse(content.read_prompting(Path(spec["path"]), digest, spec["name"], expected), spec["name"])
+            made = parse(content.read_prompting(Path(one["path"]), digest, one["name"], expected), one["name"])
             if len(self.kept) >= KEPT:
                 self.kept.pop(next(iter(self.kept)))
             self.kept[digest] = made

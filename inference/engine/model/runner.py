@@ -16,10 +16,11 @@ from inference.engine import content
 from inference.engine.config import EngineConfig
 from inference.engine.errors import EngineError
 from inference.engine.faults import ENDS_PROCESS, unforeseen
-from inference.engine.lora import adapter_file
-from inference.engine.lora.bank import AdapterWeights
+from inference.engine.lora import adapter_file, blend
+from inference.engine.lora.bank import AdapterFile, AdapterWeights
 from inference.engine.lora.proof import Prober
-from inference.engine.protocol import AdapterSpec, BaseSpec, PromptLogprob
+from inference.engine.protocol import AdapterSpec, BaseSpec, Member, PromptLogprob
+from inference.engine.recipes import recipe_digest
 from inference.engine.runner_interface import BaseInfo, OnProgress, ProofResult, SampledToken, StepResult
 from inference.engine.scheduling.scheduler import Chunk
 from inference.engine.scheduling.sequence import Reading, Sequence
@@ -140,16 +141,33 @@ class Runner:
         base = self.base
         if base is None:
             raise EngineError("adapter_load_failed", "The base was unloaded meanwhile.")
-        bank = base.model.bank
         with torch.inference_mode():
-            read = adapter_file.read(
-                Path(spec["path"]), spec["digest"], spec["name"], bank.kinds, base.parts.places,
-                WIDEST * self.config.adapter_bytes, base.idle, base.earlier_names, base.parts.others,
-            )  # fmt: skip
+            limit = WIDEST * self.config.adapter_bytes
+            read = self._blended(base, spec, limit) if spec.get("members") else read_one(base, spec, limit)
             own = own_parts.build(read, base.parts)
-            packed = bank.pack(read)
+            packed = base.model.bank.pack(read)
             packed.own = own
             return packed
+
+    def _blended(self, base: LoadedBase, spec: AdapterSpec, limit: int) -> AdapterFile:
+        """A blend's members, each proven by its digest, as one adapter. Files of `limit` bytes altogether at most.
+
+        Raises EngineError, with name and digest of the member that is at fault.
+        """
+        members = spec["members"]
+        if recipe_digest((member["digest"], member["weight"]) for member in members) != spec["digest"]:
+            raise EngineError("adapter_load_failed", "The blend is not what its digest names.", name=spec["name"])
+        parts: list[tuple[AdapterFile, float]] = []
+        for member in members:
+            try:
+                one = read_one(base, member, limit)
+                own_parts.check_linear(one, base.parts)
+            except EngineError as error:
+                error.detail = {"name": member["name"], "digest": member["digest"], **error.detail}
+                raise
+            limit -= one.bytes
+            parts.append((one, member["weight"]))
+        return blend.joined(spec["digest"], spec["name"], parts)
 
     def add_adapter(self, loaded: Any) -> None:
         with torch.inference_mode():
@@ -298,6 +316,14 @@ class Runner:
         item: Any = naming.item(sampled.token, sampled.logprob, sampled.top or [], first=not sequence.generated)
         del item["offset"]
         return dict(item)
+
+
+def read_one(base: LoadedBase, spec: AdapterSpec | Member, limit: int) -> AdapterFile:
+    """A stored copy, whose file has `limit` bytes at most, as `lora/adapter_file.py` reads it."""
+    return adapter_file.read(
+        Path(spec["path"]), spec["digest"], spec["name"], base.model.bank.kinds, base.parts.places,
+        limit, base.idle, base.earlier_names, base.parts.others,
+    )  # fmt: skip
 
 
 def reading_of(chunk: Chunk) -> Reading:

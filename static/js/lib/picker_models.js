@@ -10,6 +10,7 @@ const SEARCH_AFTER_MS = 120; // after the last letter
 function optionOf(found) {
   const option = el("option", { value: found.slug, textContent: found.name });
   const { kind, digest, base, run, group } = found;
+  if (found.id !== null) option.dataset.id = found.id;
   Object.assign(option.dataset, { kind, digest, base, baseSlug: found.base_slug, context: found.context ?? "", rank: found.rank ?? "", run, group, name: found.name });
   if (found.checkpoint !== null) option.dataset.checkpoint = found.checkpoint;
   if (found.is_best) option.dataset.best = "";

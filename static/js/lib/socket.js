@@ -14,12 +14,12 @@ export class GenerateSocket {
   }
 
   /**
-   * Ask `targets` the same. `handlers` may hold queued, loading, token, done, error: each gets the frame.
+   * Ask `targets`, and `blends` by their names, the same. `handlers` may hold queued, loading, token, done, error: each gets the frame.
    * Each target ends with exactly one done or error. Returns {id, stop()}.
    */
   generate(request, handlers) {
     const id = `${Date.now().toString(36)}-${this.#next++}`;
-    const run = { handlers, open: new Set(request.targets), stopped: false };
+    const run = { handlers, open: new Set([...(request.targets ?? []), ...(request.blends ?? []).map((blend) => blend.name)]), stopped: false };
     this.#running.set(id, run);
     this.#connected().then(
       (socket) => {

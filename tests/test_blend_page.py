@@ -1,0 +1,136 @@
+"""The blend on the test page in a real browser: sliders, numbers, keyboard, the address, saving it as an adapter."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.fixtures.portal import Portal
+
+from .test_accessibility import grave
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+ANSWER_MS = 120_000  # the engine starts and loads its model on the first question
+
+
+@pytest.fixture(scope="module")
+def ready(portal: Portal) -> Portal:
+    """A portal whose two adapters are active."""
+    assert portal.api("POST", "/api/lora/scan").status == 200
+    for row in portal.api("GET", "/api/lora/models").json()["results"]:
+        assert portal.api("POST", f"/api/lora/models/{row['id']}/activate").status == 200
+    return portal
+
+
+def opened(page: Any, address: str = "/test?model=first") -> None:
+    page.goto(address)
+    page.locator("html[data-ready=true]").wait_for()
+
+
+def send(page: Any) -> None:
+    page.get_by_test_id("prompt-input").fill("hello")
+    page.get_by_test_id("max-tokens").fill("8")
+    page.get_by_test_id("temperature").fill("0")
+    page.get_by_test_id("send-button").click()
+    page.locator("form[data-running=true]").wait_for()
+    page.locator("form[data-running=false]").wait_for(timeout=ANSWER_MS)
+
+
+def add_second(page: Any) -> None:
+    page.get_by_test_id("blend").locator("summary").click()
+    page.get_by_test_id("blend-add-picker").fill("second")
+    page.locator("[role=option]").first.wait_for()
+    page.keyboard.press("Enter")
+    page.get_by_test_id("blend-part").nth(1).wait_for()
+
+
+def test_a_blend_is_made_with_the_keyboard_and_answers(ready: Portal, sign_in: Callable[..., Any]) -> None:
+    page = sign_in(ready, "owner")
+    opened(page)
+    assert page.get_by_test_id("blend-save").count() == 0  # an operator's
+    add_second(page)
+    weights, ranges = page.get_by_test_id("blend-weight"), page.get_by_test_id("blend-range")
+    weights.nth(0).fill("0.7")
+    assert ranges.nth(0).input_value() == "0.7"
+    ranges.nth(1).focus()
+    page.keyboard.press("ArrowLeft")
+    assert weights.nth(1).input_value() == "0.95"
+    assert page.get_by_test_id("blend-recipe").inner_text() == "0.7 × first + 0.95 × second"
+    send(page)
+    assert page.get_by_test_id("answer-recipe").inner_text() == "Answered by the blend 0.7 × first + 0.95 × second"
+    assert page.get_by_test_id("answer-error").is_hidden()
+    # The address says it all, and a link leads back to it.
+    assert "blend=first%3A0.7%2Csecond%3A0.95" in page.url
+    page.reload()
+    page.locator("html[data-ready=true]").wait_for()
+    assert [field.input_value() for field in page.get_by_test_id("blend-weight").all()] == ["0.7", "0.95"]
+    weights.nth(1).fill("3")
+    page.get_by_test_id("send-button").click()
+    assert "between −2 and 2" in page.get_by_test_id("blend-error").inner_text()
+    page.get_by_test_id("blend-remove").click()
+    weights.nth(0).fill("1")
+    assert page.get_by_test_id("blend-recipe").inner_text() == "" and "blend=" not in page.url
+    send(page)
+    assert page.get_by_test_id("answer-recipe").is_hidden()
+
+
+def test_a_base_model_is_no_part(ready: Portal, sign_in: Callable[..., Any]) -> None:
+    page = sign_in(ready, "owner")
+    opened(page, "/test?model=tiny-llama")
+    assert page.get_by_test_id("blend").is_hidden()
+    opened(page)
+    page.get_by_test_id("blend").locator("summary").click()
+    page.get_by_test_id("blend-add-picker").fill("tiny-llama")
+    page.locator("[role=option]").first.wait_for()
+    page.keyboard.press("Enter")
+    assert "Only adapters" in page.get_by_test_id("blend-error").inner_text()
+    assert page.get_by_test_id("blend-part").count() == 1
+
+
+@pytest.mark.parametrize("method", ["concatenate", "svd"])
+def test_an_operator_saves_it(ready: Portal, sign_in: Callable[..., Any], method: str) -> None:
+    page = sign_in(ready, "operator")
+    opened(page, "/test?model=first&blend=first:0.7,second:0.5")
+    page.get_by_test_id("blend-save").click()
+    page.get_by_test_id("blend-name").fill(f"mix {method}")
+    page.get_by_test_id("blend-method").select_option(method)
+    if method == "svd":
+        page.get_by_test_id("blend-rank").fill("2")
+    page.get_by_test_id("blend-go").click()
+    page.get_by_test_id("blend-done").wait_for()
+    said = page.get_by_test_id("blend-done").inner_text()
+    assert ("Relative error" in said) == (method == "svd")
+    page.get_by_test_id("blend-made").click()
+    page.wait_for_url("**/models/*")
+    assert any("0.7 × first + 0.5 × second" in area.input_value() for area in page.locator("textarea").all())
+    row = next(row for row in ready.api("GET", "/api/lora/models").json()["results"] if row["name"] == f"mix-{method}")
+    assert ready.api("POST", f"/api/lora/models/{row['id']}/activate").status == 200
+    body = {"prompt": "hello", "max_tokens": 8, "temperature": 0}
+    alone = ready.api("POST", f"/api/lora/models/{row['id']}/test", body).json()
+    if method == "concatenate":
+        first = next(one for one in ready.api("GET", "/api/lora/models").json()["results"] if one["slug"] == "first")
+        parts = [{"model": "first", "weight": 0.7}, {"model": "second", "weight": 0.5}]
+        blend = ready.api("POST", f"/api/lora/models/{first['id']}/test", {**body, "adapters": parts}).json()
+        assert alone["response"] == blend["response"] != ""
+
+
+@pytest.mark.parametrize(
+    ("width", "locale", "scheme"), [(390, "zh-CN", "dark"), (390, "en-US", "light"), (1280, "zh-CN", "light")]
+)
+def test_it_fits_every_screen(ready: Portal, sign_in: Callable[..., Any], width: int, locale: str, scheme: str) -> None:
+    viewport = {"width": width, "height": 844}
+    page = sign_in(ready, "operator", locale=locale, color_scheme=scheme, viewport=viewport)
+    opened(page, "/test?model=first&blend=first:0.7,second:0.5")
+    page.get_by_test_id("blend-part").nth(1).wait_for()
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert not grave(page)
+    if shots := os.environ.get("BLEND_SHOTS"):
+        page.screenshot(path=f"{shots}/blend-{width}-{locale}.png")
+    page.get_by_test_id("blend-save").click()
+    page.get_by_test_id("blend-method").select_option("svd")
+    assert not grave(page)
+    if shots:
+        page.screenshot(path=f"{shots}/save-{width}-{locale}.png")
