@@ -252,6 +252,10 @@ def _fill_shapes(row: BaseModel, shapes: BaseShapes, config: dict[str, Any]) -> 
     row.memory_nf4 = int(shapes.linear_parameters * NF4_BYTES) + rest * 2 + OVERHEAD
 
 
+def folder_of(base: BaseModel | None) -> Folder | None:
+    return Folder(base_root(), base.path) if base is not None else None
+
+
 def template_of(path: str) -> str:
     """The chat template that Transformers reads from a base's folder; "" where there is none that can be read."""
     for name in ("chat_template.jinja", os.path.join(TEMPLATES, "default.jinja")):

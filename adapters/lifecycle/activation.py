@@ -15,9 +15,10 @@ from django.utils import timezone
 from adapters import hooks, store
 from adapters.bases import support
 from adapters.bases.matching import Matcher
-from adapters.bases.registry import is_current, refresh, template_of
+from adapters.bases.registry import folder_of, is_current, refresh, template_of
 from adapters.failures import ActivationFailed, BusyError, PassingRefusal, Refused
 from adapters.formats import config as adapter_config
+from adapters.formats.added_tokens import FILE as TOKENIZER
 from adapters.formats.files import parse_json
 from adapters.leases import HeldLease, adapter_lock, is_held
 from adapters.models import BaseModel, EventKind, LoraAdapter, Status, repair_of
@@ -25,7 +26,7 @@ from adapters.training.layout import CONFIG, WEIGHTS, AdapterFolder
 from adapters.training.prompting import digest_of, read_prompting
 from adapters.validation import repairs
 from adapters.validation.outcome import describe, files_hash
-from adapters.validation.validate import ValidationResult, assert_fit, validate
+from adapters.validation.validate import ValidationResult, assert_fit, check_vocabulary, validate
 
 from . import notes, offers
 from .mending import Outcome, mend
@@ -93,7 +94,7 @@ def _activate(adapter: LoraAdapter, actor: AbstractBaseUser | None, tell: Progre
             offers.note(adapter, verdict)
         raise Refused(verdict.code, **verdict.details)
     stands["files"] = candidate.core_signature
-    said = read_prompting(roots, candidate.path, candidate.stats)
+    said = read_prompting(roots, candidate.path, candidate.stats, folder_of(verdict.base))
     prompting = _prompting(said, verdict.base)
     digest = _copy(adapter, candidate, verdict, roots, said, tell, stands)
     report = _promote(adapter.name, digest, prompting.get("sha256", ""), verdict.base)
@@ -159,6 +160,8 @@ def _copy(
             stands["base_key"] = verdict.base.key
         try:
             assert_fit(verdict, source.file, thorough=True)
+            added = json.loads(said).get("added_tokens", []) if said else []
+            check_vocabulary(verdict, added, bool(added) or TOKENIZER in candidate.stats)
         except OSError as error:
             raise Refused("unreadable", file=WEIGHTS, reason=os.strerror(error.errno or 0)) from None
         except Refused as refused:
@@ -206,6 +209,7 @@ def _prompting(said: bytes, base: BaseModel | None) -> dict[str, Any]:
         "chat_template": ("same" if same else "own") if template else "",
         "end_tokens": [*found.get("end_tokens", []), *map(str, found.get("end_ids", []))],
         "defaults": found.get("defaults", {}),
+        "added_tokens": len(found.get("added_tokens", [])),
     }
 
 

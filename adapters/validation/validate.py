@@ -18,6 +18,8 @@ from adapters.bases.matching import Matcher
 from adapters.bases.registry import shapes_of
 from adapters.failures import CHECK_FAILED, Refused
 from adapters.formats import config as adapter_config
+from adapters.formats.added_tokens import FILE as TOKENIZER
+from adapters.formats.added_tokens import Added
 from adapters.formats.config import AdapterConfig, Glance
 from adapters.formats.content_key import content_key
 from adapters.formats.files import open_below, parse_json, read_small
@@ -52,6 +54,7 @@ class ValidationResult:
     incomplete: bool = False
     content_key: str = UNKNOWN
     changed: frozenset[str] = frozenset()  # tensors that the base has too, and that are not its own, see copies.py
+    vocabulary: int = 0  # rows of its embedding and output layer; 0 for as many as the base's
     flags: list[str] = field(default_factory=list)
     plan: Plan | None = None  # of a repair: with no `code` an accepted one, else one that is offered
 
@@ -87,6 +90,10 @@ def validate(
     except Exception:
         logger.exception("%s could not be checked", candidate.path)
         verdict.refuse(Refused(CHECK_FAILED))
+    if verdict.base is not None and verdict.vocabulary > verdict.base.vocab_size:
+        verdict.flags = [
+            flag for flag in verdict.flags if flag != "tokens_added"
+        ]  # they have rows of the adapter's own
     if CONFIG in candidate.stats and (candidate.weights or candidate.foreign) and not settling:
         verdict.content_key = key_of(candidate, roots)
     if verdict.code == "config_missing":
@@ -233,7 +240,7 @@ def assert_fit(verdict: ValidationResult, file: BinaryIO, thorough: bool = False
         return
     check_filled(header)
     repairs.check_gathered(header)
-    changed, unknown = copies.judge(file, header, verdict.base, thorough)
+    changed, unknown, verdict.vocabulary = copies.judge(file, header, verdict.base, thorough)
     if unknown:
         raise not_lora(unknown, header.tensors[unknown], header, verdict.base.name)
     verdict.changed = changed
@@ -241,7 +248,23 @@ def assert_fit(verdict: ValidationResult, file: BinaryIO, thorough: bool = False
     if saved:
         raise Refused("modules_to_save_unsupported", modules=", ".join(saved[:8]))
     check_changed(header, changed, shapes)
+    if verdict.vocabulary:
+        shapes = shapes.with_vocabulary(verdict.vocabulary)
     verdict.rank = check_fit(verdict.config, header.without_others()[1], shapes, verdict.base.name).max_rank
+
+
+def check_vocabulary(verdict: ValidationResult, added: Added, has_tokenizer: bool) -> None:
+    """Do the rows of embeddings of another size belong to the tokens that the adapter's tokenizer adds? Raises Refused
+    vocabulary_resized."""
+    rows = verdict.vocabulary
+    if not rows or verdict.base is None:
+        return
+    beyond = next((one for one in added if one["id"] >= rows), None)
+    if beyond is not None:
+        reason = gettext_noop("the tokenizer gives %(token)s the id %(id)s, and %(rows)s rows were saved")
+        raise Refused("vocabulary_resized", reason=reason, token=beyond["content"], id=beyond["id"], rows=rows)
+    if rows > shapes_of(verdict.base).vocabulary and not has_tokenizer:
+        raise Refused("vocabulary_resized", reason=gettext_noop("%(file)s is missing"), file=TOKENIZER, rows=rows)
 
 
 def _recorded_hash(candidate: AdapterFolder, roots: tuple[str, ...]) -> str:

@@ -24,6 +24,7 @@ from .bank import AdapterFile, AdapterPairs, Kind, Own, Pair
 
 PREFIX = "base_model.model."
 NO_NAMES: Mapping[str, str] = {}
+NOTHING: Own = {}
 DTYPES = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
     "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2,
@@ -84,7 +85,7 @@ def read(
     except (ValueError, TypeError, LookupError, RuntimeError) as error:
         message = f"The stored adapter cannot be read: {error}"
         raise EngineError("adapter_load_failed", message, name=name, reason=one_line(error)) from error
-    made = assemble(pairs, config, digest, name, kinds, places)
+    made = assemble(pairs, config, digest, name, kinds, places, own)
     made.own, made.config = own, config
     embedded = [path for path, roles in own.items() if "embedding_A" in roles]
     for path, alpha in zip(embedded, alphas(config, embedded, name), strict=True):
@@ -164,20 +165,22 @@ def views(memory: memoryview) -> dict[str, torch.Tensor]:
 
 def assemble(
     pairs: Pairs, config: dict[str, Any], digest: str, name: str, kinds: dict[str, Kind],
-    places: Mapping[str, tuple[str, int, int]],
+    places: Mapping[str, tuple[str, int, int]], own: Mapping[str, Mapping[str, torch.Tensor]] = NOTHING,
 ) -> AdapterFile:  # fmt: skip
-    """Check every pair against its place in the model and sort them by kind."""
+    """Check every pair against its place in the model and sort them by kind. One on a layer that the adapter has `own`
+    weights for has to fit those, which whoever takes them over sees to (`own_parts.py`)."""
     made: dict[str, list[Pair]] = {}
     for (path, pair), alpha in zip(pairs.items(), alphas(config, list(pairs), name), strict=True):
         if set(pair) != {"A", "B"}:
             raise EngineError("adapter_incompatible", f"{path} has only one of its two matrices.", tensor=path, count=1)
         kind, layer, index = places[path]
         a, b = pair["A"], pair["B"]
+        whole = own.get(path, {}).get("weight")
         if (
             a.ndim != 2
             or b.ndim != 2
             or a.shape != (b.shape[1], kinds[kind].inputs)
-            or (b.shape[0] != kinds[kind].outs[index])
+            or (whole is None and b.shape[0] != kinds[kind].outs[index])
             or a.shape[0] == 0
             or layer >= kinds[kind].layers  # a base that was loaded meanwhile; the native bank writes by address
         ):

@@ -115,7 +115,11 @@ class AdapterLoader:
     def _install(self, spec: AdapterSpec, loaded: Loaded, since: float) -> None:
         proven = bool(spec.get("proven"))
         self.runner.add_adapter(loaded)
-        self.residency.add(Resident(loaded.digest, loaded.name, loaded.rank, loaded.bytes, proven=proven))
+        self.residency.add(
+            Resident(
+                loaded.digest, loaded.name, loaded.rank, loaded.bytes, proven=proven, vocabulary=loaded.vocabulary
+            )
+        )  # fmt: skip
         if proven:
             self.moved(loaded.digest, loaded.name, self.clock() - since)
         else:

@@ -14,6 +14,7 @@ class Resident:
     bytes: int
     used: int = 0  # order of last use
     proven: bool = False
+    vocabulary: int = 0  # rows of its embedding; 0 for as many as the base's
 
 
 @dataclass
