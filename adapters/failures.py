@@ -291,9 +291,15 @@ _CATALOGUE = [
         "config",
         _("The adapter's tokenizer is not its base model's with added tokens (%(reason)s)."),
         _(
-            "Select the base model that it was trained on, or train with that model's tokenizer and add tokens to it. If "
-            "training did not use this tokenizer, remove it from the folder."
+            "Select the base model that it was trained on, or train with that model's tokenizer and add tokens to it. "
+            "If training did not use this tokenizer, remove it from the folder."
         ),
+    ),
+    Failure(
+        "tokens_unsupported",
+        "config",
+        _("The adapter's tokenizer adds tokens to its base model's (%(count)s), which the fleet does not support."),
+        _("Merge it into its base model with PEFT's merge_and_unload and use the result as a base model."),
     ),
     Failure(
         "layer_replication_unsupported",

@@ -1,7 +1,7 @@
 """Compares two tokenizers, as a program of its own: `python -I added_tokens_child.py BASE [OWN]`; nobody imports it.
 
-BASE and OWN are open descriptors of files `tokenizer.json`; without OWN standard input lists the added tokens. Prints one
-JSON object: {"added": [...]}, {"conflict": "token" or "merges", "details": {...}}, {"unread": true} where OWN is no
+BASE and OWN are open descriptors of files `tokenizer.json`; without OWN standard input lists the added tokens. Prints
+one JSON object: {"added": [...]}, {"conflict": "token" or "merges", "details": {...}}, {"unread": true} where OWN is no
 tokenizer whose tokens are listed, or {} where BASE is none. The kernel bounds memory and time.
 """
 

@@ -18,7 +18,6 @@ from adapters.bases.matching import Matcher
 from adapters.bases.registry import folder_of, is_current, refresh, template_of
 from adapters.failures import ActivationFailed, BusyError, PassingRefusal, Refused
 from adapters.formats import config as adapter_config
-from adapters.formats.added_tokens import FILE as TOKENIZER
 from adapters.formats.files import parse_json
 from adapters.leases import HeldLease, adapter_lock, is_held
 from adapters.models import BaseModel, EventKind, LoraAdapter, Status, repair_of
@@ -26,7 +25,7 @@ from adapters.training.layout import CONFIG, WEIGHTS, AdapterFolder
 from adapters.training.prompting import digest_of, read_prompting
 from adapters.validation import repairs
 from adapters.validation.outcome import describe, files_hash
-from adapters.validation.validate import ValidationResult, assert_fit, check_vocabulary, validate
+from adapters.validation.validate import ValidationResult, assert_fit, check_tokens, validate
 
 from . import notes, offers
 from .mending import Outcome, mend
@@ -160,8 +159,7 @@ def _copy(
             stands["base_key"] = verdict.base.key
         try:
             assert_fit(verdict, source.file, thorough=True)
-            added = json.loads(said).get("added_tokens", []) if said else []
-            check_vocabulary(verdict, added, bool(added) or TOKENIZER in candidate.stats)
+            check_tokens(verdict, json.loads(said).get("added_tokens", []) if said else [])
         except OSError as error:
             raise Refused("unreadable", file=WEIGHTS, reason=os.strerror(error.errno or 0)) from None
         except Refused as refused:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:  # it takes a while and much memory, and only who compares num
     import numpy as np
 
 # What PEFT puts into the name of a module that it wraps, and what wraps the body of a model.
-WRAPPED = (".base_layer", ".modules_to_save", ".original_module")
+WRAPPED = (".base_layer", ".modules_to_save", ".original_module", ".token_adapter")
 BODIES = {"base_model", "model", "transformer", "language_model", "gpt_neox", "decoder"}
 STEP = 2**20  # numbers that are compared at once
 SAMPLES, SAMPLE = 16, 2**14  # places in a tensor, numbers at each
@@ -73,7 +73,7 @@ def judge(file: BinaryIO, header: Header, base: BaseModel, thorough: bool) -> Ju
 
 
 def _is_resized(name: str, tensor: Tensor, theirs: Theirs) -> bool:
-    """Whether it is an embedding of tokens, or an output layer or its bias, of another number of rows than the base's."""
+    """Whether it is an embedding of tokens, an output layer or its bias, of another number of rows than the base's."""
     module = _core(name).rpartition(".")[0]
     if module not in HEADS and (module == POSITIONS or module not in EMBEDDING_NAMES):
         return False

@@ -37,7 +37,7 @@ NAME = re.compile(
     r"(?P<pair_bias>lora_B(?:\.default)?\.bias)|"
     r"lora_embedding_(?P<embedding>[AB])(?:\.default)?|"
     r"(?P<tokens>token_adapter\.trainable_tokens_delta(?:\.default)?)|"
-    r"(?:(?:base_layer|original_module|modules_to_save(?:\.default)?)\.)?(?P<whole>weight|bias)"
+    r"(?:(?:(?:token_adapter\.)?base_layer|original_module|modules_to_save(?:\.default)?)\.)?(?P<whole>weight|bias)"
     r")$"
 )
 
@@ -114,6 +114,9 @@ def collect(
         side, role = (match["side"], role_of(match)) if match is not None else (None, "")
         into, word = (pairs, side) if side else (own, role)
         known = path in places or (path in others and not side)
+        before = into.get(path, {}).get(word)
+        if word == "weight" and before is not None and torch.equal(before, tensor):
+            continue  # of an embedding with trained rows, which wraps itself twice
         if not word or not known or word in into.get(path, {}):
             unknown.append(key)
             continue

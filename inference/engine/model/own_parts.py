@@ -131,7 +131,7 @@ def build(read: AdapterFile, base: Parts) -> OwnParts | None:
         return None
     pairs = _paths(read, base)
     _check_pairs(read, pairs)
-    own = _with_ties(read, base)
+    own = _with_tokens(_with_ties(read, base), read, base)
     made = OwnParts(vocabulary=_vocabulary(own, base))
     for path, roles in sorted(own.items()):
         for tensor in roles.values():
@@ -267,6 +267,18 @@ def _with_ties(read: AdapterFile, base: Parts) -> dict[str, dict[str, Tensor]]:
     tokens = read.own.get(base.embedding, {}).get("tokens")
     if tokens is not None and "tokens" not in own.get(base.head, {}):
         own.setdefault(base.head, {})["tokens"] = tokens
+    return own
+
+
+def _with_tokens(own: Own, read: AdapterFile, base: Parts) -> Own:
+    """Trained rows, put into the weights that were saved with them."""
+    for path, roles in own.items():
+        if "tokens" in roles and "weight" in roles:
+            weight, tokens = roles["weight"], roles.pop("tokens")
+            if weight.ndim != 2 or tokens.ndim != 2 or tokens.shape[1] != weight.shape[1]:
+                raise misfit(path)
+            places = _indices(path, read, base, tokens, len(weight)).cpu()
+            roles["weight"] = weight.index_copy(0, places, tokens.to(weight.dtype))
     return own
 
 
