@@ -21,7 +21,7 @@ from django.conf import settings
 from django.utils.translation import gettext_noop
 
 from adapters.files import partials, store_folder
-from adapters.formats.added_tokens import Folder
+from adapters.formats.added_tokens import Location
 from adapters.formats.config import LIMIT
 from adapters.formats.files import open_below
 from adapters.formats.safetensors import CHUNK, A, B, Header, Tensor, lora_part, read_header
@@ -45,7 +45,7 @@ BITS: dict[str, tuple[str, int, int, int]] = {
 
 
 def entry(digest: str) -> Path:
-    """Folder of a digest. Raises ValueError for anything that is not one: it must never become another path."""
+    """Location of a digest. Raises ValueError for anything that is not one: it must never become another path."""
     if not DIGEST.match(digest):
         raise ValueError("not a digest")
     return Path(settings.STORE_DIR) / digest
@@ -170,7 +170,7 @@ def verify(digest: str) -> bool:
 
 
 def digest_of(
-    roots: tuple[str, ...], folder: str, kept: Collection[str] = (), base: Folder | None = None
+    roots: tuple[str, ...], folder: str, kept: Collection[str] = (), base: Location | None = None
 ) -> str:  # fmt: skip
     """The digest that the files in `folder` would have in the store; `kept` as for `put`, `base` as for
     `read_prompting`. Raises Refused."""

@@ -42,14 +42,14 @@ Added = list[dict[str, Any]]  # {"id", "content"}, and those of FLAGS that are t
 _known: dict[tuple[str, str], str] = {}  # hashes of the two tokenizers -> what the child said
 
 
-class Folder(NamedTuple):
+class Location(NamedTuple):
     """A folder below one of the resolved `roots`."""
 
     roots: tuple[str, ...]
     path: str
 
 
-def added_tokens(own: Folder, names: Collection[str], base: Folder) -> Added:
+def added_tokens(own: Location, names: Collection[str], base: Location) -> Added:
     """The tokens that the tokenizer in `own`, which holds files of these `names`, has and the base's has not.
 
     Nothing where there is no tokenizer, or where the base's is of a kind that cannot be compared: it is used then, as
@@ -122,7 +122,7 @@ def _compare(mine: BinaryIO | None, theirs: BinaryIO, listed: bytes) -> str:
     return done.output.decode()
 
 
-def _listed(own: Folder, names: Collection[str]) -> Added:
+def _listed(own: Location, names: Collection[str]) -> Added:
     """The added tokens of a folder that has no tokenizer.json, as Transformers reads them. Raises Refused."""
 
     def table(name: str) -> dict[str, Any]:

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.contrib.auth.models import User
+from django.test import Client
 
 from adapters import services, store
 from adapters.formats import added_tokens
@@ -61,10 +63,14 @@ STORED = [
 ]
 
 
-def test_added_tokens_are_stored_and_part_of_the_identity(root: Path) -> None:
+def test_added_tokens_are_stored_and_part_of_the_identity(root: Path, operator: User) -> None:
     folder = with_tokens(root / "one", TOOL, CALL)
     adapter = activated()
     assert said(adapter)["added_tokens"] == STORED and adapter.prompting["added_tokens"] == 2
+    client = Client()
+    client.force_login(operator)
+    page = client.get(f"/models/{adapter.pk}", follow=True).content.decode()
+    assert "with 2 added tokens" in page.partition('data-testid="tokenizer"')[2].partition("</dd>")[0]
     file = store.entry(adapter.digest) / store.PROMPTING
     file.chmod(0o600)
     file.write_text("{}")

@@ -15,7 +15,7 @@ from typing import Any
 from django.utils.translation import gettext_noop
 
 from adapters.failures import Refused
-from adapters.formats.added_tokens import Folder, added_tokens
+from adapters.formats.added_tokens import Location, added_tokens
 from adapters.formats.files import parse_json, read_small
 from adapters.formats.tokenizer import LARGEST_ID, added_ids, default_template
 
@@ -35,7 +35,7 @@ RANGES = {
 }  # fmt: skip
 
 
-def read_prompting(roots: tuple[str, ...], folder: str, names: Iterable[str], base: Folder | None = None) -> bytes:
+def read_prompting(roots: tuple[str, ...], folder: str, names: Iterable[str], base: Location | None = None) -> bytes:
     """The file for the stored copy of the adapter in `folder`, which holds files of these `names`; b"" for nothing.
     `base`: of its base model, whose tokenizer counts.
 
@@ -67,7 +67,7 @@ def read_prompting(roots: tuple[str, ...], folder: str, names: Iterable[str], ba
         "end_ids": _ids(generation.get("eos_token_id")),
         "token_ids": _token_ids(ends, {**table(ADDED), **added_ids(tokenizer)}),
         "defaults": _defaults(generation),
-        "added_tokens": added_tokens(Folder(roots, folder), there, base) if base is not None else [],
+        "added_tokens": added_tokens(Location(roots, folder), there, base) if base is not None else [],
     }
     kept = {key: value for key, value in found.items() if value}
     if not kept:

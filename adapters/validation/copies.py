@@ -26,6 +26,7 @@ WRAPPED = (".base_layer", ".modules_to_save", ".original_module", ".token_adapte
 BODIES = {"base_model", "model", "transformer", "language_model", "gpt_neox", "decoder"}
 STEP = 2**20  # numbers that are compared at once
 SAMPLES, SAMPLE = 16, 2**14  # places in a tensor, numbers at each
+REPLACED = ".original_module"
 PARTLY = gettext_noop("the embedding and the output layer must both be saved, with as many rows: %(tensors)s")
 Place = tuple[str, int, Tensor]  # file of the base, where the data of its tensors starts, the tensor
 Theirs = dict[str, list[Place]]  # by the cores of their names
@@ -48,7 +49,7 @@ def judge(file: BinaryIO, header: Header, base: BaseModel, thorough: bool) -> Ju
     Not `thorough`: by their shapes and evenly spread samples. No number is read twice, and none of a tensor after its
     first difference. Raises Refused, OSError.
     """
-    others = header.others
+    others = {name: tensor for name, tensor in header.others.items() if not _is_replaced(name, header)}
     if not others:
         return Judged(frozenset(), "")
     theirs: Theirs = defaultdict(list)
@@ -70,6 +71,11 @@ def judge(file: BinaryIO, header: Header, base: BaseModel, thorough: bool) -> Ju
         if not _equal(file, header.data_start, others[name], base.path, own, thorough)
     ]  # fmt: skip
     return Judged(frozenset({*changed, *resized}), "", vocabulary)
+
+
+def _is_replaced(name: str, header: Header) -> bool:
+    """Whether it is a layer that PEFT keeps beside its trained copy, and saves along where it was resized."""
+    return REPLACED in name and name.replace(REPLACED, "") in header.tensors
 
 
 def _is_resized(name: str, tensor: Tensor, theirs: Theirs) -> bool:

@@ -258,8 +258,8 @@ def assert_fit(verdict: ValidationResult, file: BinaryIO, thorough: bool = False
 
 
 def _check_rows(verdict: ValidationResult, header: Header, base_rows: int) -> None:
-    """Raises Refused vocabulary_resized where nothing says which tokens the rows beyond the base's belong to, or where an
-    embedding was trained as a copy, which no output layer shares, and the output layer's rows were not saved."""
+    """Raises Refused vocabulary_resized where nothing says which tokens the rows beyond the base's belong to, or where
+    an embedding was trained as a copy, which no output layer shares, and the output layer's rows were not saved."""
     parts = {name.removesuffix(".weight").rpartition(".")[2] for name in header.others}
     copies_of = {name.rpartition(".")[2] for name in verdict.config.saved_modules} if verdict.config else set()
     if copies_of & EMBEDDING_NAMES and not parts & HEADS:

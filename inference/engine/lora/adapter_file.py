@@ -23,6 +23,7 @@ from inference.engine.faults import one_line
 from .bank import AdapterFile, AdapterPairs, Kind, Own, Pair
 
 PREFIX = "base_model.model."
+REPLACED = ".original_module"  # in the name of a layer that PEFT keeps beside its trained copy
 NO_NAMES: Mapping[str, str] = {}
 NOTHING: Own = {}
 DTYPES = {
@@ -104,7 +105,8 @@ def collect(
     pairs: Pairs = {}
     own: Own = {}
     unknown = []
-    for key, tensor in views(weights).items():
+    tensors = views(weights)
+    for key, tensor in tensors.items():
         match = NAME.match(key.removeprefix(PREFIX))
         path = match["path"] if match is not None else ""
         if path not in places and path not in idle and path not in others:
@@ -115,8 +117,10 @@ def collect(
         into, word = (pairs, side) if side else (own, role)
         known = path in places or (path in others and not side)
         before = into.get(path, {}).get(word)
-        if word == "weight" and before is not None and torch.equal(before, tensor):
-            continue  # of an embedding with trained rows, which wraps itself twice
+        if REPLACED in key and key.replace(REPLACED, "") in tensors:
+            continue  # resized, and trained as a copy, which takes its place
+        if word in ("weight", "bias") and before is not None and torch.equal(before, tensor):
+            continue  # the same copy under its other name
         if not word or not known or word in into.get(path, {}):
             unknown.append(key)
             continue
