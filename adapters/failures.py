@@ -277,7 +277,28 @@ _CATALOGUE = [
     Failure(
         "vocabulary_resized",
         "config",
-        _("The adapter's embeddings have another size than those of its base model (%(reason)s)."),
+        _(
+            "The adapter's embeddings have another size than those of its base model, and cannot be used as they were "
+            "saved (%(reason)s)."
+        ),
+        _(
+            "Save the adapter again with its embedding and output layer, and its tokenizer beside it; or merge it into "
+            "its base model with PEFT's merge_and_unload and use the result as a base model."
+        ),
+    ),
+    Failure(
+        "tokenizer_differs",
+        "config",
+        _("The adapter's tokenizer is not its base model's with added tokens (%(reason)s)."),
+        _(
+            "Select the base model that it was trained on, or train with that model's tokenizer and add tokens to it. "
+            "If training did not use this tokenizer, remove it from the folder."
+        ),
+    ),
+    Failure(
+        "tokens_unsupported",
+        "config",
+        _("The adapter's tokenizer adds tokens to its base model's (%(count)s), which the fleet does not support."),
         _("Merge it into its base model with PEFT's merge_and_unload and use the result as a base model."),
     ),
     Failure(
@@ -743,8 +764,8 @@ _CATALOGUE = [
     Failure(
         "own_tokenizer",
         "remark",
-        _("The folder contains its own tokenizer, but the base model's tokenizer is used."),
-        _("No action is needed if training did not change the tokenizer."),
+        _("The folder contains its own tokenizer: the base model's is used, with the tokens that this one adds."),
+        _("No action is needed if training changed nothing else in the tokenizer."),
     ),
     Failure(
         "own_chat_template",

@@ -21,6 +21,7 @@ from django.conf import settings
 from django.utils.translation import gettext_noop
 
 from adapters.files import partials, store_folder
+from adapters.formats.added_tokens import Location
 from adapters.formats.config import LIMIT
 from adapters.formats.files import open_below
 from adapters.formats.safetensors import CHUNK, A, B, Header, Tensor, lora_part, read_header
@@ -44,7 +45,7 @@ BITS: dict[str, tuple[str, int, int, int]] = {
 
 
 def entry(digest: str) -> Path:
-    """Folder of a digest. Raises ValueError for anything that is not one: it must never become another path."""
+    """Location of a digest. Raises ValueError for anything that is not one: it must never become another path."""
     if not DIGEST.match(digest):
         raise ValueError("not a digest")
     return Path(settings.STORE_DIR) / digest
@@ -168,15 +169,18 @@ def verify(digest: str) -> bool:
     return fault(digest) is None
 
 
-def digest_of(roots: tuple[str, ...], folder: str, kept: Collection[str] = ()) -> str:
-    """The digest that the files in `folder` would have in the store; `kept` as for `put`. Raises Refused."""
+def digest_of(
+    roots: tuple[str, ...], folder: str, kept: Collection[str] = (), base: Location | None = None
+) -> str:  # fmt: skip
+    """The digest that the files in `folder` would have in the store; `kept` as for `put`, `base` as for
+    `read_prompting`. Raises Refused."""
     with open_below(roots, folder, CONFIG) as file:
         config = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
     with open_below(roots, folder, WEIGHTS) as file:
         hasher = hashlib.sha256()
         for piece in lora_part(file, read_header(file, os.fstat(file.fileno()).st_size), kept)[1]:
             hasher.update(piece)
-    said = prompting.read_prompting(roots, folder, os.listdir(folder))
+    said = prompting.read_prompting(roots, folder, os.listdir(folder), base)
     return combine(config, hasher.hexdigest(), prompting.digest_of(said))
 
 

@@ -15,6 +15,7 @@ from django.utils.translation import gettext_noop
 
 from adapters.containment import contained
 from adapters.failures import CHECK_FAILED, Refused
+from adapters.formats.added_tokens import Location
 from adapters.formats.config import clean
 from adapters.formats.files import parse_json, read_small
 from adapters.formats.tokenizer import default_template
@@ -250,6 +251,10 @@ def _fill_shapes(row: BaseModel, shapes: BaseShapes, config: dict[str, Any]) -> 
     row.memory_fp32 = shapes.parameters * 4 + OVERHEAD
     row.memory_bf16 = shapes.parameters * 2 + OVERHEAD
     row.memory_nf4 = int(shapes.linear_parameters * NF4_BYTES) + rest * 2 + OVERHEAD
+
+
+def folder_of(base: BaseModel | None) -> Location | None:
+    return Location(base_root(), base.path) if base is not None else None
 
 
 def template_of(path: str) -> str:

@@ -36,6 +36,8 @@ EMBEDDING_NAMES = {
     "embeddings",
     "tok_embeddings",
 }
+POSITIONS = "wpe"  # the one of them that no token is looked up in
+HEADS = {"lm_head", "embed_out"}
 # What a checkpoint may leave out in front of its tensor names, by architecture family.
 BODY_PREFIXES = ("transformer.", "model.", "gpt_neox.", "decoder.")
 QUANT_STATE = ".quant_state.bitsandbytes__"
@@ -65,6 +67,23 @@ class BaseShapes:
         linear = {name: (outputs, inputs) for name, (outputs, inputs, _) in layers.items()}
         roles = {name: role for name, (_, _, role) in layers.items()}
         return replace(self, linear=linear, names=tuple(layers), roles=roles, earlier_names=earlier_names)
+
+    @property
+    def vocabulary(self) -> int:
+        """Rows of the embedding of tokens; 0 where that is not known."""
+        rows = (shape[0] for name, shape in self.embeddings.items() if name.rpartition(".")[2] != POSITIONS)
+        return next(rows, 0)
+
+    def with_vocabulary(self, rows: int) -> BaseShapes:
+        """The same with so many rows of the embedding and of the output layer."""
+        embeddings = {
+            name: shape if name.rpartition(".")[2] == POSITIONS else (rows, shape[1])
+            for name, shape in self.embeddings.items()
+        }
+        linear = {
+            name: (rows, shape[1]) if name.rpartition(".")[2] in HEADS else shape for name, shape in self.linear.items()
+        }
+        return replace(self, embeddings=embeddings, linear=linear)
 
     def module(self, name: str) -> tuple[int, int] | None:
         """Shape of the linear layer that PEFT calls `name`, also where the file leaves a prefix out."""

@@ -12,6 +12,7 @@ from django.utils import timezone
 
 from adapters import store
 from adapters.bases.matching import Matcher
+from adapters.bases.registry import folder_of
 from adapters.containment import contained
 from adapters.failures import CHECK_FAILED, Refused
 from adapters.identifiers import slugify, text_hash
@@ -233,6 +234,6 @@ def _is_update(
     try:
         # A look at samples may miss a difference that the activation found.
         kept = verdict.changed | store.names(adapter.digest)
-        return store.digest_of(roots, candidate.path, kept) != adapter.digest
+        return store.digest_of(roots, candidate.path, kept, folder_of(adapter.base)) != adapter.digest
     except (Refused, OSError):
         return False

@@ -16,7 +16,7 @@ from django.utils import timezone
 from adapters import hooks, store
 from adapters.bases import support
 from adapters.bases.matching import Matcher
-from adapters.bases.registry import is_current, refresh, template_of
+from adapters.bases.registry import folder_of, is_current, refresh, template_of
 from adapters.failures import ActivationFailed, BusyError, PassingRefusal, Refused
 from adapters.formats import config as adapter_config
 from adapters.formats.files import parse_json
@@ -26,7 +26,7 @@ from adapters.training.layout import CONFIG, WEIGHTS, AdapterFolder
 from adapters.training.prompting import digest_of, read_prompting
 from adapters.validation import repairs
 from adapters.validation.outcome import describe, files_hash
-from adapters.validation.validate import ValidationResult, assert_fit, validate
+from adapters.validation.validate import ValidationResult, assert_fit, check_tokens, validate
 
 from . import notes, offers
 from .mending import Outcome, mend
@@ -139,7 +139,7 @@ def prepare(
             offers.note(adapter, verdict)
         raise Refused(verdict.code, **verdict.details)
     stands["files"] = candidate.core_signature
-    said = read_prompting(roots, candidate.path, candidate.stats)
+    said = read_prompting(roots, candidate.path, candidate.stats, folder_of(verdict.base))
     prompting = _prompting(said, verdict.base)
     digest = _copy(adapter, candidate, verdict, roots, said, tell, stands)
     return Prepared(digest, verdict, prompting)
@@ -202,6 +202,7 @@ def _copy(
             stands["base_key"] = verdict.base.key
         try:
             assert_fit(verdict, source.file, thorough=True)
+            check_tokens(verdict, json.loads(said).get("added_tokens", []) if said else [])
         except OSError as error:
             raise Refused("unreadable", file=WEIGHTS, reason=os.strerror(error.errno or 0)) from None
         except Refused as refused:
@@ -249,6 +250,7 @@ def _prompting(said: bytes, base: BaseModel | None) -> dict[str, Any]:
         "chat_template": ("same" if same else "own") if template else "",
         "end_tokens": [*found.get("end_tokens", []), *map(str, found.get("end_ids", []))],
         "defaults": found.get("defaults", {}),
+        "added_tokens": len(found.get("added_tokens", [])),
     }
 
 

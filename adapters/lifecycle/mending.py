@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from adapters import store
+from adapters.bases.registry import folder_of
 from adapters.failures import BusyError, Refused
 from adapters.files import store_folder
 from adapters.leases import HeldLease, adapter_lock, is_held
@@ -93,7 +94,7 @@ def _make_again(adapter: LoraAdapter, digest: str, hold: HeldLease | None) -> bo
     for full in (False, True):
         try:
             with open_source(candidate, roots, adapter.base, repairs.accepted_of(repair_of(adapter))) as source:
-                said = read_prompting(roots, candidate.path, candidate.stats)
+                said = read_prompting(roots, candidate.path, candidate.stats, folder_of(adapter.base))
                 kept: frozenset[str] = frozenset()
                 if adapter.base is not None:
                     kept = judge(source.file, source.header, adapter.base, True).changed

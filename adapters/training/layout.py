@@ -32,7 +32,7 @@ FACT_FILES = ("trainer_state.json", "trainer_log.jsonl", "logging.jsonl", "args.
 # What decides how an adapter is asked and when its answer ends, see prompting.py.
 PROMPT_FILES = (
     "chat_template.jinja", "tokenizer_config.json", "special_tokens_map.json", ADDED,
-    "generation_config.json",
+    "generation_config.json", "tokenizer.json",
 )  # fmt: skip
 KEY_FILES = frozenset((CONFIG, WEIGHTS, PICKLE, *FOREIGN, *FACT_FILES, *PROMPT_FILES))
 CHECKPOINT = re.compile(r"checkpoint-(\d{1,9})\Z")

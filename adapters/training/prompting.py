@@ -1,4 +1,5 @@
-"""What training left beside the weights that decides an answer: chat template, end tokens, defaults of generation.
+"""What training left beside the weights that decides an answer: chat template, end tokens, defaults of generation, and
+tokens that the base's tokenizer does not have.
 
 It belongs to the adapter as its weights do, and goes into the stored copy, and so into its digest, as one small file,
 which the engine reads (`inference/engine/text/prompting.py` says what it holds).
@@ -14,13 +15,14 @@ from typing import Any
 from django.utils.translation import gettext_noop
 
 from adapters.failures import Refused
+from adapters.formats.added_tokens import Location, added_tokens
 from adapters.formats.files import parse_json, read_small
 from adapters.formats.tokenizer import LARGEST_ID, added_ids, default_template
 
 from .layout import PROMPT_FILES
 
 FILE = "prompting.json"  # in the stored copy
-TEMPLATE, TOKENIZER, TOKENS, ADDED, GENERATION = PROMPT_FILES
+TEMPLATE, TOKENIZER, TOKENS, ADDED, GENERATION, _ = PROMPT_FILES
 STORED_LIMIT = 2**21  # bytes of it; the engine and the check of the store read no more (`engine/content.py`)
 LIMIT = 16 * 2**20  # bytes of a file; tokenizers with many tokens have long ones
 LONGEST_TEMPLATE = 2**20  # characters
@@ -33,10 +35,11 @@ RANGES = {
 }  # fmt: skip
 
 
-def read_prompting(roots: tuple[str, ...], folder: str, names: Iterable[str]) -> bytes:
+def read_prompting(roots: tuple[str, ...], folder: str, names: Iterable[str], base: Location | None = None) -> bytes:
     """The file for the stored copy of the adapter in `folder`, which holds files of these `names`; b"" for nothing.
+    `base`: of its base model, whose tokenizer counts.
 
-    Raises Refused: config_malformed, config_too_large, config_invalid, and as `read_small`.
+    Raises Refused: config_malformed, config_too_large, config_invalid, tokenizer_differs, and as `read_small`.
     """
     there = set(names)
 
@@ -64,6 +67,7 @@ def read_prompting(roots: tuple[str, ...], folder: str, names: Iterable[str]) ->
         "end_ids": _ids(generation.get("eos_token_id")),
         "token_ids": _token_ids(ends, {**table(ADDED), **added_ids(tokenizer)}),
         "defaults": _defaults(generation),
+        "added_tokens": added_tokens(Location(roots, folder), there, base) if base is not None else [],
     }
     kept = {key: value for key, value in found.items() if value}
     if not kept:

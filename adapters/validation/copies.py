@@ -9,8 +9,11 @@ import os
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
+from django.utils.translation import gettext_noop
+
 from adapters.bases.identity import base_root
-from adapters.bases.shapes import EMBEDDING_NAMES, find_tensors
+from adapters.bases.shapes import EMBEDDING_NAMES, HEADS, POSITIONS, find_tensors
+from adapters.failures import Refused
 from adapters.formats.files import open_below, read_exactly
 from adapters.formats.safetensors import Header, Tensor
 from adapters.models import BaseModel
@@ -19,11 +22,12 @@ if TYPE_CHECKING:  # it takes a while and much memory, and only who compares num
     import numpy as np
 
 # What PEFT puts into the name of a module that it wraps, and what wraps the body of a model.
-WRAPPED = (".base_layer", ".modules_to_save", ".original_module")
+WRAPPED = (".base_layer", ".modules_to_save", ".original_module", ".token_adapter")
 BODIES = {"base_model", "model", "transformer", "language_model", "gpt_neox", "decoder"}
-HEADS = {"lm_head", "embed_out"}
 STEP = 2**20  # numbers that are compared at once
 SAMPLES, SAMPLE = 16, 2**14  # places in a tensor, numbers at each
+REPLACED = ".original_module"
+PARTLY = gettext_noop("the embedding and the output layer must both be saved, with as many rows: %(tensors)s")
 Place = tuple[str, int, Tensor]  # file of the base, where the data of its tensors starts, the tensor
 Theirs = dict[str, list[Place]]  # by the cores of their names
 TYPES = {"F32": ("<f4", 4), "F16": ("<f2", 2), "BF16": ("<u2", 2)}  # numpy's names, bytes
@@ -31,10 +35,12 @@ TYPES = {"F32": ("<f4", 4), "F16": ("<f2", 2), "BF16": ("<u2", 2)}  # numpy's na
 
 class Judged(NamedTuple):
     """`changed`: names of tensors that are not the base's own. `unknown`: one that the base does not have in its shape;
-    "" for none, else nothing was compared."""
+    "" for none, else nothing was compared. `vocabulary`: rows of an embedding and an output layer of another number of
+    rows than the base's, which are among the changed; 0 for the base's."""
 
     changed: frozenset[str]
     unknown: str
+    vocabulary: int = 0
 
 
 def judge(file: BinaryIO, header: Header, base: BaseModel, thorough: bool) -> Judged:
@@ -43,23 +49,58 @@ def judge(file: BinaryIO, header: Header, base: BaseModel, thorough: bool) -> Ju
     Not `thorough`: by their shapes and evenly spread samples. No number is read twice, and none of a tensor after its
     first difference. Raises Refused, OSError.
     """
-    others = header.others
+    others = {name: tensor for name, tensor in header.others.items() if not _is_replaced(name, header)}
     if not others:
         return Judged(frozenset(), "")
     theirs: Theirs = defaultdict(list)
     for name, entry in find_tensors(base_root(), base.path).items():
         theirs[_core(name)].append(entry)
     found = {}
+    resized: dict[str, Tensor] = {}
     for name, tensor in others.items():
         match = [entry for entry in _candidates(name, theirs) if entry[2].shape == tensor.shape]
-        if not match:
+        if not match and _is_resized(name, tensor, theirs):
+            resized[name] = tensor
+        elif not match:
             return Judged(frozenset(), name)
-        found[name] = match[0]
+        else:
+            found[name] = match[0]
+    vocabulary = _vocabulary(resized, found, theirs)
     changed = [
         name for name, own in found.items()
         if not _equal(file, header.data_start, others[name], base.path, own, thorough)
     ]  # fmt: skip
-    return Judged(frozenset(changed), "")
+    return Judged(frozenset({*changed, *resized}), "", vocabulary)
+
+
+def _is_replaced(name: str, header: Header) -> bool:
+    """Whether it is a layer that PEFT keeps beside its trained copy, and saves along where it was resized."""
+    return REPLACED in name and name.replace(REPLACED, "") in header.tensors
+
+
+def _is_resized(name: str, tensor: Tensor, theirs: Theirs) -> bool:
+    """Whether it is an embedding of tokens, an output layer or its bias, of another number of rows than the base's."""
+    module = _core(name).rpartition(".")[0]
+    if module not in HEADS and (module == POSITIONS or module not in EMBEDDING_NAMES):
+        return False
+    shapes = [entry[2].shape for entry in _candidates(name, theirs)]
+    return any(len(shape) == len(tensor.shape) and shape[1:] == tensor.shape[1:] for shape in shapes)
+
+
+def _vocabulary(resized: dict[str, Tensor], found: dict[str, Place], theirs: Theirs) -> int:
+    """Raises Refused vocabulary_resized where embedding and output layer do not have the same number of rows: what PEFT
+    would make up for rows that were not saved is nobody's."""
+    if not resized:
+        return 0
+    sizes = {name: tensor.shape[0] for name, tensor in resized.items()}
+    named = ", ".join(f"{name}: {' x '.join(map(str, tensor.shape))}" for name, tensor in sorted(resized.items()))
+    kinds = {"head" if _core(name).rpartition(".")[0] in HEADS else "embedding" for name in resized}
+    same = {"head" if _core(name).rpartition(".")[0] in HEADS else "" for name in found}
+    tied = not any(core.rpartition(".")[0] in HEADS for core in theirs)
+    complete = kinds == {"head", "embedding"} or (kinds == {"embedding"} and tied and "head" not in same)
+    if len(set(sizes.values())) > 1 or not complete:
+        raise Refused("vocabulary_resized", reason=PARTLY, tensors=named)
+    return next(iter(sizes.values()))
 
 
 def _core(name: str) -> str:

@@ -71,7 +71,7 @@ def check_dropped(
     for file, part in zip(files, parts, strict=True) if plan.dropped else ():
         own = {name: part.header.tensors[name] for name in plan.dropped if name in part.header.tensors}
         header = replace(part.header, tensors=own)
-        changed, unknown = copies.judge(file, header, base, thorough)
+        changed, unknown, _ = copies.judge(file, header, base, thorough)
         for name in [unknown] if unknown else sorted(changed):
             raise not_lora(name, own[name], header, base.name)
 

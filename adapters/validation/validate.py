@@ -16,8 +16,11 @@ from django.utils.translation import gettext_noop
 from adapters.bases.identity import config_hash
 from adapters.bases.matching import Matcher
 from adapters.bases.registry import shapes_of
+from adapters.bases.shapes import EMBEDDING_NAMES, HEADS
 from adapters.failures import CHECK_FAILED, Refused
 from adapters.formats import config as adapter_config
+from adapters.formats.added_tokens import FILE as TOKENIZER
+from adapters.formats.added_tokens import Added
 from adapters.formats.config import AdapterConfig, Glance
 from adapters.formats.content_key import content_key
 from adapters.formats.files import open_below, parse_json, read_small
@@ -52,6 +55,8 @@ class ValidationResult:
     incomplete: bool = False
     content_key: str = UNKNOWN
     changed: frozenset[str] = frozenset()  # tensors that the base has too, and that are not its own, see copies.py
+    vocabulary: int = 0  # rows of its embedding and output layer; 0 for as many as the base's
+    names_tokens: bool = False  # its folder says which tokens there are
     flags: list[str] = field(default_factory=list)
     plan: Plan | None = None  # of a repair: with no `code` an accepted one, else one that is offered
 
@@ -73,7 +78,8 @@ def validate(
 ) -> ValidationResult:
     """Validate a folder. `settle`: seconds that its files must have held still; `chosen`: a base set by hand;
     `accepted`: a repair that an operator has agreed to."""
-    verdict = ValidationResult(flags=sorted(candidate.remarks))
+    names_tokens = TOKENIZER in candidate.stats or ADDED in candidate.stats
+    verdict = ValidationResult(flags=sorted(candidate.remarks), names_tokens=names_tokens)
     age = (time.time() if now is None else now) - candidate.newest / 1e9
     settling = 0 <= age < settle
     try:
@@ -87,6 +93,10 @@ def validate(
     except Exception:
         logger.exception("%s could not be checked", candidate.path)
         verdict.refuse(Refused(CHECK_FAILED))
+    if verdict.base is not None and verdict.vocabulary > verdict.base.vocab_size:
+        verdict.flags = [
+            flag for flag in verdict.flags if flag != "tokens_added"
+        ]  # they have rows of the adapter's own
     if CONFIG in candidate.stats and (candidate.weights or candidate.foreign) and not settling:
         verdict.content_key = key_of(candidate, roots)
     if verdict.code == "config_missing":
@@ -233,7 +243,7 @@ def assert_fit(verdict: ValidationResult, file: BinaryIO, thorough: bool = False
         return
     check_filled(header)
     repairs.check_gathered(header)
-    changed, unknown = copies.judge(file, header, verdict.base, thorough)
+    changed, unknown, verdict.vocabulary = copies.judge(file, header, verdict.base, thorough)
     if unknown:
         raise not_lora(unknown, header.tensors[unknown], header, verdict.base.name)
     verdict.changed = changed
@@ -241,7 +251,32 @@ def assert_fit(verdict: ValidationResult, file: BinaryIO, thorough: bool = False
     if saved:
         raise Refused("modules_to_save_unsupported", modules=", ".join(saved[:8]))
     check_changed(header, changed, shapes)
+    if verdict.vocabulary:
+        _check_rows(verdict, header, shapes.vocabulary)
+        shapes = shapes.with_vocabulary(verdict.vocabulary)
     verdict.rank = check_fit(verdict.config, header.without_others()[1], shapes, verdict.base.name).max_rank
+
+
+def _check_rows(verdict: ValidationResult, header: Header, base_rows: int) -> None:
+    """Raises Refused vocabulary_resized where nothing says which tokens the rows beyond the base's belong to, or where
+    an embedding was trained as a copy, which no output layer shares, and the output layer's rows were not saved."""
+    parts = {name.removesuffix(".weight").rpartition(".")[2] for name in header.others}
+    copies_of = {name.rpartition(".")[2] for name in verdict.config.saved_modules} if verdict.config else set()
+    if copies_of & EMBEDDING_NAMES and not parts & HEADS:
+        raise Refused("vocabulary_resized", reason=copies.PARTLY, tensors=", ".join(sorted(parts & EMBEDDING_NAMES)))
+    if verdict.vocabulary > base_rows and not verdict.names_tokens:
+        reason = gettext_noop("%(file)s is missing")
+        raise Refused("vocabulary_resized", reason=reason, file=TOKENIZER, rows=verdict.vocabulary)
+
+
+def check_tokens(verdict: ValidationResult, added: Added) -> None:
+    """Have embeddings of another size a row for each token that the adapter's tokenizer adds? Raises Refused
+    vocabulary_resized."""
+    rows = verdict.vocabulary
+    beyond = next((one for one in added if rows and one["id"] >= rows), None)
+    if beyond is not None:
+        reason = gettext_noop("the tokenizer gives %(token)s the id %(id)s, and %(rows)s rows were saved")
+        raise Refused("vocabulary_resized", reason=reason, token=beyond["content"], id=beyond["id"], rows=rows)
 
 
 def _recorded_hash(candidate: AdapterFolder, roots: tuple[str, ...]) -> str:

@@ -153,10 +153,19 @@ class Engine:
         self.requests.arrivals[sequence.id] = arrival
 
     def _check_prompt(self, arrival: Arrival) -> None:
-        """Raises EngineError where the prompt holds a token that the loaded base, if it is the one, does not have."""
-        info = self.bases.info
-        if info is not None and arrival.base["key"] == info.key:
-            check_tokens(arrival.sequence.tokens, info.vocabulary, arrival.command, self.runner.token_name)
+        """Raises EngineError where the prompt holds a token that the loaded base, if it is the one, does not have. An
+        adapter may have tokens of its own, which shows when it is resident: it is checked again then."""
+        info, sequence = self.bases.info, arrival.sequence
+        if info is None or arrival.base["key"] != info.key:
+            return
+        resident = self.residency.adapters.get(sequence.adapter or "")
+        if resident is None and arrival.adapter is not None and arrival.adapter.get("prompting"):
+            return
+        sequence.vocabulary = resident.vocabulary or info.vocabulary if resident is not None else info.vocabulary
+        check_tokens(
+            sequence.tokens, sequence.vocabulary, arrival.command,
+            lambda token: self.runner.token_name(token, sequence.adapter),
+        )  # fmt: skip
 
     # Adapters
 
@@ -239,7 +248,7 @@ class Engine:
         reading = sequence.reading
         if reading is not None and reading.echo:
             if reading.text is None:
-                reading.text = self.runner.spell(sequence.tokens)
+                reading.text = self.runner.spell(sequence.tokens, sequence.adapter)
             self.delivery.echo(sequence, reading.text)
 
     def status(self) -> dict[str, Any]:

@@ -31,6 +31,7 @@ class FakeLoaded:
     name: str
     rank: int
     bytes: int
+    vocabulary: int = 0
 
 
 class FakeRunner:
@@ -80,13 +81,13 @@ class FakeRunner:
     def context_length(self, spec: BaseSpec) -> int:
         return self.config.max_context
 
-    def decode(self, tokens: list[int]) -> str:
+    def decode(self, tokens: list[int], adapter: str | None = None) -> str:
         return "".join(chr(token) for token in tokens)
 
-    def spell(self, tokens: list[int]) -> str:
+    def spell(self, tokens: list[int], adapter: str | None = None) -> str:
         return self.decode(tokens)
 
-    def token_name(self, token: int) -> str:
+    def token_name(self, token: int, adapter: str | None = None) -> str:
         return chr(token)
 
     def start(self, sequence: Sequence) -> None:

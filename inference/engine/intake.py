@@ -5,6 +5,7 @@ A long prompt or a tokenizer that must first be read costs its own request time,
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from pydantic import ValidationError
@@ -66,15 +67,17 @@ class Intake:
         adapter = command["adapter"]
         ends, defaults = self.runner.manner(command["base"], adapter)
         params = sampling_params({**defaults, **command["params"]})
+        digest = adapter["digest"] if adapter else None
+        decode = partial(self.runner.decode, adapter=digest)
         sequence = Sequence(
             id=command["id"],
             user=command["user"],
             base_key=command["base"]["key"],
-            adapter=adapter["digest"] if adapter else None,
+            adapter=digest,
             tokens=tokens,
             params=params,
             arrived=arrived,
-            text=Detokenizer(self.runner.decode, params.stop, params.include_stop_str_in_output),
+            text=Detokenizer(decode, params.stop, params.include_stop_str_in_output),
             ends=ends,
             reading=reading,
             background=bool(command.get("background")),

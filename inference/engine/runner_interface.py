@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 @dataclass
 class BaseInfo:
     """A loaded base. `context` and `slots` bound what the scheduler may hand out; sizes in bytes. `vocabulary`: rows of
-    the embedding, which every token id must be one of."""
+    the embedding, which every token id must be one of, unless an adapter has an embedding of another size."""
 
     key: str
     name: str
@@ -72,7 +72,8 @@ class OnProgress(Protocol):
 
 
 class Loaded(Protocol):
-    """An adapter that `read_adapter` brought into memory."""
+    """An adapter that `read_adapter` brought into memory. `vocabulary`: rows of its embedding; 0 for as many as the
+    base's."""
 
     digest: str
     name: str
@@ -80,6 +81,9 @@ class Loaded(Protocol):
 
     @property
     def bytes(self) -> int: ...
+
+    @property
+    def vocabulary(self) -> int: ...
 
 
 class BaseRunner(Protocol):
@@ -110,14 +114,16 @@ class BaseRunner(Protocol):
         """Tokens of a prompt and the text that goes on after it; the number of the first that holds some of that."""
         ...
 
-    def decode(self, tokens: list[int]) -> str: ...
-
-    def spell(self, tokens: list[int]) -> str:
-        """The text of tokens of the loaded base, control tokens by their names."""
+    def decode(self, tokens: list[int], adapter: str | None = None) -> str:
+        """The text of tokens of a resident adapter, or of the loaded base."""
         ...
 
-    def token_name(self, token: int) -> str:
-        """A token of the loaded base as its tokenizer writes it."""
+    def spell(self, tokens: list[int], adapter: str | None = None) -> str:
+        """The same with control tokens by their names."""
+        ...
+
+    def token_name(self, token: int, adapter: str | None = None) -> str:
+        """A token as its tokenizer writes it; the base's for an adapter that is not resident."""
         ...
 
     def start(self, sequence: Sequence) -> None: ...

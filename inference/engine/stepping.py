@@ -107,8 +107,8 @@ class Stepper:
             raise choice.error
         if choice.token < 0:
             raise EngineError("nonfinite_logits", "The model's output is not finite.")
-        if choice.token >= info.vocabulary:  # more logits than rows of the embedding: no step could take it
-            raise IndexError(f"token {choice.token} of {info.vocabulary}")
+        if choice.token >= sequence.vocabulary:  # more logits than rows of the embedding: no step could take it
+            raise IndexError(f"token {choice.token} of {sequence.vocabulary}")
         self.tokens += 1
         reason = self.delivery.token(sequence, choice, info, now)
         if reason is not None:

@@ -20,11 +20,14 @@ from adapters.models import LoraAdapter, Status
 from adapters.tests import layouts
 from inference.backends.fleet.lint import objection
 from inference.backends.fleet.probe import ProbeAnswer, ProbeOutcome
+from inference.backends.fleet.prompts import Prompts
+from inference.engine.errors import EngineError
 from inference.manager import set_manager
 from tests.fixtures.portal import wait_for
 
 from .fake_vllm import FakeVllm
 from .fleet import fleet_manager
+from .fleet import store as stored
 
 PAIR = ["base_model.model.q_proj.lora_A.weight", "base_model.model.q_proj.lora_B.weight"]
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -237,6 +240,16 @@ def test_what_vllm_refuses(config: dict[str, Any], code: str) -> None:
 def test_what_vllm_refuses_by_its_tensors(tensor: str, code: str) -> None:
     found = objection({"r": 8}, 16, [*PAIR, f"base_model.model.{tensor}"])
     assert found is not None and found.code == code
+
+
+def test_tokens_of_its_own_are_an_objection(tmp_path: Path) -> None:
+    """Also at a request, for an adapter that was activated before there was a fleet."""
+    found = objection({"r": 8}, 16, PAIR, 2)
+    assert found is not None and (found.code, found.details) == ("tokens_unsupported", {"count": 2})
+    adapter = stored(tmp_path, "own", {"added_tokens": [{"id": 9, "content": "<call>"}]})
+    with pytest.raises(EngineError) as caught:
+        Prompts().prompting(adapter)
+    assert caught.value.code == "adapter_incompatible" and len(Prompts().left(adapter).added) == 1
 
 
 def test_layers_that_stayed_behind_are_no_objection() -> None:

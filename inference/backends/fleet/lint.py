@@ -23,9 +23,11 @@ class Objection:
     details: Mapping[str, Any] = field(default_factory=dict)
 
 
-def objection(config: Mapping[str, Any], max_rank: int, tensors: Iterable[str]) -> Objection | None:
-    """The first thing that stands against an `adapter_config.json` and the names of the stored tensors; None where
-    nothing does. Layers of `modules_to_save` that equal the base's own are not among the tensors.
+def objection(
+    config: Mapping[str, Any], max_rank: int, tensors: Iterable[str], added: int = 0
+) -> Objection | None:  # fmt: skip
+    """The first thing that stands against an `adapter_config.json`, the names of the stored tensors and so many `added`
+    tokens; None where nothing does. Layers of `modules_to_save` that equal the base's own are not among the tensors.
     """
     if config.get("use_dora"):
         return Objection("dora_unsupported", {"field": "use_dora"})
@@ -48,6 +50,8 @@ def objection(config: Mapping[str, Any], max_rank: int, tensors: Iterable[str]) 
         return Objection("bias_unsupported", {"field": more[0]})
     if more:
         return Objection("modules_to_save_unsupported", {"modules": ", ".join(more[:8])})
+    if added:
+        return Objection("tokens_unsupported", {"count": added})
     rank = max([config.get("r") or 8, *(config.get("rank_pattern") or {}).values()])
     if rank > max_rank:
         return Objection("fleet_rank", {"rank": rank, "limit": max_rank})

@@ -63,7 +63,8 @@ async def _promote(options: FleetOptions, max_rank: int, base: BaseSpec, adapter
         place = await catalogue.of(base)
         report |= {"root": place.root, "served": place.served, "version": await version(place.address, wire)}
         config = json.loads((Path(adapter["path"]) / content.CONFIG).read_bytes()[: content.CONFIG_LIMIT])
-        refused = objection(config, max_rank, store.names(adapter["digest"]))
+        added = len(Prompts().left(adapter).added)
+        refused = objection(config, max_rank, store.names(adapter["digest"]), added)
         if refused is not None:
             return Promoted(refused, report)
         report["steps"].append("linted")

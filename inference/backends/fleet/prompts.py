@@ -70,7 +70,16 @@ class Prompts:
             return None
 
     def prompting(self, adapter: AdapterSpec | None) -> Prompting:
-        """What the adapter's training left; `NOTHING` for the base itself. Raises EngineError."""
+        """What the adapter's training left; `NOTHING` for the base itself. Raises EngineError, also for an adapter with
+        tokens of its own, which the replicas' tokenizer does not know."""
+        found = self.left(adapter)
+        if found.added and adapter is not None:
+            message = f"The tokenizer of {adapter['name']} adds tokens to its base's, which the fleet does not support."
+            raise EngineError("adapter_incompatible", message, name=adapter["name"])
+        return found
+
+    def left(self, adapter: AdapterSpec | None) -> Prompting:
+        """The same for any adapter. Raises EngineError."""
         expected = adapter.get("prompting") if adapter is not None else ""
         if adapter is None or not expected:
             return NOTHING

@@ -23,7 +23,9 @@ from inference.engine.faults import one_line
 from .bank import AdapterFile, AdapterPairs, Kind, Own, Pair
 
 PREFIX = "base_model.model."
+REPLACED = ".original_module"  # in the name of a layer that PEFT keeps beside its trained copy
 NO_NAMES: Mapping[str, str] = {}
+NOTHING: Own = {}
 DTYPES = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
     "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2,
@@ -36,7 +38,7 @@ NAME = re.compile(
     r"(?P<pair_bias>lora_B(?:\.default)?\.bias)|"
     r"lora_embedding_(?P<embedding>[AB])(?:\.default)?|"
     r"(?P<tokens>token_adapter\.trainable_tokens_delta(?:\.default)?)|"
-    r"(?:(?:base_layer|original_module|modules_to_save(?:\.default)?)\.)?(?P<whole>weight|bias)"
+    r"(?:(?:(?:token_adapter\.)?base_layer|original_module|modules_to_save(?:\.default)?)\.)?(?P<whole>weight|bias)"
     r")$"
 )
 
@@ -84,7 +86,7 @@ def read(
     except (ValueError, TypeError, LookupError, RuntimeError) as error:
         message = f"The stored adapter cannot be read: {error}"
         raise EngineError("adapter_load_failed", message, name=name, reason=one_line(error)) from error
-    made = assemble(pairs, config, digest, name, kinds, places)
+    made = assemble(pairs, config, digest, name, kinds, places, own)
     made.own, made.config = own, config
     embedded = [path for path, roles in own.items() if "embedding_A" in roles]
     for path, alpha in zip(embedded, alphas(config, embedded, name), strict=True):
@@ -103,7 +105,8 @@ def collect(
     pairs: Pairs = {}
     own: Own = {}
     unknown = []
-    for key, tensor in views(weights).items():
+    tensors = views(weights)
+    for key, tensor in tensors.items():
         match = NAME.match(key.removeprefix(PREFIX))
         path = match["path"] if match is not None else ""
         if path not in places and path not in idle and path not in others:
@@ -113,6 +116,11 @@ def collect(
         side, role = (match["side"], role_of(match)) if match is not None else (None, "")
         into, word = (pairs, side) if side else (own, role)
         known = path in places or (path in others and not side)
+        before = into.get(path, {}).get(word)
+        if REPLACED in key and key.replace(REPLACED, "") in tensors:
+            continue  # resized, and trained as a copy, which takes its place
+        if word in ("weight", "bias") and before is not None and torch.equal(before, tensor):
+            continue  # the same copy under its other name
         if not word or not known or word in into.get(path, {}):
             unknown.append(key)
             continue
@@ -164,20 +172,22 @@ def views(memory: memoryview) -> dict[str, torch.Tensor]:
 
 def assemble(
     pairs: Pairs, config: dict[str, Any], digest: str, name: str, kinds: dict[str, Kind],
-    places: Mapping[str, tuple[str, int, int]],
+    places: Mapping[str, tuple[str, int, int]], own: Mapping[str, Mapping[str, torch.Tensor]] = NOTHING,
 ) -> AdapterFile:  # fmt: skip
-    """Check every pair against its place in the model and sort them by kind."""
+    """Check every pair against its place in the model and sort them by kind. One on a layer that the adapter has `own`
+    weights for has to fit those, which whoever takes them over sees to (`own_parts.py`)."""
     made: dict[str, list[Pair]] = {}
     for (path, pair), alpha in zip(pairs.items(), alphas(config, list(pairs), name), strict=True):
         if set(pair) != {"A", "B"}:
             raise EngineError("adapter_incompatible", f"{path} has only one of its two matrices.", tensor=path, count=1)
         kind, layer, index = places[path]
         a, b = pair["A"], pair["B"]
+        whole = own.get(path, {}).get("weight")
         if (
             a.ndim != 2
             or b.ndim != 2
             or a.shape != (b.shape[1], kinds[kind].inputs)
-            or (b.shape[0] != kinds[kind].outs[index])
+            or (whole is None and b.shape[0] != kinds[kind].outs[index])
             or a.shape[0] == 0
             or layer >= kinds[kind].layers  # a base that was loaded meanwhile; the native bank writes by address
         ):

@@ -122,8 +122,12 @@ class AdapterLoader:
     def _install(self, spec: AdapterSpec, loaded: Loaded, since: float) -> None:
         proven = bool(spec.get("proven"))
         self.runner.add_adapter(loaded)
-        members = tuple(members_of(spec))
-        self.residency.add(Resident(loaded.digest, loaded.name, loaded.rank, loaded.bytes, 0, proven, members))
+        self.residency.add(
+            Resident(
+                loaded.digest, loaded.name, loaded.rank, loaded.bytes, proven=proven, members=tuple(members_of(spec)),
+                vocabulary=loaded.vocabulary,
+            )
+        )  # fmt: skip
         if proven:
             self.moved(loaded.digest, loaded.name, self.clock() - since)
         else:

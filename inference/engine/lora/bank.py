@@ -91,6 +91,12 @@ class AdapterWeights:
     rank: int
     kinds: dict[str, Packed]
     own: OwnParts | None = None  # what it has beside pairs; None for nothing, as most
+    text: Any = None  # `model/token_text.py`, where its tokenizer is not the base's
+
+    @property
+    def vocabulary(self) -> int:
+        """Rows of its embedding; 0 for as many as the base's."""
+        return self.own.vocabulary if self.own is not None else 0
 
     @property
     def bytes(self) -> int:

@@ -4,6 +4,10 @@ Two forms cover all that PEFT trains there. An affine change of a group's output
 magnitude (Liu et al. 2024: m / ‖W + BA‖ times the product without its bias), a trained bias and the bias of `lora_B`.
 A stand-in takes the place of a whole module: a saved layer, an embedding with rows or matrices of its own.
 
+An adapter may have another vocabulary than its base, with more rows of the embedding and as many logits, or with fewer.
+The base's embedding then looks up a stand-in's ids under an id that it has (`lookup`), the output layer's rows are as
+wide as the widest in the step, and what lies beyond a row's own vocabulary is minus infinity at last (`bound`).
+
 A step without such an adapter does nothing for them: `outputs` is empty, and modules carry a hook only while an adapter
 that needs it is resident.
 """
@@ -47,10 +51,12 @@ class Outputs:
 
 @dataclass
 class OwnParts:
-    """One adapter's: outputs by kind, modules by path."""
+    """One adapter's: outputs by kind, modules by path. A stand-in of the output layer gives as many logits as the
+    adapter has."""
 
     outputs: dict[str, Outputs] = field(default_factory=dict)
     modules: dict[str, StandIn] = field(default_factory=dict)
+    vocabulary: int = 0  # rows of its embedding and logits of a position, where those are not the base's
 
     @property
     def bytes(self) -> int:
@@ -65,11 +71,19 @@ class OwnRows:
         self.root = root
         self.device = device
         self.on_logits: set[str] = set()  # kinds and paths that see the rows of `logit_rows`, not all
+        self.embedding = self.head = ""  # paths, see `vocabulary`
+        self.rows = 0
         self.resident: dict[str, OwnParts] = {}
         self.outputs: dict[str, list[tuple[Chosen, Outputs]]] = {}  # of the step under way, by kind
         self.modules: dict[str, list[tuple[Chosen, StandIn]]] = {}  # by path
+        self.limits: list[tuple[Chosen, int]] = []  # logits of the rows that have another number of them than the base
+        self._ids: Tensor | None = None  # of the step under way, where the base's embedding is given others
         self._hooks: dict[str, Any] = {}
         self._planned: tuple[list[str | None], list[int]] | None = None
+
+    def vocabulary(self, embedding: str, head: str, rows: int) -> None:
+        """The base's: paths of embedding and output layer, and the embedding's rows."""
+        self.embedding, self.head, self.rows = embedding, head, rows
 
     def add(self, digest: str, parts: OwnParts) -> None:
         self.resident.setdefault(digest, parts)
@@ -92,18 +106,21 @@ class OwnRows:
     def rest(self) -> None:
         """Until the next `prepare`, nothing is changed."""
         self.outputs, self.modules, self._planned = {}, {}, None
+        self.limits, self._ids = [], None
 
     def prepare(self, rows: list[str | None], logit_rows: list[int]) -> None:
         """Begin a step, see `bank.LoraBank`."""
         if not self.resident or self._planned == (rows, logit_rows):
             return
-        self.outputs, self.modules = {}, {}
+        self.outputs, self.modules, self.limits = {}, {}, []
         every, of_logits = by_adapter(rows), by_adapter([rows[index] for index in logit_rows])
         for digest in every:
             parts = self.resident.get(digest)
             if parts is None:
                 continue
             mine, mine_of_logits = self._chosen(every[digest]), self._chosen(of_logits.get(digest, []))
+            if parts.vocabulary and mine_of_logits is not None:
+                self.limits.append((mine_of_logits, parts.vocabulary))
             for kind, outputs in parts.outputs.items():
                 if (chosen := mine_of_logits if kind in self.on_logits else mine) is not None:
                     self.outputs.setdefault(kind, []).append((chosen, outputs))
@@ -125,12 +142,43 @@ class OwnRows:
         for rows, outputs in self.outputs.get(kind, ()):
             y[rows] = outputs.apply(layer, y[rows])
 
+    def lookup(self, ids: Tensor) -> Tensor:
+        """Of the token ids (1, rows) of a step those for the base's embedding, which has no row for some of them."""
+        self._ids = None
+        if not any(parts.vocabulary > self.rows for parts in self.resident.values()):
+            return ids
+        self._ids = ids
+        return torch.where(ids < self.rows, ids, 0)
+
+    def bound(self, logits: Tensor, count: int) -> Tensor:
+        """Logits (rows, width) of a step in which a position of the base has `count`; changed in place."""
+        if self.limits:
+            limit = torch.full((len(logits), 1), count, device=logits.device)
+            for rows, own in self.limits:
+                limit[rows] = own
+            logits.masked_fill_(torch.arange(logits.shape[-1], device=logits.device) >= limit, float("-inf"))
+        return logits
+
     def _hook(self, path: str) -> Any:
-        def replace(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
+        def replace(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
+            x = args[0]
+            if path == self.embedding and self._ids is not None:
+                x = self._ids
+            count = output.shape[-1]
+            if path == self.head:
+                output = widened(output, max((own for _, own in self.limits), default=0))
             for rows, stand_in in self.modules.get(path, ()):
-                output[:, rows] = stand_in(args[0][:, rows], output[:, rows]).to(output.dtype)
+                made = stand_in(x[:, rows], output[:, rows, :count])
+                output[:, rows, : made.shape[-1]] = made.to(output.dtype)
+            return output
 
         return replace
+
+
+def widened(y: Tensor, width: int) -> Tensor:
+    """y (..., outputs) with zeros behind its outputs, up to `width` of them; y itself where it is that wide."""
+    missing = width - y.shape[-1]
+    return y if missing <= 0 else nn.functional.pad(y, (0, missing))
 
 
 def by_adapter(rows: list[str | None]) -> dict[str, list[int]]:

@@ -90,15 +90,26 @@ class Prober:
         """Positions of a chunk whose logits are compared."""
         return [position for position in range(start, stop) if position >= self.first]
 
-    def compare(self, logits: Tensor) -> None:
-        """Take the adapter's logits (positions, vocabulary) of the next positions that were wanted."""
+    def compare(self, logits: Tensor, own: int | None = None) -> None:
+        """Take the adapter's logits (positions, vocabulary) of the next positions that were wanted. `own`: how many of
+        them are the adapter's, where that is not as many as the base has; what both have is compared."""
         logits = logits.float()
         mine = slice(self.compared, self.compared + logits.shape[0])
         self.compared = mine.stop
-        apart = self.reference[mine] - logits
+        reference, probabilities, normaliser = self.reference[mine], self.probabilities[mine], self.normaliser[mine]
+        if own is not None and own != reference.shape[-1]:
+            common = min(own, reference.shape[-1])
+            if own > common:  # what is more is an effect by itself
+                more = float(logits[:, common:own].abs().amax())
+                self.gap = more if math.isnan(more) else max(self.gap, more, self.largest)
+            reference, logits = reference[:, :common], logits[:, :common]
+            probabilities, normaliser = torch.softmax(reference, dim=-1), torch.logsumexp(reference, dim=-1)
+        elif reference.shape[-1] < logits.shape[-1]:  # beside a row with more
+            logits = logits[:, : reference.shape[-1]]
+        apart = reference - logits
         # KL(p || q) = sum p (log p - log q); logits are log probabilities but for their normalisers.
-        kl = torch.linalg.vecdot(self.probabilities[mine], apart)
-        kl += torch.logsumexp(logits, dim=-1) - self.normaliser[mine]
+        kl = torch.linalg.vecdot(probabilities, apart)
+        kl += torch.logsumexp(logits, dim=-1) - normaliser
         self.divergence += float(kl.sum())
         self.changed += int((logits.argmax(dim=-1) != self.best[mine]).sum())
         gap = float(apart.abs_().amax())

@@ -15,6 +15,7 @@ class Resident:
     used: int = 0  # order of last use
     proven: bool = False
     members: tuple[str, ...] = ()  # digests of what a blend consists of
+    vocabulary: int = 0  # rows of its embedding; 0 for as many as the base's
 
 
 @dataclass

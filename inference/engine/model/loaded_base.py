@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import gc
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor
@@ -21,16 +22,16 @@ from inference.engine.lora.stacked_bank import StackedBank
 from inference.engine.native.library import Native, native_library
 from inference.engine.protocol import BaseSpec
 from inference.engine.runner_interface import BaseInfo, OnProgress
-from inference.engine.text.vocabulary import Vocabulary
+from inference.engine.text.added_tokens import Added, with_added
 
 from . import base_loader, linear, mapped, memory, norms, own_parts
 from .base_support import check_interface, refused, trace_layers
-from .grammar import Constraints
 from .hardware import Hardware
 from .kv_cache import KVCache
 from .renaming import earlier_names
 from .slot_model import SlotModel
 from .step_rows import StepRows
+from .token_text import TokenText
 from .weights import stored_shapes
 
 RESERVE = 512 * 2**20  # bytes kept free for activations and the tokenizer
@@ -38,6 +39,7 @@ PROBE = 12  # tokens of the run that traces the linear layers
 # How far our logits may lie from the model's own, relative to the largest: rounding, not mathematics.
 TOLERANCE = {"fp32": 1e-4, "bf16": 3e-2, "nf4": 5e-2}
 NO_EFFECT = {"fp32": 1e-5, "bf16": 4e-3, "nf4": 4e-3}
+Texts = WeakValueDictionary[tuple[tuple[Added, ...], int], TokenText]
 
 
 @dataclass
@@ -47,13 +49,23 @@ class LoadedBase:
 
     info: BaseInfo
     model: SlotModel
-    tokenizer: Any  # of its own: prompts become tokens on another thread
-    constraints: Constraints
+    text: TokenText
     prober: Prober
     parts: own_parts.Parts
     idle: frozenset[str]
     earlier_names: dict[str, str]
-    vocabulary: Vocabulary
+    texts: Texts = field(default_factory=WeakValueDictionary)  # of adapters that are resident; many may share one
+
+    def text_of(self, added: tuple[Added, ...], logits: int, name: str) -> TokenText | None:
+        """Of an adapter that adds these tokens and has so many logits; None where it is the base's. Touches nothing
+        that a step uses. Raises EngineError as `with_added` does."""
+        if not added and logits == self.text.logits:
+            return None
+        made = self.texts.get((added, logits))
+        if made is None:
+            tokenizer = with_added(self.text.tokenizer, added, name) if added else self.text.tokenizer
+            made = self.texts[added, logits] = TokenText(tokenizer, logits)
+        return made
 
 
 def load(spec: BaseSpec, config: EngineConfig, hardware: Hardware, progress: OnProgress) -> LoadedBase:
@@ -115,8 +127,9 @@ def take_in(
     parts = own_parts.Parts(
         installed.places, kinds, installed.groups, {path: module.get_submodule(path) for path in watched.paths},
         embedding if embedding in watched.paths else "", head if head in installed.places else "", tied, native, device,
-        dtype,
+        dtype, reference.shape[-1], watched.of_ids == {embedding}, max(probe),
     )  # fmt: skip
+    own.vocabulary(parts.embedding, parts.head, vocabulary)
     del seen
     gc.collect()
     free = max(0, hardware.free_bytes() - config.adapter_bytes)
@@ -125,8 +138,7 @@ def take_in(
     per_token = KVCache.bytes_per_token(shapes, dtype)
     plan = memory.plan_kv(per_token, context, config.max_batch, free, config.kv_bytes, RESERVE)
     cache = KVCache(shapes, plan.slots + 1, plan.context, device, dtype)
-    model = SlotModel(module, cache, bank, own, device, native)
-    constraints = Constraints(tokenizer, reference.shape[-1])
+    model = SlotModel(module, cache, bank, own, device, native, reference.shape[-1])
     prober = Prober(probe, first, reference[first:], NO_EFFECT[precision])
     check_exact(model, spec["name"], probe, reference, TOLERANCE[precision])
     if hardware.graphs and native is None:
@@ -135,7 +147,8 @@ def take_in(
         spec["key"], spec["name"], precision, plan.context, plan.slots,
         end_of_text(module, tokenizer, reference.shape[-1]), size, plan.kv_bytes, vocabulary,
     )  # fmt: skip
-    return LoadedBase(info, model, tokenizer, constraints, prober, parts, idle, earlier, Vocabulary(tokenizer))
+    text = TokenText(tokenizer, reference.shape[-1])
+    return LoadedBase(info, model, text, prober, parts, idle, earlier)
 
 
 def native_kernels(config: EngineConfig, hardware: Hardware, dtype: torch.dtype) -> Native | None:

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from inference.engine.errors import EngineError
-from inference.engine.lora.bank import AdapterFile, Kind, Pair, nonfinite
-from inference.engine.lora.own import Outputs, OwnParts, StandIn
+from inference.engine.lora.bank import AdapterFile, Kind, Own, Pair, nonfinite
+from inference.engine.lora.own import Outputs, OwnParts, StandIn, widened
 from inference.engine.lora.stacked_bank import finite
 from inference.engine.native.library import Native
 
@@ -35,7 +35,8 @@ SPARSE = 0.5  # of an embedding's rows: where fewer differ, only those are kept
 @dataclass
 class Parts:
     """What of a base an adapter may have its own. `others`: modules beside the linear layers, by path; `embedding` and
-    `head` are paths, "" where the engine cannot stand in for them. `tied`: they share their weights."""
+    `head` are paths, "" where the engine cannot stand in for them. `tied`: they share their weights. `logits`: of a
+    position; `one_lookup`: nothing but the embedding is given token ids; `largest`: of the proof's token ids."""
 
     places: Mapping[str, tuple[str, int, int]]
     kinds: Mapping[str, Kind]
@@ -47,16 +48,29 @@ class Parts:
     native: Native | None
     device: torch.device
     dtype: torch.dtype
+    logits: int
+    one_lookup: bool
+    largest: int
+
+    @property
+    def rows(self) -> int:
+        """Of the embedding; 0 where the engine cannot stand in for it."""
+        if not self.embedding:
+            return 0
+        weight: Any = self.others[self.embedding].weight
+        return len(weight)
 
 
 @dataclass
 class Watched:
     """What a run over `rows` tokens shows of the modules that are no linear layers: those with weights of their own
-    that were called once, with the step's rows and nothing else."""
+    that were called once, with the step's rows and nothing else; and which were given whole numbers that are no
+    positions."""
 
     rows: int
     calls: dict[str, int] = field(default_factory=dict)
     odd: set[str] = field(default_factory=set)
+    of_ids: set[str] = field(default_factory=set)
 
     @property
     def paths(self) -> list[str]:
@@ -74,6 +88,8 @@ def watching(model: nn.Module, rows: int) -> Iterator[Watched]:
             plain = len(args) == 1 and not named and isinstance(args[0], Tensor) and isinstance(output, Tensor)
             if not plain or args[0].shape[:2] != (1, rows) or output.shape[:2] != (1, rows):
                 seen.odd.add(path)
+            if any(of_ids(each) for each in args):
+                seen.of_ids.add(path)
 
         return note
 
@@ -88,6 +104,13 @@ def watching(model: nn.Module, rows: int) -> Iterator[Watched]:
     finally:
         for handle in handles:
             handle.remove()
+
+
+def of_ids(given: Any) -> bool:
+    """Whether a module's argument may be token ids: whole numbers that do not go up one by one, as positions do."""
+    if not isinstance(given, Tensor) or given.is_floating_point() or given.dtype == torch.bool or given.numel() < 2:
+        return False
+    return bool((given.flatten().diff() != 1).any())
 
 
 def tied(model: Any) -> bool:
@@ -110,20 +133,21 @@ def build(read: AdapterFile, base: Parts) -> OwnParts | None:
         return None
     pairs = _paths(read, base)
     _check_pairs(read, pairs)
-    made = OwnParts()
-    for path, roles in sorted(_with_ties(read, base).items()):
+    own = _with_tokens(_with_ties(read, base), read, base)
+    made = OwnParts(vocabulary=_vocabulary(own, base))
+    for path, roles in sorted(own.items()):
         for tensor in roles.values():
             if not finite(tensor.float() if tensor.dtype.itemsize < 4 else tensor):
                 raise nonfinite()
         if path in base.places and not {"weight", "tokens"} & set(roles):
             _outputs(made, path, roles, pairs.get(path), base)
         else:
-            stand_in = _stand_in(path, roles, pairs.get(path), read, base)
+            stand_in = _stand_in(path, roles, pairs.get(path), read, base, made.vocabulary)
             if stand_in is not None:
                 made.modules[path] = stand_in
     if not all(finite(part) for each in made.outputs.values() for part in (each.shift, each.scale) if part is not None):
         raise nonfinite()
-    return made if made.outputs or made.modules else None
+    return made if made.outputs or made.modules or made.vocabulary else None
 
 
 def check_linear(read: AdapterFile, base: Parts) -> None:
@@ -169,6 +193,30 @@ def _check_pairs(read: AdapterFile, pairs: Collection[str]) -> None:
         wanted = {*pairs, *(path for path, roles in read.own.items() if "embedding_A" in roles)}
         for path in sorted(having ^ wanted if read.config.get(key) else having):
             raise odd(path, f"and {key} of its config do not fit together")
+
+
+def _vocabulary(own: Own, base: Parts) -> int:
+    """Rows of an embedding and an output layer of another size than the base's; 0 where they have the base's.
+
+    Both must be in the file, or be one: rows that PEFT would make up are nobody's. Raises EngineError
+    `adapter_incompatible`.
+    """
+    embedding, head = (own.get(path, {}).get("weight") for path in (base.embedding, base.head))
+    if embedding is not None and embedding.ndim != 2 or head is not None and head.ndim != 2:
+        raise misfit(base.embedding)
+    rows = len(embedding) if embedding is not None else base.rows
+    logits = len(head) if head is not None else base.logits
+    if (rows, logits) == (base.rows, base.logits):
+        return 0
+    if not base.embedding or not base.head:
+        raise odd(base.embedding or base.head, "has another size than the base's, which cannot be changed")
+    if embedding is None or head is None or rows != logits:
+        raise odd(base.embedding, f"has {rows} rows and {base.head} {logits}; both must be saved with as many")
+    if rows > base.rows and not base.one_lookup:
+        raise odd(base.embedding, "is not the only place where this base looks token ids up")
+    if rows <= base.largest:
+        raise odd(base.embedding, f"has {rows} rows, fewer than the base's tokenizer has tokens")
+    return rows
 
 
 # Outputs of linear layers
@@ -245,13 +293,25 @@ def _with_ties(read: AdapterFile, base: Parts) -> dict[str, dict[str, Tensor]]:
     return own
 
 
+def _with_tokens(own: Own, read: AdapterFile, base: Parts) -> Own:
+    """Trained rows, put into the weights that were saved with them."""
+    for path, roles in own.items():
+        if "tokens" in roles and "weight" in roles:
+            weight, tokens = roles["weight"], roles.pop("tokens")
+            if weight.ndim != 2 or tokens.ndim != 2 or tokens.shape[1] != weight.shape[1]:
+                raise misfit(path)
+            places = _indices(path, read, base, tokens, len(weight)).cpu()
+            roles["weight"] = weight.index_copy(0, places, tokens.to(weight.dtype))
+    return own
+
+
 def _stand_in(
-    path: str, roles: dict[str, Tensor], pair: Pair | None, read: AdapterFile, base: Parts
+    path: str, roles: dict[str, Tensor], pair: Pair | None, read: AdapterFile, base: Parts, vocabulary: int
 ) -> StandIn | None:  # fmt: skip
     if path == base.embedding:
-        return _embedding(path, roles, read, base)
+        return _embedding(path, roles, read, base, vocabulary)
     if path in base.places:
-        return _layer(path, roles, pair, read, base)
+        return _layer(path, roles, pair, read, base, vocabulary if path == base.head else 0)
     if set(roles) - {"weight", "bias"}:
         raise odd(path, "is no layer that could have these tensors")
     return OwnModule(_with_weights(path, base.others[path], roles, base.dtype))
@@ -311,10 +371,12 @@ class OwnLayer:
 
 @dataclass
 class OwnColumns:
-    """Some outputs of a linear layer: the rows of `places` of its weights."""
+    """Some outputs of a linear layer: the rows of `places` of its weights. `width`: how many outputs it has, where that
+    is not as many as the base's; those beyond the base's are all among `places`."""
 
     product: BaseProduct
     places: Tensor
+    width: int = 0
 
     @property
     def bytes(self) -> int:
@@ -322,12 +384,15 @@ class OwnColumns:
 
     def __call__(self, x: Tensor, y: Tensor) -> Tensor:
         own = self.product(x.reshape(-1, x.shape[-1])).view(*x.shape[:-1], -1)
+        if self.width:
+            y = widened(y, self.width)[..., : self.width]
         return y.index_copy(-1, self.places, own.to(y.dtype))
 
 
 def _layer(
-    path: str, roles: dict[str, Tensor], pair: Pair | None, read: AdapterFile, base: Parts
+    path: str, roles: dict[str, Tensor], pair: Pair | None, read: AdapterFile, base: Parts, vocabulary: int
 ) -> StandIn | None:  # fmt: skip
+    """`vocabulary`: of the output layer, where it has another number of outputs than the base's."""
     kind_key, layer, member = base.places[path]
     kind = base.kinds[kind_key]
     bias = base.groups[kind_key, layer].base.bias
@@ -341,20 +406,27 @@ def _layer(
     weight = roles["weight"]
     if base.groups[kind_key, layer].transposed:
         weight = weight.t()
-    if weight.shape != (kind.outs[member], kind.inputs) or {"magnitude", "pair_bias"} & set(roles):
+    count = vocabulary or kind.outs[member]
+    if weight.shape != (count, kind.inputs) or {"magnitude", "pair_bias"} & set(roles):
+        raise misfit(path)
+    if pair is not None and len(pair.b) != count:
         raise misfit(path)
     if "bias" in roles:
-        if bias is None or roles["bias"].shape != bias.shape:
+        if bias is None or roles["bias"].shape != (count,):
             raise misfit(path)
         bias = roles["bias"].to(bias.device, bias.dtype)
+    elif bias is not None and count > len(bias):
+        raise odd(path, "has more outputs than the base and no bias for them")
+    elif bias is not None:
+        bias = bias[:count]
     shared: Any = base.others.get(base.embedding) if base.tied and path == base.head else None
     if shared is not None:  # the base's weights lie open there
         places = different(weight, shared.weight)
-        if len(places) == 0 and "bias" not in roles:
+        if len(places) == 0 and "bias" not in roles and (pair is None or not vocabulary):
             return None
         if len(places) < SPARSE * len(weight) and "bias" not in roles and pair is None:
-            some = linear_layer(weight[places], bias[places] if bias is not None else None, base)
-            return OwnColumns(base_product([some], base.native), places)
+            some = linear_layer(weight[places.cpu()], bias[places] if bias is not None else None, base)
+            return OwnColumns(base_product([some], base.native), places, vocabulary)
     made = OwnLayer(base_product([linear_layer(weight, bias, base)], base.native))
     if pair is not None:  # it acts on this layer, and no longer on the base's
         read.kinds[kind_key].pairs = [other for other in read.kinds[kind_key].pairs if other is not pair]
@@ -418,7 +490,10 @@ class OwnEmbedding:
         return result.view(*rows.shape)
 
 
-def _embedding(path: str, roles: dict[str, Tensor], read: AdapterFile, base: Parts) -> StandIn | None:
+def _embedding(
+    path: str, roles: dict[str, Tensor], read: AdapterFile, base: Parts, vocabulary: int
+) -> StandIn | None:  # fmt: skip
+    """`vocabulary`: rows of the adapter's own, where they are not as many as the base's."""
     module: Any = base.others[path]
     weight: Tensor = module.weight
     made = OwnEmbedding(module)
@@ -428,30 +503,30 @@ def _embedding(path: str, roles: dict[str, Tensor], read: AdapterFile, base: Par
         places = _indices(path, read, base, roles["tokens"], weight.shape[0])
         if roles["tokens"].shape[1] != weight.shape[1]:
             raise misfit(path)
-        made.weight, made.position = roles["tokens"].to(weight.device, copy=True), _positions(places, weight)
+        made.weight, made.position = roles["tokens"].to(weight.device, copy=True), _positions(places, weight, 0)
     elif "weight" in roles:
         own = roles["weight"]
-        if own.shape != weight.shape:
+        if own.shape != (vocabulary or len(weight), weight.shape[1]):
             raise misfit(path)
         places = different(own, weight)
         if len(places) < SPARSE * len(own):
-            made.weight, made.position = own[places.cpu()].to(weight.device), _positions(places, weight)
+            made.weight, made.position = own[places.cpu()].to(weight.device), _positions(places, weight, len(own))
         else:
             made.weight = own.to(weight.device, copy=True)
         if len(places) == 0:
             made.weight = made.position = None
     if {"embedding_A", "embedding_B", "magnitude"} & set(roles):
-        _embedding_pair(made, path, roles, read, weight)
+        _embedding_pair(made, path, roles, read, weight, vocabulary or len(weight))
     return made if made.weight is not None or made.a is not None else None
 
 
 def _embedding_pair(
-    made: OwnEmbedding, path: str, roles: dict[str, Tensor], read: AdapterFile, weight: Tensor
+    made: OwnEmbedding, path: str, roles: dict[str, Tensor], read: AdapterFile, weight: Tensor, rows: int
 ) -> None:  # fmt: skip
     a, b = roles.get("embedding_A"), roles.get("embedding_B")
     if a is None or b is None:
         raise odd(path, "has only one of its two matrices")
-    if a.ndim != 2 or b.ndim != 2 or a.shape[1] != len(weight) or b.shape != (weight.shape[1], a.shape[0]):
+    if a.ndim != 2 or b.ndim != 2 or a.shape[1] != rows or b.shape != (weight.shape[1], a.shape[0]):
         raise misfit(path)
     scaling = read.scales[path]
     made.a = a.t().to(weight.device, weight.dtype, copy=True, memory_format=torch.contiguous_format)
@@ -469,17 +544,21 @@ def _embedding_pair(
 
 
 def different(own: Tensor, weight: Tensor) -> Tensor:
-    """Rows of `own` that are other numbers than the base's, once they have its type."""
+    """Rows of `own` that are other numbers than the base's, once they have its type, or that the base does not have."""
     found = []
-    for start in range(0, len(own), AT_ONCE):
-        mine = own[start : start + AT_ONCE].to(weight.device, weight.dtype)
-        apart = (mine != weight[start : start + AT_ONCE]).any(dim=1)
+    common = min(len(own), len(weight))
+    for start in range(0, common, AT_ONCE):
+        stop = min(start + AT_ONCE, common)
+        mine = own[start:stop].to(weight.device, weight.dtype)
+        apart = (mine != weight[start:stop]).any(dim=1)
         found.append(apart.nonzero()[:, 0] + start)
-    return torch.cat(found)
+    return torch.cat([*found, torch.arange(common, len(own), device=weight.device)])
 
 
-def _positions(places: Tensor, weight: Tensor) -> Tensor:
-    position = torch.full((len(weight),), -1, dtype=torch.int32, device=weight.device)
+def _positions(places: Tensor, weight: Tensor, rows: int) -> Tensor:
+    """Of each token id its place among `places`, or -1; the ids are those of the base, or of `rows`, if there are
+    more."""
+    position = torch.full((max(rows, len(weight)),), -1, dtype=torch.int32, device=weight.device)
     position[places] = torch.arange(len(places), dtype=torch.int32, device=weight.device)
     return position
 

@@ -1,7 +1,9 @@
-"""What adapters bring for their prompts, read from their stored copies on the thread that takes commands."""
+"""What adapters bring for their prompts, read from their stored copies on the threads that take commands and read
+adapters."""
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 from inference.engine import content
@@ -14,6 +16,7 @@ KEPT = 256
 class Promptings:
     def __init__(self) -> None:
         self.kept: dict[str, Prompting] = {}  # by digest
+        self._lock = threading.Lock()
 
     def of(self, spec: AdapterSpec | None) -> Prompting:
         """`NOTHING` for the base itself; of a blend what its first member brings. Raises EngineError as
@@ -26,9 +29,10 @@ class Promptings:
         if not expected:
             return NOTHING
         digest = one["digest"]
-        if digest not in self.kept:
-            made = parse(content.read_prompting(Path(one["path"]), digest, one["name"], expected), one["name"])
-            if len(self.kept) >= KEPT:
-                self.kept.pop(next(iter(self.kept)))
-            self.kept[digest] = made
-        return self.kept[digest]
+        with self._lock:
+            if digest not in self.kept:
+                made = parse(content.read_prompting(Path(one["path"]), digest, one["name"], expected), one["name"])
+                if len(self.kept) >= KEPT:
+                    self.kept.pop(next(iter(self.kept)))
+                self.kept[digest] = made
+            return self.kept[digest]

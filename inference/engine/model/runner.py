@@ -36,6 +36,7 @@ from .promptings import Promptings
 from .sampler import Drawing, Sampled, generator, sample
 from .scoring import Mark, Score, score
 from .step_rows import StepRows
+from .token_text import TokenText
 from .tokenizers import Tokenizers
 
 WIDEST = 2  # bytes of a file for one byte in the bank at most: fp32 on disk, bf16 in the bank
@@ -105,19 +106,22 @@ class Runner:
     ) -> list[int]:  # fmt: skip
         prompting = self.promptings.of(adapter)
         raw = self.config.raw_control_tokens
-        return prompts.encode(self.tokenizers.of(spec), messages, prompt, continue_last, prompting, raw)
+        tokenizer = self.tokenizers.for_adapter(spec, adapter, prompting)
+        return prompts.encode(tokenizer, messages, prompt, continue_last, prompting, raw)
 
     def encode_pair(
         self, spec: BaseSpec, messages: list[dict[str, str]] | None, prompt: str | None, continuation: str,
         adapter: AdapterSpec | None = None,
     ) -> tuple[list[int], int]:  # fmt: skip
         prompting, raw = self.promptings.of(adapter), self.config.raw_control_tokens
-        return prompts.encode_pair(self.tokenizers.of(spec), messages, prompt, continuation, prompting, raw)
+        tokenizer = self.tokenizers.for_adapter(spec, adapter, prompting)
+        return prompts.encode_pair(tokenizer, messages, prompt, continuation, prompting, raw)
 
     def manner(self, spec: BaseSpec, adapter: AdapterSpec | None) -> tuple[frozenset[int], Mapping[str, Any]]:
         prompting = self.promptings.of(adapter)
-        ends = prompting.ends(self.tokenizers.of(spec)) if prompting is not NOTHING else frozenset()
-        return ends, prompting.defaults
+        if prompting is NOTHING:
+            return frozenset(), prompting.defaults
+        return prompting.ends(self.tokenizers.for_adapter(spec, adapter, prompting)), prompting.defaults
 
     def context_length(self, spec: BaseSpec) -> int:
         base = self.base
@@ -126,14 +130,21 @@ class Runner:
         with content.unchanged(spec):
             return min(self.config.max_context, base_loader.positions(Path(spec["path"])))
 
-    def decode(self, tokens: list[int]) -> str:
-        return str(self._loaded().tokenizer.decode(tokens, skip_special_tokens=True))
+    def decode(self, tokens: list[int], adapter: str | None = None) -> str:
+        return self._text(adapter).decode(tokens)
 
-    def spell(self, tokens: list[int]) -> str:
-        return self._loaded().vocabulary.spelled(tokens)
+    def spell(self, tokens: list[int], adapter: str | None = None) -> str:
+        return self._text(adapter).vocabulary.spelled(tokens)
 
-    def token_name(self, token: int) -> str:
-        return str(self._loaded().tokenizer.convert_ids_to_tokens(token) or "") if type(token) is int else ""
+    def token_name(self, token: int, adapter: str | None = None) -> str:
+        resident = self._loaded().model.bank.resident
+        return self._text(adapter if adapter in resident else None).name(token)
+
+    def _text(self, adapter: str | None) -> TokenText:
+        """Raises KeyError for an adapter that is not resident: its text is not the base's."""
+        base = self._loaded()
+        own: TokenText | None = base.model.bank.resident[adapter].text if adapter is not None else None
+        return own or base.text
 
     # Adapters
 
@@ -147,7 +158,9 @@ class Runner:
             own = own_parts.build(read, base.parts)
             packed = base.model.bank.pack(read)
             packed.own = own
-            return packed
+        added = self.promptings.of(spec).added
+        packed.text = base.text_of(added, packed.vocabulary or base.text.logits, spec["name"])
+        return packed
 
     def _blended(self, base: LoadedBase, spec: AdapterSpec, limit: int) -> AdapterFile:
         """A blend's members, each proven by its digest, as one adapter. Files of `limit` bytes altogether at most.
@@ -186,12 +199,12 @@ class Runner:
 
     def start(self, sequence: Sequence) -> None:
         """Give a sequence its generator and, where it asks for one, its grammar."""
-        if sequence.ends:  # none may be banned that is never drawn
-            logits = self._loaded().prober.reference.shape[-1]
-            sequence.ends = frozenset(token for token in sequence.ends if 0 <= token < logits)
+        text = self._text(sequence.adapter)
+        # None may be banned that is never drawn.
+        sequence.ends = frozenset(token for token in sequence.ends if 0 <= token < text.logits)
         if sequence.params.temperature > 0.0:
             sequence.random = generator(sequence.params)
-        sequence.grammar = self._loaded().constraints.grammar(sequence.params)
+        sequence.grammar = text.constraints.grammar(sequence.params)
 
     def scrub(self, slot: int) -> None:
         if self.base is not None:
@@ -263,27 +276,48 @@ class Runner:
             scores = score(hidden, tokens, tops, logits.shape[-1], base.model.logits_of)
         else:
             logits, scores = base.model.forward(rows), []
-        result.scored = self._scored(base, chunks, marks, scores)
+        result.scored = self._scored(chunks, marks, scores)
         if nobody:
             return result
-        asks = [ask(chunks[index].sequence, base.info) for index in asked]
+        asks = [self._ask(chunks[index].sequence, base.info) for index in asked]
         # From here on sequences have drawn: what fails belongs to one of them, and the step is not tried again.
         for index, sampled in zip(asked, sample(logits[: len(asked)], asks), strict=True):
             result.choices[index] = self._choice(chunks[index].sequence, sampled)
         try:
-            result.proof = advance(base.prober, logits[len(asked) :])
+            proving = base.model.bank.resident.get(base.prober.digest)
+            own = proving.vocabulary if proving is not None else 0
+            result.proof = advance(base.prober, logits[len(asked) :], own or None)
         except Exception as error:  # noqa: BLE001  (the proof's own; every sequence has its token)
             result.proof_error = step_error(error)
         return result
 
+    def _ask(self, sequence: Sequence, info: BaseInfo) -> Drawing:
+        params = sequence.params
+        early = sequence.generated < params.min_tokens
+        banned = sorted(info.eos | sequence.ends) if early or params.ignore_eos else []
+        if early:
+            banned += params.stop_token_ids
+        return Drawing(
+            params, sequence.tokens, sequence.prompt_length, sequence.random, banned, sequence.grammar,
+            self._text(sequence.adapter).logits,
+        )  # fmt: skip
+
     def _scored(
-        self, base: LoadedBase, chunks: list[Chunk], marks: list[Mark], scores: list[Score]
+        self, chunks: list[Chunk], marks: list[Mark], scores: list[Score]
     ) -> dict[int, list[PromptLogprob] | EngineError]:
         """What is to be told of the prompts' tokens, by chunk."""
         found: dict[int, list[PromptLogprob] | EngineError] = {}
-        naming = Naming(base.vocabulary, self.decode)
+        namings: dict[str | None, Naming] = {}
+
+        def naming_of(chunk: Chunk) -> Naming:
+            adapter = chunk.sequence.adapter
+            if adapter not in namings:
+                namings[adapter] = self._naming(adapter)
+            return namings[adapter]
+
         for index, chunk in enumerate(chunks):
             if chunk.start == 0 and chunk.sequence.untold and reading_of(chunk).told == 0:
+                naming = naming_of(chunk)
                 found[index] = [naming.item(chunk.sequence.tokens[0], None, [], first=True)]
         for mark, one in zip(marks, scores, strict=True):
             items = found.setdefault(mark.chunk, [])
@@ -294,8 +328,13 @@ class Runner:
                 continue
             tokens = chunks[mark.chunk].sequence.tokens
             at = reading_of(chunks[mark.chunk]).told + len(items)
+            naming = naming_of(chunks[mark.chunk])
             items.append(naming.item(mark.token, one.logprob, one.top, naming.opens(tokens, at)))
         return found
+
+    def _naming(self, adapter: str | None) -> Naming:
+        text = self._text(adapter)
+        return Naming(text.vocabulary, text.decode)
 
     def _choice(self, sequence: Sequence, sampled: Sampled) -> SampledToken:
         try:
@@ -312,7 +351,7 @@ class Runner:
 
     def _logprob(self, sequence: Sequence, sampled: Sampled) -> dict[str, Any]:
         """protocol.Logprob without its offset."""
-        naming = Naming(self._loaded().vocabulary, self.decode)
+        naming = self._naming(sequence.adapter)
         item: Any = naming.item(sampled.token, sampled.logprob, sampled.top or [], first=not sequence.generated)
         del item["offset"]
         return dict(item)
@@ -332,21 +371,13 @@ def reading_of(chunk: Chunk) -> Reading:
     return chunk.sequence.reading
 
 
-def ask(sequence: Sequence, info: BaseInfo) -> Drawing:
-    params = sequence.params
-    early = sequence.generated < params.min_tokens
-    banned = sorted(info.eos | sequence.ends) if early or params.ignore_eos else []
-    if early:
-        banned += params.stop_token_ids
-    return Drawing(params, sequence.tokens, sequence.prompt_length, sequence.random, banned, sequence.grammar)
-
-
-def advance(prober: Prober, logits: Tensor) -> ProofResult | None:
-    """Take in the proof's logits (positions, vocabulary) of a step; the verdict once they are all there."""
+def advance(prober: Prober, logits: Tensor, own: int | None) -> ProofResult | None:
+    """Take in the proof's logits (positions, vocabulary) of a step, see `Prober.compare`; the verdict once they are all
+    there."""
     if not prober.digest:
         return None
     if len(logits):
-        prober.compare(logits)
+        prober.compare(logits, own)
     if prober.done < len(prober.tokens):
         return None
     verdict = prober.verdict()

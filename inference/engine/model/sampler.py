@@ -109,11 +109,13 @@ class Drawing:
     random: torch.Generator | None
     banned: list[int]  # for example end-of-text before min_tokens
     grammar: Any = None  # an object with `mask(row) -> Tensor`, see grammar.py
+    logits: int | None = None  # how many of the row are its own; None: all
 
 
 def sample(logits: Tensor, asks: list[Drawing]) -> list[Sampled]:
-    """One token for each row of logits (rows, vocabulary). What fails at one row is kept in its `error`: the others
-    have drawn from their generators by then, and must not draw again."""
+    """One token for each row of logits (rows, vocabulary), of which a row may have fewer, with minus infinity behind.
+    What fails at one row is kept in its `error`: the others have drawn from their generators by then, and must not draw
+    again."""
     if not asks:
         return []
     logits = logits.float()
@@ -126,7 +128,7 @@ def sample(logits: Tensor, asks: list[Drawing]) -> list[Sampled]:
             out.append(Sampled(-1))
             continue
         try:
-            out.append(choose(logits[index], ask, greedy[index]))
+            out.append(choose(logits[index, : ask.logits], ask, greedy[index]))
         except ENDS_PROCESS:
             raise
         except BaseException as error:  # noqa: BLE001  (a grammar may panic; the other rows have their tokens)

@@ -34,9 +34,11 @@ class SlotModel:
 
     def __init__(
         self, module: PreTrainedModel, cache: KVCache, bank: LoraBank, own: OwnRows, device: torch.device,
-        native: Native | None,
+        native: Native | None, logits: int,
     ) -> None:  # fmt: skip
+        """`logits`: how many a position of the base has."""
         self.module = module
+        self.logits = logits
         self.cache = cache
         self.bank = bank
         self.own = own
@@ -63,7 +65,8 @@ class SlotModel:
         self.graphs = DecodeGraphs(self._fixed, self.cache, bank, self.device, tolerance)
 
     def forward(self, rows: StepRows) -> Tensor:
-        """Logits (len(rows.logit_rows), vocabulary)."""
+        """Logits (len(rows.logit_rows), vocabulary), as wide as the largest vocabulary in the step, with minus infinity
+        beyond a row's own."""
         # A graph holds no parts of an adapter's own.
         if self.graphs is not None and not rows.prompts and not self.own.concern(rows.adapters):
             self.own.rest()
@@ -81,10 +84,13 @@ class SlotModel:
 
     def ordinary(self, rows: StepRows, logit_rows: list[int]) -> Tensor:
         """The same without graphs, for any choice of rows."""
+        return self.own.bound(self._unbounded(rows, logit_rows), self.logits)
+
+    def _unbounded(self, rows: StepRows, logit_rows: list[int]) -> Tensor:
         step = StepAttention(self.cache, rows.decode, rows.prompts, self.device, self.native)
         self.begin(rows.adapters, logit_rows)
         output = self.module(
-            torch.tensor([rows.tokens], device=self.device),
+            self.own.lookup(torch.tensor([rows.tokens], device=self.device)),
             position_ids=step.positions[None],
             use_cache=False,
             logits_to_keep=torch.tensor(logit_rows, device=self.device),
@@ -98,15 +104,15 @@ class SlotModel:
         Raises EngineError `scoring_unsupported` where the model makes its logits in another way.
         """
         with self.tail.listening() as heard:
-            logits = self.ordinary(rows, rows.logit_rows)
+            logits = self._unbounded(rows, rows.logit_rows)
         if not self.tail.proven:
             self.tail.prove(self.tail.logits(heard.rows(rows.logit_rows)), logits, tolerance)
-        return logits, Hidden(heard.rows(wanted), rows, wanted)
+        return self.own.bound(logits, self.logits), Hidden(heard.rows(wanted), rows, wanted)
 
     def logits_of(self, hidden: Hidden, part: slice) -> Tensor:
         """Logits (rows, vocabulary) of some of the rows that `reading` gave."""
         self.begin(hidden.step.adapters, hidden.wanted[part])
-        return self.tail.logits(hidden.values[part])
+        return self.own.bound(self.tail.logits(hidden.values[part]), self.logits)
 
     def _fixed(self, ids: Tensor, step: SlotAttention) -> Tensor:
         every = torch.arange(step.rows, device=self.device)

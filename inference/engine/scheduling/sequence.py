@@ -54,6 +54,7 @@ class Sequence:
     computed: int = 0
     cached: int = 0  # prompt tokens reused from an earlier turn
     prompt_length: int = field(init=False)
+    vocabulary: int = 0  # what its token ids have to be below; known once it is admitted
     admitted: float = 0.0
     load_seconds: float = 0.0
     first_token: float = 0.0

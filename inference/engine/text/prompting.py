@@ -2,7 +2,8 @@
 
 `prompting.json` of a stored copy, written by the registry (`adapters/training/prompting.py`), every key optional:
 {"chat_template": text, "special_tokens": {name: token}, "end_tokens": [token], "end_ids": [id],
-"token_ids": {token: id}, "defaults": {sampling parameter: value}}.
+"token_ids": {token: id}, "defaults": {sampling parameter: value}, "added_tokens": [{"id", "content", and those of
+"special", "normalized", "lstrip", "rstrip", "single_word" that are true}]}.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from inference.engine.errors import EngineError
+
+from .added_tokens import Added, parse_added
 
 NAMES = {"bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"}
 
@@ -25,6 +28,7 @@ class Prompting:
     end_ids: tuple[int, ...] = ()
     token_ids: Mapping[str, int] = field(default_factory=dict)
     defaults: Mapping[str, Any] = field(default_factory=dict)
+    added: tuple[Added, ...] = ()  # tokens that the base's tokenizer does not have
 
     def tokens_beside(self, base: Mapping[str, Any]) -> dict[str, Any]:
         """The special tokens that a template may name: the adapter's tokenizer has some of these or none, as it was
@@ -34,7 +38,7 @@ class Prompting:
         return {**plain, **self.special_tokens}
 
     def ends(self, tokenizer: Any) -> frozenset[int]:
-        """Ids of its end tokens in the base's tokenizer, or by its own word where that does not know them."""
+        """Ids of its end tokens in its tokenizer, or by its own word where that does not know them."""
         found = set(self.end_ids)
         for token in self.end_tokens:
             known = tokenizer.convert_tokens_to_ids(token)
@@ -55,7 +59,8 @@ def parse(data: bytes, name: str) -> Prompting:
         return Prompting(
             said.get("chat_template", ""), said.get("special_tokens", {}), tuple(said.get("end_tokens", ())),
             tuple(said.get("end_ids", ())), said.get("token_ids", {}), said.get("defaults", {}),
+            parse_added(said.get("added_tokens", ())),
         )  # fmt: skip
-    except (ValueError, TypeError, AttributeError) as error:
-        message = f"The chat template and end tokens of {name} cannot be read."
+    except (ValueError, TypeError, AttributeError, LookupError) as error:
+        message = f"The chat template and tokens of {name} cannot be read."
         raise EngineError("adapter_incompatible", message, name=name) from error
