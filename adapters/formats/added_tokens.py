@@ -151,10 +151,10 @@ def _listed(own: Location, names: Collection[str]) -> Added:
 
 def _special(said: dict[str, Any]) -> set[str]:
     """Texts of the special tokens that a tokenizer's settings name."""
-    found = []
+    found: list[Any] = []
     for name, value in said.items():
         if name.endswith("_token") or name in ("additional_special_tokens", "extra_special_tokens"):
-            several = value.values() if isinstance(value, dict) and "content" not in value else value
+            several = list(value.values()) if isinstance(value, dict) and "content" not in value else value
             found += several if isinstance(several, list) else [several]
     texts = [one.get("content") if isinstance(one, dict) else one for one in found]
     return {text for text in texts if isinstance(text, str)}

@@ -131,9 +131,14 @@ def test_where_nothing_can_be_compared_the_bases_tokenizer_serves(registry: Path
 
 
 def test_one_child_compares_the_tokenizers_of_a_run(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    compared: list[Any] = []
+    compared: list[int] = []
     compare = added_tokens._compare
-    monkeypatch.setattr(added_tokens, "_compare", lambda *args: compared.append(1) or compare(*args))
+
+    def counted(*args: Any) -> str:
+        compared.append(1)
+        return compare(*args)
+
+    monkeypatch.setattr(added_tokens, "_compare", counted)
     monkeypatch.setattr(added_tokens, "_known", {})
     for name in ("a", "b", "c"):
         with_tokens(root / name, TOOL)

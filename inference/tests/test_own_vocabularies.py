@@ -35,5 +35,5 @@ def test_what_is_activated_answers_as_peft_does(who: str, tmp_path: Path, settin
     made = Family("llama", folder, {who: tmp_path / "runs" / "own"})
     tokenizer = AutoTokenizer.from_pretrained(made.adapters[who])
     text = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
-    wanted = engine.expected(made, who, text, 8)
+    wanted = engine.expected(made, who, str(text), 8)
     assert d.texts()["r"] == tokenizer.decode(wanted, skip_special_tokens=True)

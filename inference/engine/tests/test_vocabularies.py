@@ -310,8 +310,9 @@ def test_a_token_is_named_counted_and_ends_as_its_tokenizer_says(owners: Callabl
     assert d.ended("base")["data"]["tokens"] == len(prompt), "bytes, to the base"  # type: ignore[index]
     own = next(at for at, token in enumerate(wanted) if tiny.VOCABULARY <= token < KNOWN + len(MANY))
     name = tokenizer.convert_ids_to_tokens(wanted[own])
-    for request, params in {"free": {"logprobs": 20}, "string": {"stop": (name,)},
-                            "id": {"stop_token_ids": [wanted[own]]}}.items():  # fmt: skip
+    asked: dict[str, dict[str, Any]] = {"free": {"logprobs": 20}, "string": {"stop": (name,)},
+                            "id": {"stop_token_ids": [wanted[own]]}}  # fmt: skip
+    for request, params in asked.items():
         d.generate(request, base("t", made.base), spec, prompt=prompt, max_tokens=COUNT, ignore_eos=True, **params)
     d.finish("free", "string", "id")
     named = [one for event in (*d.of("token", "free"), d.ended("free")) for one in event.get("logprobs", [])]  # type: ignore
