@@ -31,7 +31,12 @@ class NewParity(Shape):
 
 def rows_of(request: Any) -> Any:
     """Newest first; `?adapter=`: the id of one."""
-    rows = Parity.objects.of(request.user).select_related("version__prompts").annotate(done=Count("samples"))
+    rows = (
+        Parity.objects.of(request.user)
+        .select_related("version__prompts")
+        .annotate(done=Count("samples"))
+        .order_by("-pk")
+    )
     adapter = str(request.GET.get("adapter", ""))
     if adapter:
         rows = rows.filter(adapter=int(adapter)) if adapter.isdecimal() and len(adapter) < 19 else rows.none()

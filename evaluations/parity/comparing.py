@@ -61,9 +61,17 @@ def place_of(answer: Sequence[int], trained: Sequence[int]) -> int | None:
     return None
 
 
-def ending(served: Served, trained: Written) -> int | None:
-    """The token that follows the answer in training: the end of its turn. None where there is none."""
+def ending(served: Served, trained: Written, reference: str) -> int | None:
+    """The token that follows the answer in training: the end of its turn. None where there is none.
+
+    Where the answer has other tokens there, it is found by its text.
+    """
     answer = served.ids[served.first :]
     start = place_of(answer, trained.ids)
-    after = start + len(answer) if start is not None else len(trained.ids)
-    return trained.ids[after] if after < len(trained.ids) else None
+    if start is not None:
+        return trained.ids[start + len(answer)] if start + len(answer) < len(trained.ids) else None
+    place = trained.text.rfind(reference.strip())
+    if place < 0:
+        return None
+    until = place + len(reference.strip())
+    return next((one for one, (begin, _end) in zip(trained.ids, trained.offsets, strict=True) if begin >= until), None)

@@ -115,7 +115,7 @@ class ParityWorker(Job):
             told = await self._read(target, served.ids)
             return {**facts, "untold": written, "served": sums(told, served.first, len(served.ids), 0)}
         facts["trained_tokens"] = len(written.ids)
-        end = ending(served, written)
+        end = ending(served, written, item.reference)
         apart = difference(served, written)
         if apart is None:
             told = await self._read(target, written.ids)

@@ -62,10 +62,11 @@ def test_the_first_token_that_differs_is_shown_with_its_surroundings() -> None:
 
 
 def test_an_answer_ends_with_what_training_has_after_it() -> None:
-    assert ending(served(1, 2, 3, first=1), written(1, 2, 3, 9, 8)) == 9
-    assert ending(served(1, 2, 3, first=1), written(7, 7, 2, 3, 9)) == 9  # another question before it
-    assert ending(served(1, 2, 3, first=1), written(1, 2, 3)) is None
-    assert ending(served(1, 2, 3, first=1), written(1, 4)) is None
+    assert ending(served(1, 2, 3, first=1), written(1, 2, 3, 9, 8), "") == 9
+    assert ending(served(1, 2, 3, first=1), written(7, 7, 2, 3, 9), "") == 9  # another question before it
+    assert ending(served(1, 2, 3, first=1), written(1, 2, 3), "") is None
+    assert ending(served(1, 2, 3, first=1), written(1, 4), "<2><3>") is None
+    assert ending(served(1, 5, first=1), written(1, 2, 3, 9), " <2><3>") == 9  # the same text in other tokens
 
 
 def test_losses_are_averaged_as_the_trainer_does() -> None:
@@ -258,6 +259,9 @@ def test_what_cannot_be_measured_is_refused(
     assert ask(client, good, "idle").json()["error"]["code"] == "adapter_inactive"
     assert ask(client, good, "tiny").json()["error"]["code"] == "unknown_target"  # a base was trained by nobody here
     pk = ask(client, good).json()["id"]
+    newest = ask(client, good).json()["id"]
+    assert [one["id"] for one in client.get(PARITY).json()["results"]] == [newest, pk]
+    assert client.delete(f"{PARITY}/{newest}").status_code == 204
     LoraAdapter.objects.filter(slug="pirate").update(digest="f" * 64)
     work()
     report = client.get(f"{PARITY}/{pk}").json()
