@@ -93,6 +93,8 @@ def _opened(stack: ExitStack, part: Part) -> Member:
     digest = part.adapter.digest
     if store.fault(digest) is not None:
         raise refusals.damaged(part.adapter.name)
+    if part.adapter.prompting.get("added_tokens"):
+        raise refusals.not_linear(part.adapter.name, "added_tokens")
     folder = store.entry(digest)
     root = os.path.realpath(folder.parent)
     file = stack.enter_context(open_below((root,), os.path.join(root, folder.name), WEIGHTS))

@@ -188,6 +188,14 @@ def test_what_cannot_be_added_up_is_refused_by_name(
     assert post(op, members, method="svd", rank=7).status_code == 201
 
 
+def test_a_member_with_tokens_of_its_own_is_refused_by_name(
+    uploads: Path, op: Client, members: dict[str, LoraAdapter]
+) -> None:
+    LoraAdapter.objects.filter(pk=members["narrow"].pk).update(prompting={"added_tokens": 2})
+    error = post(op, members).json()["error"]
+    assert error["code"] == "blend_unsupported" and "narrow" in error["message"] and "added_tokens" in error["message"]
+
+
 def test_a_member_whose_copy_is_damaged_is_no_part(uploads: Path, op: Client, members: dict[str, LoraAdapter]) -> None:
     file = entry(members["narrow"].digest) / "adapter_model.safetensors"
     file.chmod(0o644)

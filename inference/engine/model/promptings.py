@@ -24,7 +24,9 @@ class Promptings:
         if spec is None:
             return NOTHING
         members = spec.get("members")
-        one: AdapterSpec | Member = members[0] if members else spec
+        return self.of_member(members[0] if members else spec)
+
+    def of_member(self, one: AdapterSpec | Member) -> Prompting:
         expected = one.get("prompting")
         if not expected:
             return NOTHING

@@ -175,6 +175,8 @@ class Runner:
             try:
                 one = read_one(base, member, limit)
                 own_parts.check_linear(one, base.parts)
+                if self.promptings.of_member(member).added:  # its tokens are nothing to the others
+                    raise own_parts.unblendable("added_tokens")
             except EngineError as error:
                 error.detail = {"name": member["name"], "digest": member["digest"], **error.detail}
                 raise

@@ -22,6 +22,7 @@ from adapters.training.prompting import FILE, digest_of, read_prompting
 from inference.engine.config import EngineConfig
 from inference.engine.model.runner import Runner
 from inference.engine.model.step_rows import StepRows
+from inference.engine.recipes import recipe_digest
 
 from . import tiny
 from .conftest import Family
@@ -419,6 +420,19 @@ def test_a_base_that_looks_ids_up_twice_gets_no_more_rows(owners: Callable[[str]
         d.generate(who, base("t", made.base), spec_of(made, who), max_tokens=1)
     d.finish("more", "fewer")
     assert [d.ended(who).get("code") for who in ("more", "fewer")] == ["adapter_incompatible", None]  # type: ignore
+
+
+def test_a_blend_has_no_member_with_tokens_of_its_own(owners: Callable[[str], Family]) -> None:
+    made = owners("llama")
+    members = [{**(spec_of(made, who) or {}), "weight": 0.5} for who in ("plain", "inside")]
+    digest = recipe_digest((member["digest"], member["weight"]) for member in members)
+    spec = {"digest": digest, "path": "", "name": "blend", "proven": True, "members": members}
+    d = driver()
+    d.generate("r", base("t", made.base), spec, max_tokens=1)
+    d.finish("r")
+    ended: Any = d.ended("r")
+    assert (ended["code"], ended["detail"]["name"]) == ("blend_unsupported", "inside")
+    assert ended["detail"]["what"] == "added_tokens"
 
 
 def test_tokens_that_the_bases_tokenizer_cannot_give_their_ids_are_refused(
