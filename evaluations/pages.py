@@ -177,6 +177,10 @@ def parity(request: HttpRequest, pk: int) -> HttpResponse:
     return render(request, part, context)
 
 
+@login_required
+@require_safe
+@never_cache
+@ensure_csrf_cookie
 def head_to_head(request: HttpRequest, pk: int) -> HttpResponse:
     """What judges say of a run's answers. `?judged=` chooses one by its id, the newest without; `?outcome=` narrows."""
     found = making.visible(request.user, pk)
