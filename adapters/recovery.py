@@ -10,6 +10,7 @@ from adapters.files import partials, store_folder
 from adapters.lifecycle.cleaning import sweep_published
 
 from . import leases
+from .exports import merging, shelf
 from .uploads import arriving
 
 logger = logging.getLogger(__name__)
@@ -27,6 +28,11 @@ def recover() -> None:
     with suppress(OSError):
         for name in arriving.sweep_all():
             logger.warning("removed, nobody has continued this upload for a day: %s", name)
+    if ended := merging.end_interrupted():
+        logger.warning("merges ended that nobody carries on: %d", ended)
+    with suppress(OSError):
+        for name in shelf.sweep():
+            logger.warning("removed from the merged models: %s", name)
 
 
 def sweep_store() -> None:

@@ -5,6 +5,7 @@ from .base import BaseLayers, BaseMapping, BaseModel, MatchedBy
 from .event import AdapterEvent, EventKind
 from .facts import TrainingFacts
 from .lease import Lease
+from .merge import Merge, MergeState, MergeType
 from .repair import Repair, repair_of
 from .scan import Scan, ScanState
 
@@ -17,6 +18,9 @@ __all__ = [
     "Lease",
     "LoraAdapter",
     "MatchedBy",
+    "Merge",
+    "MergeState",
+    "MergeType",
     "Repair",
     "Scan",
     "ScanState",

@@ -48,7 +48,7 @@ def judge(file: BinaryIO, header: Header, base: BaseModel, thorough: bool) -> Ju
         return Judged(frozenset(), "")
     theirs: Theirs = defaultdict(list)
     for name, entry in find_tensors(base_root(), base.path).items():
-        theirs[_core(name)].append(entry)
+        theirs[core_of(name)].append(entry)
     found = {}
     for name, tensor in others.items():
         match = [entry for entry in _candidates(name, theirs) if entry[2].shape == tensor.shape]
@@ -62,7 +62,7 @@ def judge(file: BinaryIO, header: Header, base: BaseModel, thorough: bool) -> Ju
     return Judged(frozenset(changed), "")
 
 
-def _core(name: str) -> str:
+def core_of(name: str) -> str:
     """A tensor's name without what PEFT, multimodal models and older releases put around it."""
     for part in WRAPPED:
         name = name.replace(part, "")
@@ -73,7 +73,7 @@ def _core(name: str) -> str:
 
 
 def _candidates(name: str, theirs: Theirs) -> list[Place]:
-    core = _core(name)
+    core = core_of(name)
     found = theirs.get(core, [])
     module, _, kind = core.rpartition(".")
     if not found and module in HEADS and kind == "weight":  # tied to the embeddings: the base's file holds them once
