@@ -298,7 +298,7 @@ def address(world: SimpleNamespace, route: str) -> str:
             pk = prompts.pk
             if "runs/" in route:
                 pk = Run.objects.create(owner=owner, version=sets.version_of(prompts)).pk
-        elif "merges/" in route:
+        elif "lora/merges/" in route:
             pk = Merge.objects.create(adapter_name=name, slug=name, digest="d" * 64, folder=name).pk
         elif "prompts/" in route:
             pk = SavedPrompt.objects.create(owner=owner, name=name, system="Be brief.").pk

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import ExitStack
 from typing import Any
@@ -72,16 +71,23 @@ def download(
             status = 206
             headers["Content-Range"] = f"bytes {start}-{stop - 1}/{size}"
     headers["Content-Length"] = str(stop - start)
-    body = _sent(zipped.read(pieces, start, stop), held)
-    response = StreamingHttpResponse(body, status=status, content_type=kind, headers=headers)
-    weakref.finalize(response, held.close)  # also where nobody reads a byte of it
-    return response
+    body = _Body(zipped.read(pieces, start, stop), held)
+    return StreamingHttpResponse(body, status=status, content_type=kind, headers=headers)
 
 
-async def _sent(parts: Iterator[bytes], held: ExitStack) -> AsyncIterator[bytes]:
-    following = sync_to_async(lambda: next(parts, None), thread_sensitive=False)
-    try:
-        while (part := await following()) is not None:
-            yield part
-    finally:
-        held.close()
+class _Body:
+    """What a response reads in pieces, on threads, and closes at its end, also where nobody has read a byte."""
+
+    def __init__(self, parts: Iterator[bytes], held: ExitStack) -> None:
+        self.parts, self.held = parts, held
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        following = sync_to_async(lambda: next(self.parts, None), thread_sensitive=False)
+        try:
+            while (part := await following()) is not None:
+                yield part
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        self.held.close()

@@ -8,7 +8,7 @@ import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from django.conf import settings
 from django.http import Http404
@@ -22,8 +22,9 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from accounts.permissions import IsOperator
+from adapters import jobs
 from adapters.exports import merging, shelf, stored, zipped
-from adapters.models import Merge, MergeState, MergeType
+from adapters.models import JobState, Merge, MergeType
 from common.answers import Answer, one_of, page_of
 from common.api import ApiError, Pagination
 from common.numbers import grouped
@@ -38,7 +39,9 @@ ZIP, BYTES = "application/zip", "application/octet-stream"
 
 
 class NewMerge(Shape):
-    dtype: MergeType = Field(MergeType.BASE, description="Of the result's numbers: as the base has them, or fp32.")
+    dtype: Literal["base", "fp32"] = Field(
+        "base", description="Of the result's numbers: as the base has them, or fp32."
+    )
 
 
 class MergedFile(Answer):
@@ -54,7 +57,7 @@ class MergeAnswer(Answer):
     digest: str = Field(description="Of the adapter.")
     base: str
     dtype: Annotated[str, one_of(MergeType.values)]
-    state: Annotated[str, one_of(MergeState.values)]
+    state: Annotated[str, one_of(JobState.values)]
     progress: float = Field(description="0 to 1.")
     size_bytes: int
     files: list[MergedFile]
@@ -136,7 +139,7 @@ class AdapterMergesView(APIView):
         adapter = one(request, pk)
         body = read(NewMerge, request.data)
         with export_errors():
-            merge = merging.begin(adapter, actor(request), body.dtype.value)
+            merge = merging.begin(adapter, actor(request), body.dtype)
         return Response(merge_json(merge), status=status.HTTP_202_ACCEPTED)
 
 
@@ -148,7 +151,7 @@ class MergesView(APIView):
 
 
 def _page(request: Request, view: APIView, rows: Any) -> Response:
-    merging.end_interrupted()
+    jobs.end_interrupted(Merge, merging.INTERRUPTED)
     shelf.sweep()
     pages = Pagination()
     page = pages.paginate_queryset(rows, request, view=view)
@@ -156,7 +159,7 @@ def _page(request: Request, view: APIView, rows: Any) -> Response:
 
 
 def _one(pk: int) -> Merge:
-    merging.end_interrupted()
+    jobs.end_interrupted(Merge, merging.INTERRUPTED)
     found = Merge.objects.filter(pk=pk).first()
     if found is None:
         raise Http404
@@ -172,7 +175,7 @@ class MergeView(APIView):
     def delete(self, request: Request, pk: int) -> Response:
         """202 where it runs: it ends within seconds. Else it is removed with its files."""
         merge = _one(pk)
-        if merging.cancel(merge):
+        if jobs.cancel(merge):
             return Response(merge_json(_one(pk)), status=status.HTTP_202_ACCEPTED)
         shelf.remove(_one(pk))
         return Response(status=status.HTTP_204_NO_CONTENT)
@@ -215,7 +218,7 @@ class MergeFileView(AnyAccept, APIView):
 
 def _done(pk: int) -> Merge:
     merge = _one(pk)
-    if merge.state != MergeState.DONE:
+    if merge.state != JobState.DONE:
         raise ApiError("not_done", _("There is no merged model: merging has not ended, or did not succeed."), 409)
     return merge
 

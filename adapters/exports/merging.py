@@ -10,28 +10,24 @@ import os
 import secrets
 import shutil
 import sys
-import threading
-import time
 import zlib
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
-from django.db import connections
-from django.utils import timezone
 from django.utils.translation import gettext_noop
 
 import launching
-from adapters import hooks, store
+from adapters import hooks, jobs, store
 from adapters.bases.identity import base_root, states
 from adapters.bases.registry import is_current
 from adapters.failures import Refused
 from adapters.files import entries, partials, store_folder
 from adapters.formats.files import open_below
 from adapters.identifiers import text_hash
-from adapters.leases import HeldLease, is_held
-from adapters.models import EventKind, LoraAdapter, Merge, MergeState, Status
+from adapters.leases import HeldLease
+from adapters.models import BaseModel, EventKind, JobState, LoraAdapter, Merge, Status
 from adapters.places import Place
 from adapters.training.layout import WEIGHTS
 
@@ -43,19 +39,17 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-LEASE = "merging"
 CHILD = Path(__file__).with_name("merge_child.py")
 TIMEOUT = 6 * 3600.0  # seconds
 RESERVE = 256 * 2**20  # bytes of the disk that merges leave free
 HEAD_ROOM = 64 * 2**20  # bytes beside the tensors: headers, tokenizer
 MOST_FILES = 512  # of a base, which are open at once
-TOLD_EVERY = 1.0  # seconds
 REASONS = {
     "memory": gettext_noop("memory ran out"),
     "time": gettext_noop("it took too long"),
     "killed": gettext_noop("its process was ended"),
 }
-_threads: list[threading.Thread] = []
+INTERRUPTED = "merge_interrupted"
 
 
 class NotActiveError(Exception):
@@ -74,40 +68,33 @@ class NoSpaceError(Exception):
     """The disk has no room for the result."""
 
 
-class CancelledError(Exception):
-    """Somebody does not want it any more."""
-
-
 def begin(adapter: LoraAdapter, actor: AbstractBaseUser, dtype: str) -> Merge:
     """Start to merge an active adapter. Raises BusyError while another merge runs, NotActiveError, QuotaError,
     NoSpaceError, Refused, OSError."""
-    hold = HeldLease(LEASE, "merge_running")
-    hold.__enter__()
-    try:
-        _fail(
-            [*Merge.objects.filter(state=MergeState.RUNNING).values_list("pk", flat=True)]
-        )  # nobody else has the lease
+    hold = HeldLease(Merge().lease, "merge_running")
+    with ExitStack() as held:
+        held.enter_context(hold)
+        jobs.fail_others(Merge, hold.name, INTERRUPTED)
         shelf.sweep()
-        job = _Job(adapter, dtype, hold)
-        _check_room(job.plan.size + HEAD_ROOM)
-        job.merge = Merge.objects.create(
-            adapter=adapter, adapter_name=adapter.name, slug=adapter.slug, digest=job.digest, base_name=job.base.name,
-            base_key=job.base.key, dtype=dtype, folder=secrets.token_hex(16), actor_id=actor.pk,
+        if adapter.status != Status.ACTIVE or not adapter.digest:
+            raise NotActiveError
+        base = adapter.base
+        if base is None or base.missing:
+            raise Refused("base_not_found", base=base.name if base else adapter.base_name_recorded)
+        if not is_current(base):  # the next scan knows it again
+            raise Refused("changed_meanwhile")
+        found = plan(adapter.digest, base, dtype)
+        if len(found.sources) > MOST_FILES:
+            raise Refused("merge_failed", reason=gettext_noop("the base model has too many files"))
+        _check_room(found.size + HEAD_ROOM)
+        merge = Merge.objects.create(
+            adapter=adapter, adapter_name=adapter.name, slug=adapter.slug, digest=adapter.digest, base_name=base.name,
+            base_key=base.key, dtype=dtype, folder=secrets.token_hex(16), actor_id=actor.pk,
             actor_name=actor.get_username(),
         )  # fmt: skip
-        thread = threading.Thread(target=job.run, name="merging", daemon=True)
-        _threads[:] = [thread]
-        thread.start()
-    except BaseException:
-        hold.__exit__(None, None, None)
-        raise
-    return job.merge
-
-
-def wait() -> None:
-    """Until what `begin` started in this process has ended."""
-    for thread in _threads:
-        thread.join()
+        _Merging(merge, hold, adapter, base, found).start()
+        held.pop_all()  # it frees the lock
+    return merge
 
 
 def _check_room(wanted: int) -> None:
@@ -119,66 +106,22 @@ def _check_room(wanted: int) -> None:
         raise NoSpaceError
 
 
-def end_interrupted() -> int:
-    """Merges whose process is gone have failed; returns how many that were."""
-    running = list(Merge.objects.filter(state=MergeState.RUNNING).values_list("pk", flat=True))
-    # Whoever began one of these has held the lease since before, until it was written how it ended.
-    return _fail(running) if running and not is_held(LEASE) else 0
+class _Merging(jobs.Job):
+    """From the plan to the folder."""
 
+    failed = "merge_failed"
+    row: Merge
 
-def _fail(keys: list[int]) -> int:
-    return Merge.objects.filter(pk__in=keys, state=MergeState.RUNNING).update(
-        state=MergeState.FAILED, failure_code="merge_interrupted", ended_at=timezone.now()
-    )
+    def __init__(self, row: Merge, hold: HeldLease, adapter: LoraAdapter, base: BaseModel, found: Plan) -> None:
+        super().__init__(row, hold)
+        self.adapter, self.base, self.plan, self.digest = adapter, base, found, row.digest
 
+    def ended(self, state: JobState) -> None:
+        if state == JobState.DONE:
+            details = {"digest": self.digest, "base": self.base.name, "dtype": self.row.dtype}
+            self.adapter.record(EventKind.MERGED, self.row.actor, details=details)
 
-def cancel(merge: Merge) -> bool:
-    """Ask for the end of one that runs; False where it does not."""
-    return bool(Merge.objects.filter(pk=merge.pk, state=MergeState.RUNNING).update(cancel_asked=True))
-
-
-class _Job:
-    """From the plan to the folder. Raises as `begin`."""
-
-    merge: Merge
-
-    def __init__(self, adapter: LoraAdapter, dtype: str, hold: HeldLease) -> None:
-        if adapter.status != Status.ACTIVE or not adapter.digest:
-            raise NotActiveError
-        if adapter.base is None or adapter.base.missing:
-            raise Refused("base_not_found", base=adapter.base.name if adapter.base else adapter.base_name_recorded)
-        if not is_current(adapter.base):  # the next scan knows it again
-            raise Refused("changed_meanwhile")
-        self.adapter, self.base, self.digest, self.hold = adapter, adapter.base, adapter.digest, hold
-        self.plan: Plan = plan(adapter.digest, adapter.base, dtype)
-        if len(self.plan.sources) > MOST_FILES:
-            raise Refused("merge_failed", reason=gettext_noop("the base model has too many files"))
-        self.told = 0.0
-
-    def run(self) -> None:
-        try:
-            self._end(**self._work())
-        except CancelledError:
-            self._end(state=MergeState.CANCELLED)
-        except Refused as refused:
-            self._end(state=MergeState.FAILED, failure_code=refused.code, failure_details=refused.details)
-        except Exception as error:
-            logger.exception("%s could not be merged into %s", self.adapter.name, self.base.name)
-            reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else type(error).__name__
-            self._end(state=MergeState.FAILED, failure_code="merge_failed", failure_details={"reason": reason})
-        finally:
-            try:
-                self.hold.__exit__(None, None, None)
-            finally:
-                connections.close_all()
-
-    def _end(self, state: MergeState, **facts: Any) -> None:
-        mine = Merge.objects.filter(pk=self.merge.pk, state=MergeState.RUNNING)
-        if mine.update(state=state, ended_at=timezone.now(), **facts) and state == MergeState.DONE:
-            details = {"digest": self.digest, "base": self.base.name, "dtype": self.merge.dtype}
-            self.adapter.record(EventKind.MERGED, self.merge.actor, details=details)
-
-    def _work(self) -> dict[str, Any]:
+    def work(self) -> dict[str, Any]:
         before = store.state(self.digest)
         fault = store.fault(self.digest)
         if fault is not None:
@@ -194,12 +137,12 @@ class _Job:
             place.unlink("owner")
             os.fchmod(place.descriptor, 0o755)
             os.fsync(place.descriptor)
-            if not entries.publish(place, self.merge.folder):
+            if not entries.publish(place, self.row.folder):
                 raise FileExistsError
             os.fsync(root.descriptor)
         size = sum(file["size"] for file in written)
         files = sorted(written, key=lambda file: str(file["name"]))
-        return {"state": MergeState.DONE, "progress": 1.0, "files": files, "size_bytes": size}
+        return {"files": files, "size_bytes": size}
 
     def _child(self, place: Place) -> list[dict[str, Any]]:
         """Have the weights written; their names, sizes and sums. Raises Refused, CancelledError, OSError."""
@@ -240,21 +183,13 @@ class _Job:
         return found
 
     def _heard(self, output: bytes) -> None:
-        """Stay alive, tell how far it is, and look whether it is still wanted. Raises CancelledError, BusyError."""
-        if time.monotonic() - self.told < TOLD_EVERY:
-            return
-        self.told = time.monotonic()
-        self.hold.touch()
         lines = [line for line in _lines(output) if "done" in line]
-        share = lines[-1]["done"] / max(1, 2 * self.plan.size) if lines else 0.0  # written, and read again
-        rows = Merge.objects.filter(pk=self.merge.pk, state=MergeState.RUNNING, cancel_asked=False)
-        if not rows.update(progress=min(0.99, share)):
-            raise CancelledError
+        self.alive(lines[-1]["done"] / max(1, 2 * self.plan.size) if lines else 0.0)  # written, and read again
 
     def _origin(self, written: list[dict[str, Any]]) -> dict[str, Any]:
         return {
             "base": self.base.name, "base_key": self.base.key, "adapter": self.adapter.name,
-            "adapter_digest": self.digest, "dtype": self.merge.dtype,
+            "adapter_digest": self.digest, "dtype": self.row.dtype,
             "sha256": {file["name"]: file["sha256"] for file in written},
         }  # fmt: skip
 

@@ -15,7 +15,7 @@ from django.db.models import Sum
 from django.utils import timezone
 
 from adapters.files import partials, removal
-from adapters.models import Merge, MergeState
+from adapters.models import JobState, Merge
 from adapters.places import Place, open_root
 
 logger = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ def made() -> Place:
 
 def used() -> int:
     """Bytes of all merged models that are kept."""
-    return Merge.objects.filter(state=MergeState.DONE).aggregate(n=Sum("size_bytes"))["n"] or 0
+    return Merge.objects.filter(state=JobState.DONE).aggregate(n=Sum("size_bytes"))["n"] or 0
 
 
 def remove(merge: Merge) -> None:
@@ -49,7 +49,7 @@ def sweep() -> list[str]:
     removed = []
     if settings.EXPORT_KEEP_HOURS:
         until = timezone.now() - timedelta(hours=settings.EXPORT_KEEP_HOURS)
-        for merge in Merge.objects.exclude(state=MergeState.RUNNING).filter(ended_at__lt=until):
+        for merge in Merge.objects.exclude(state=JobState.RUNNING).filter(ended_at__lt=until):
             removed.append(merge.folder)
             remove(merge)
     if not os.path.isdir(settings.EXPORTS_DIR):

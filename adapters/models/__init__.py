@@ -4,8 +4,9 @@ from .adapter import LoraAdapter, Status, Tag
 from .base import BaseLayers, BaseMapping, BaseModel, MatchedBy
 from .event import AdapterEvent, EventKind
 from .facts import TrainingFacts
+from .job import JobState
 from .lease import Lease
-from .merge import Merge, MergeState, MergeType
+from .merge import Merge, MergeType
 from .repair import Repair, repair_of
 from .scan import Scan, ScanState
 
@@ -15,11 +16,11 @@ __all__ = [
     "BaseMapping",
     "BaseModel",
     "EventKind",
+    "JobState",
     "Lease",
     "LoraAdapter",
     "MatchedBy",
     "Merge",
-    "MergeState",
     "MergeType",
     "Repair",
     "Scan",
