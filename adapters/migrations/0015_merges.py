@@ -4,6 +4,8 @@ import django.db.models.deletion
 from django.conf import settings
 from django.db import migrations, models
 
+from common.resumable import CreateModel, DropLeftovers
+
 
 class Migration(migrations.Migration):
     dependencies = [
@@ -40,7 +42,8 @@ class Migration(migrations.Migration):
                 verbose_name="event type",
             ),
         ),
-        migrations.CreateModel(
+        DropLeftovers(["adapters_merge"]),
+        CreateModel(
             name="Merge",
             fields=[
                 ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
