@@ -237,8 +237,8 @@ RANGE = OpenApiParameter("Range", OpenApiTypes.STR, OpenApiParameter.HEADER, des
 
 def file_call(kind: str, summary: str, *statuses: int, **extra: Any) -> Any:
     """One that answers with a file, or (206) with the part of it that was asked for."""
-    good = {(status, kind): OpenApiTypes.BINARY for status in (200, 206)}
-    responses = {**good, 416: OpenApiResponse(None, "The file has no such bytes."), **errors(*statuses)}
+    responses: dict[Any, Any] = {(status, kind): OpenApiTypes.BINARY for status in (200, 206)}
+    responses |= {416: OpenApiResponse(None, "The file has no such bytes."), **errors(*statuses)}
     return extend_schema(summary=summary, parameters=[RANGE], responses=responses, **extra)
 
 
