@@ -18,7 +18,7 @@ from common.numbers import grouped
 
 CHECK_FAILED = "check_failed"  # an error that nobody thought of
 
-Area = Literal["files", "config", "weights", "repair", "base", "effect", "store", "fleet", "gate", "remark"]
+Area = Literal["files", "config", "weights", "repair", "base", "effect", "store", "merge", "fleet", "gate", "remark"]
 Text = str | Promise
 
 
@@ -67,7 +67,7 @@ class PassingRefusal(Refused):  # noqa: N818
 
 
 class BusyError(Exception):
-    """Somebody else is at the same adapter or scan: 409 in the API. `code` is `busy` or `scan_running`."""
+    """Somebody else is at the same adapter or scan: 409 in the API. `code`: `busy`, `scan_running`, `merge_running`…"""
 
     def __init__(self, code: str = "busy") -> None:
         super().__init__(code)
@@ -607,6 +607,49 @@ _CATALOGUE = [
         "store",
         _("The stored copy was damaged (%(reason)s) and could not be recreated from the training folder."),
         _("Activate the adapter again once its training folder is available, and check the disk of VAR_DIR."),
+    ),
+    # Merging an adapter into its base model
+    Failure(
+        "merge_unsupported",
+        "merge",
+        _("%(tensor)s of the adapter cannot be merged into the base model (%(reason)s)."),
+        _("Serve the adapter here, or export it as it is."),
+    ),
+    Failure(
+        "merge_quantised",
+        "merge",
+        _("The weights of %(base)s are quantised, so nothing can be merged into them exactly."),
+        _("Choose the unquantised model as the adapter's base model, activate the adapter again, then merge."),
+    ),
+    Failure(
+        "merge_overflow",
+        "merge",
+        _("A merged value of %(tensor)s does not fit into the number type of the result."),
+        _("Merge with fp32."),
+    ),
+    Failure(
+        "merge_unverified",
+        "merge",
+        _("What was written does not read back as the merged model (%(file)s)."),
+        _("Check the disk of EXPORTS_DIR, then merge again; if it happens again, report it with the server's log."),
+    ),
+    Failure(
+        "merge_no_space",
+        "merge",
+        _("The disk of EXPORTS_DIR became full while merging (%(reason)s)."),
+        _("Delete merged models that are no longer needed, or free some space, then merge again."),
+    ),
+    Failure(
+        "merge_interrupted",
+        "merge",
+        _("The portal ended while merging."),
+        _("Merge again."),
+    ),
+    Failure(
+        "merge_failed",
+        "merge",
+        _("Merging failed (%(reason)s)."),
+        _("See the server log for details, then merge again."),
     ),
     # Fleet: INFERENCE_BACKEND=vllm
     Failure(

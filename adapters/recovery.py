@@ -9,7 +9,9 @@ from adapters.discovery.scanning import end_killed_scans
 from adapters.files import partials, store_folder
 from adapters.lifecycle.cleaning import sweep_published
 
-from . import leases
+from . import jobs, leases
+from .exports import merging, shelf
+from .models import Merge
 from .uploads import arriving
 
 logger = logging.getLogger(__name__)
@@ -27,6 +29,11 @@ def recover() -> None:
     with suppress(OSError):
         for name in arriving.sweep_all():
             logger.warning("removed, nobody has continued this upload for a day: %s", name)
+    if ended := jobs.end_interrupted(Merge, merging.INTERRUPTED):
+        logger.warning("merges ended that nobody carries on: %d", ended)
+    with suppress(OSError):
+        for name in shelf.sweep():
+            logger.warning("removed from the merged models: %s", name)
 
 
 def sweep_store() -> None:

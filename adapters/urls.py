@@ -6,7 +6,7 @@ from django.views.generic import RedirectView
 from common.routes import optional_slash
 
 from . import pages
-from .api import blends, uploads, views
+from .api import blends, exports, uploads, views
 
 urlpatterns = [
     *optional_slash("models", pages.models, "models"),
@@ -21,6 +21,12 @@ urlpatterns = [
     *optional_slash("api/lora/models/<int:pk>/metrics", views.AdapterMetricsView.as_view(), "api-adapter-metrics"),
     *optional_slash("api/lora/models/<int:pk>/curve", views.RunCurveView.as_view(), "api-adapter-curve"),
     *optional_slash("api/lora/models/bulk", views.BulkView.as_view(), "api-adapters-bulk"),
+    *optional_slash("api/lora/models/<int:pk>/export", exports.ExportView.as_view(), "api-adapter-export"),
+    *optional_slash("api/lora/models/<int:pk>/merges", exports.AdapterMergesView.as_view(), "api-adapter-merges"),
+    *optional_slash("api/lora/merges", exports.MergesView.as_view(), "api-merges"),
+    *optional_slash("api/lora/merges/<int:pk>", exports.MergeView.as_view(), "api-merge"),
+    *optional_slash("api/lora/merges/<int:pk>/download", exports.MergeDownloadView.as_view(), "api-merge-download"),
+    *optional_slash("api/lora/merges/<int:pk>/files/<str:name>", exports.MergeFileView.as_view(), "api-merge-file"),
     *optional_slash("api/lora/scan", views.ScanView.as_view(), "api-scan"),
     *optional_slash("api/lora/uploads", uploads.UploadsView.as_view(), "api-uploads"),
     *optional_slash("api/lora/uploads/<slug:key>", uploads.UploadView.as_view(), "api-upload"),

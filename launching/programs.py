@@ -7,13 +7,14 @@ import selectors
 import subprocess
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 LONGEST = 2**20  # bytes of what a program says
 CHUNK = 2**16
+HEARD_EVERY = 0.5  # seconds
 
 
 class TookTooLongError(Exception):
@@ -55,8 +56,12 @@ def run(
     longest: int = LONGEST,
     descriptors: Sequence[int] = (),
     folder: str | Path = "/",
+    heard: Callable[[bytes], None] | None = None,
 ) -> Ended:
     """Run a program to its end, at most `timeout` seconds, and keep up to `longest` bytes of what it says.
+
+    `heard` is given what it has said on standard output so far, about twice a second and whenever it says more; what it
+    raises kills the program.
 
     `stdin`: bytes, an open file, or None for a pipe that stays open as long as this process lives: its end tells the
     program that nobody waits any more. Raises TookTooLongError, OSError.
@@ -73,7 +78,7 @@ def run(
         )  # fmt: skip
         with child:
             try:
-                output, errors = _listen(child, longest, deadline)
+                output, errors = _listen(child, longest, deadline, heard)
                 child.wait(max(0.0, deadline - time.monotonic()))
             except subprocess.TimeoutExpired:
                 child.kill()
@@ -84,7 +89,9 @@ def run(
         return Ended(child.returncode, output, errors)
 
 
-def _listen(child: subprocess.Popen[bytes], longest: int, deadline: float) -> tuple[bytes, bytes]:
+def _listen(
+    child: subprocess.Popen[bytes], longest: int, deadline: float, heard: Callable[[bytes], None] | None
+) -> tuple[bytes, bytes]:
     """What it says until it closes both; more than `longest` bytes are read and dropped. Raises TimeoutExpired."""
     assert child.stdout is not None and child.stderr is not None  # noqa: S101  (for the type checker)
     said = {child.stdout.fileno(): bytearray(), child.stderr.fileno(): bytearray()}
@@ -92,13 +99,16 @@ def _listen(child: subprocess.Popen[bytes], longest: int, deadline: float) -> tu
         for descriptor in said:
             waiting.register(descriptor, selectors.EVENT_READ)
         while waiting.get_map():
-            ready = waiting.select(max(0.0, deadline - time.monotonic()))
-            if not ready:
+            left = max(0.0, deadline - time.monotonic())
+            ready = waiting.select(left if heard is None else min(left, HEARD_EVERY))
+            if not ready and time.monotonic() >= deadline:
                 raise subprocess.TimeoutExpired(child.args, 0.0)
             for key, _events in ready:
                 data = os.read(key.fd, CHUNK)
                 if not data:
                     waiting.unregister(key.fd)
                 said[key.fd] += data[: longest - len(said[key.fd])]
+            if heard is not None:
+                heard(bytes(said[child.stdout.fileno()]))
     output, errors = said.values()
     return bytes(output), bytes(errors)

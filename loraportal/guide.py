@@ -46,6 +46,7 @@ GROUPS: list[tuple[Promise, list[Described]]] = [
                 "UPLOADS_DIR",
                 _("adapters that operators upload, a folder for each of them; searched like `LORA_ROOTS`"),
             ),
+            Described("EXPORTS_DIR", _("models that adapters were merged into; portals on one database share it")),
             Described("BASE_MODELS_DIR", _("folder of base model folders")),
         ],
     ),
@@ -97,6 +98,8 @@ GROUPS: list[tuple[Promise, list[Described]]] = [
                 "UPLOAD_QUOTA_BYTES",
                 _("the most that the uploads of one account may take in all; 0: no uploads"),
             ),
+            Described("EXPORT_QUOTA_BYTES", _("the most that all merged models may take; 0: no merging")),
+            Described("EXPORT_KEEP_HOURS", _("hours until a merged model is removed; 0: only when it is deleted")),
             Described(
                 "CHECK_BASES", _("after a scan, ask in a child process whether the engine can serve new base models")
             ),

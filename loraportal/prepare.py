@@ -58,7 +58,7 @@ def in_turn() -> Iterator[None]:
 
 
 def make_folders() -> None:
-    own = [settings.STORE_DIR, settings.LOG_DIR, settings.RUN_DIR, settings.UPLOADS_DIR]
+    own = [settings.STORE_DIR, settings.LOG_DIR, settings.RUN_DIR, settings.UPLOADS_DIR, settings.EXPORTS_DIR]
     try:
         for folder in own:
             folder.mkdir(parents=True, exist_ok=True)

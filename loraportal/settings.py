@@ -208,6 +208,7 @@ LORA_ROOTS = [
 ]
 UPLOADS_DIR = env_path("UPLOADS_DIR", VAR_DIR / "uploads")  # searched as one more of LORA_ROOTS
 LORA_ROOTS.append(UPLOADS_DIR)
+EXPORTS_DIR = env_path("EXPORTS_DIR", VAR_DIR / "exports")  # merged models; portals on one database share it
 BASE_MODELS_DIR = env_path("BASE_MODELS_DIR", VAR_DIR / "models")
 
 HOST = env_str("HOST", "127.0.0.1")
@@ -223,6 +224,8 @@ STORE_HASH_INTERVAL = env_int("STORE_HASH_INTERVAL", 604_800, 0, 315_360_000)  #
 
 UPLOAD_MAX_BYTES = env_int("UPLOAD_MAX_BYTES", 4 * 2**30, 2**20, 2**50)  # of one upload
 UPLOAD_QUOTA_BYTES = env_int("UPLOAD_QUOTA_BYTES", 20 * 2**30, 0, 2**50)  # of one user's uploads in all; 0: no uploads
+EXPORT_QUOTA_BYTES = env_int("EXPORT_QUOTA_BYTES", 100 * 2**30, 0, 2**50)  # of all merged models; 0: no merging
+EXPORT_KEEP_HOURS = env_int("EXPORT_KEEP_HOURS", 72, 0, 87_600)  # until a merged model goes; 0: when it is deleted
 
 CHECK_BASES = env_bool("CHECK_BASES", True)  # whether the engine can serve a new base, asked in a child process
 

@@ -25,7 +25,7 @@ from rest_framework.test import APIClient
 
 from accounts.tokens import issue_token
 from accounts.websocket import AuthMiddleware
-from adapters.models import LoraAdapter, Scan, ScanState, Status
+from adapters.models import LoraAdapter, Merge, Scan, ScanState, Status
 from chat import flows
 from chat.consumers import CLIENT_FRAMES as FRAME_TYPES
 from chat.consumers import ChatConsumer
@@ -98,6 +98,12 @@ ROUTES: dict[str, dict[str, str]] = {
     "api/lora/models/<int:pk>/activate": {"POST": OPERATE},
     "api/lora/models/<int:pk>/deactivate": {"POST": OPERATE},
     "api/lora/models/<int:pk>/repair": {"GET": OPERATE, "POST": OPERATE},
+    "api/lora/models/<int:pk>/export": {"GET": SIGNED},
+    "api/lora/models/<int:pk>/merges": {"GET": OPERATE, "POST": OPERATE},
+    "api/lora/merges": {"GET": OPERATE},
+    "api/lora/merges/<int:pk>": {"GET": OPERATE, "DELETE": OPERATE},
+    "api/lora/merges/<int:pk>/download": {"GET": OPERATE},
+    "api/lora/merges/<int:pk>/files/<str:name>": {"GET": OPERATE},
     "api/lora/models/<int:pk>/events": {"GET": SIGNED},
     "api/lora/models/<int:pk>/metrics": {"GET": SIGNED},
     "api/lora/models/<int:pk>/curve": {"GET": SIGNED},
@@ -319,6 +325,8 @@ def address(world: SimpleNamespace, route: str) -> str:
             if "runs/" in route or "head-to-head/" in route:
                 run = Run.objects.create(owner=owner, version=sets.version_of(prompts))
                 pk = run.pk if "runs/" in route else Duel.objects.create(run=run, name=name).pk
+        elif "lora/merges/" in route:
+            pk = Merge.objects.create(adapter_name=name, slug=name, digest="d" * 64, folder=name).pk
         elif "prompts/" in route:
             pk = SavedPrompt.objects.create(owner=owner, name=name, system="Be brief.").pk
         elif "chat/" in route:
@@ -335,6 +343,7 @@ def address(world: SimpleNamespace, route: str) -> str:
         shared = Conversation.objects.create(user=owner, title=name, share=uuid4())
         route = route.replace("<uuid:share>", str(shared.share))
     route = route.replace("<str:model>", "pirate").replace("<str:uidb64>/<str:token>", "MQ/abc-def")
+    route = route.replace("<str:name>", "config.json")
     route = route.replace("<slug:key>", "0" * 32).replace("<int:index>", "0")
     return "/" + route.replace("<int:number>", "1")
 

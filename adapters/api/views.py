@@ -58,6 +58,7 @@ class AdapterPatch(serializers.Serializer[Any]):
 def busy_error(busy: BusyError) -> ApiError:
     texts = {
         "scan_running": _("A scan is already running."),
+        "merge_running": _("Another adapter is being merged. Wait until that has ended, or cancel it."),
         "in_use": _(
             "The adapter is still finishing its running requests and accepts no new ones. Try again in a moment."
         ),

@@ -4,7 +4,9 @@ from .adapter import LoraAdapter, Status, Tag
 from .base import BaseLayers, BaseMapping, BaseModel, MatchedBy
 from .event import AdapterEvent, EventKind
 from .facts import TrainingFacts
+from .job import JobState
 from .lease import Lease
+from .merge import Merge, MergeType
 from .repair import Repair, repair_of
 from .scan import Scan, ScanState
 
@@ -14,9 +16,12 @@ __all__ = [
     "BaseMapping",
     "BaseModel",
     "EventKind",
+    "JobState",
     "Lease",
     "LoraAdapter",
     "MatchedBy",
+    "Merge",
+    "MergeType",
     "Repair",
     "Scan",
     "ScanState",

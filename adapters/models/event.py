@@ -20,6 +20,7 @@ class EventKind(models.TextChoices):
     RECOVERED = "recovered", _("failure cleared")
     PROVEN = "proven", _("effect verified")
     REPAIRED = "repaired", _("repair accepted")
+    MERGED = "merged", _("merged into the base model")  # a model of its own, to be fetched; the adapter stays
     MAPPED = "mapped", _("base model set")
     EDITED = "edited", _("edited")
     FORGOTTEN = "forgotten", _("entry removed")

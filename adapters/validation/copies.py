@@ -54,7 +54,7 @@ def judge(file: BinaryIO, header: Header, base: BaseModel, thorough: bool) -> Ju
         return Judged(frozenset(), "")
     theirs: Theirs = defaultdict(list)
     for name, entry in find_tensors(base_root(), base.path).items():
-        theirs[_core(name)].append(entry)
+        theirs[core_of(name)].append(entry)
     found = {}
     resized: dict[str, Tensor] = {}
     for name, tensor in others.items():
@@ -103,7 +103,7 @@ def _vocabulary(resized: dict[str, Tensor], found: dict[str, Place], theirs: The
     return next(iter(sizes.values()))
 
 
-def _core(name: str) -> str:
+def core_of(name: str) -> str:
     """A tensor's name without what PEFT, multimodal models and older releases put around it."""
     for part in WRAPPED:
         name = name.replace(part, "")
@@ -114,7 +114,7 @@ def _core(name: str) -> str:
 
 
 def _candidates(name: str, theirs: Theirs) -> list[Place]:
-    core = _core(name)
+    core = core_of(name)
     found = theirs.get(core, [])
     module, _, kind = core.rpartition(".")
     if not found and module in HEADS and kind == "weight":  # tied to the embeddings: the base's file holds them once

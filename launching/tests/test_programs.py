@@ -80,3 +80,19 @@ def test_the_environment_is_what_its_caller_names(monkeypatch: pytest.MonkeyPatc
 def test_a_program_that_is_not_there_is_an_os_error() -> None:
     with pytest.raises(FileNotFoundError):
         launching.run(["/nowhere/to/be/found"], {}, timeout=1)
+
+
+def test_what_it_has_said_is_heard_while_it_runs_and_whoever_hears_may_end_it() -> None:
+    class EnoughError(Exception):
+        pass
+
+    said: list[bytes] = []
+
+    def heard(output: bytes) -> None:
+        said.append(output)
+        if b"second" in output:
+            raise EnoughError
+
+    with pytest.raises(EnoughError):
+        python("import time; print('first', flush=True); print('second', flush=True); time.sleep(60)", heard=heard)
+    assert said[-1].startswith(b"first\n")

@@ -8,7 +8,7 @@ from drf_spectacular.extensions import OpenApiViewExtension
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse, extend_schema, extend_schema_view
 
-from adapters.api import blends, present, uploads
+from adapters.api import blends, exports, present, uploads
 from adapters.api import views as adapter_views
 from adapters.api.query import ORDERINGS
 from adapters.models import Status
@@ -262,6 +262,64 @@ describe(
             }
         ),
     ),
+)
+RANGE = OpenApiParameter("Range", OpenApiTypes.STR, OpenApiParameter.HEADER, description="bytes=N-: go on at a byte.")
+
+
+def file_call(kind: str, summary: str, *statuses: int, **extra: Any) -> Any:
+    """One that answers with a file, or (206) with the part of it that was asked for."""
+    responses: dict[Any, Any] = {(status, kind): OpenApiTypes.BINARY for status in (200, 206)}
+    responses |= {416: OpenApiResponse(None, "The file has no such bytes."), **errors(*statuses)}
+    return extend_schema(summary=summary, parameters=[RANGE], responses=responses, **extra)
+
+
+describe(
+    "adapters.api.exports.ExportView",
+    get=file_call(
+        exports.ZIP,
+        "An active adapter as it is stored: a folder in PEFT's form, as a zip",
+        *(401, 404, 409, 422),
+        operation_id="export_adapter",
+    ),
+)
+describe(
+    "adapters.api.exports.AdapterMergesView",
+    get=call(
+        exports.MergePage, "Merges of an adapter", *READING, operation_id="list_adapter_merges", parameters=PAGING
+    ),
+    post=call(
+        exports.MergeAnswer,
+        "Merge an active adapter into its base model",
+        *CHANGING,
+        422,
+        503,
+        operation_id="merge_adapter",
+        status=202,
+        body=exports.NewMerge,
+        examples=example({"dtype": "base"}),
+    ),
+)
+describe(
+    "adapters.api.exports.MergesView",
+    get=call(exports.MergePage, "Merges of all adapters", *READING, operation_id="list_merges", parameters=PAGING),
+)
+describe(
+    "adapters.api.exports.MergeView",
+    get=call(exports.MergeAnswer, "One merge and how far it is", *READING, operation_id="get_merge"),
+    delete=extend_schema(
+        summary="Cancel a merge that runs (202), or delete the merged model (204)",
+        request=None,
+        responses={202: exports.MergeAnswer, 204: None, **errors(*READING)},
+        operation_id="delete_merge",
+    ),
+)
+describe(
+    "adapters.api.exports.MergeDownloadView",
+    get=file_call(exports.ZIP, "A merged model's folder as a zip", *READING, 409, operation_id="download_merge"),
+)
+describe(
+    "adapters.api.exports.MergeFileView",
+    get=file_call(exports.BYTES, "One file of a merged model", *READING, 409, operation_id="download_merged_file"),
 )
 describe("adapters.api.views.BasesView", get=call(present.BaseList, "Base models", 401, operation_id="list_bases"))
 

@@ -11,6 +11,9 @@ import { failed, toastLater } from "./lib/toast.js";
 
 const name = $("[data-id]").dataset.name;
 
+const merging = $("[data-merge]");
+if (merging) import("./lib/merges.js").then(({ merges }) => merges(merging));
+
 if ($("[data-training]")) import("./lib/training.js");
 
 // The run's list is scrolled to this adapter.

@@ -16,6 +16,7 @@ AREAS = {
     "base": "Base models",
     "effect": "Effect and engine",
     "store": "Store",
+    "merge": "Merging into the base model",
     "fleet": "Fleet",
     "gate": "Gates",
     "remark": "Remarks, which stop nothing",
