@@ -32,7 +32,7 @@ from adapters.places import Place
 from adapters.training.layout import WEIGHTS
 
 from . import beside, shelf, stored
-from .planning import ADAPTER, Plan, plan
+from .planning import ADAPTER, Plan, plan, unsupported
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import AbstractBaseUser
@@ -83,6 +83,8 @@ def begin(adapter: LoraAdapter, actor: AbstractBaseUser, dtype: str) -> Merge:
             raise Refused("base_not_found", base=base.name if base else adapter.base_name_recorded)
         if not is_current(base):  # the next scan knows it again
             raise Refused("changed_meanwhile")
+        if adapter.prompting.get("added_tokens"):
+            raise unsupported("tokenizer.json", gettext_noop("it adds tokens to the base model's"))
         found = plan(adapter.digest, base, dtype)
         if len(found.sources) > MOST_FILES:
             raise Refused("merge_failed", reason=gettext_noop("the base model has too many files"))

@@ -20,13 +20,14 @@ from django.utils.translation import gettext_noop
 from adapters import store
 from adapters.failures import Refused
 from adapters.files import store_folder
+from adapters.formats.added_tokens import FLAGS
 from adapters.formats.safetensors import CHUNK
 from adapters.training.layout import CONFIG, PROMPT_FILES, WEIGHTS
 
 from .beside import written
 from .zipped import Entry
 
-TEMPLATE, _, TOKENS, ADDED, GENERATION = PROMPT_FILES
+TEMPLATE, SETTINGS, TOKENS, ADDED, GENERATION, _ = PROMPT_FILES
 
 
 def entries(digest: str, folder: str, held: ExitStack) -> list[Entry]:
@@ -120,9 +121,19 @@ def _as_left(said: Mapping[str, Any]) -> dict[str, bytes]:
         del defaults["temperature"]
     generation = {**({"eos_token_id": said["end_ids"]} if said.get("end_ids") else {}), **defaults}
     found = {
-        TOKENS: said.get("special_tokens"), ADDED: said.get("token_ids"), GENERATION: generation
+        SETTINGS: _tokenizer_settings(said), TOKENS: said.get("special_tokens"), ADDED: said.get("token_ids"),
+        GENERATION: generation,
     }  # fmt: skip
     files = {name: written(value) for name, value in found.items() if value}
     if said.get("chat_template"):
         files[TEMPLATE] = str(said["chat_template"]).encode("utf-8", "replace")
     return files
+
+
+def _tokenizer_settings(said: Mapping[str, Any]) -> dict[str, Any]:
+    """Tokens that are added to the base's, in Transformers' form."""
+    decoder = {
+        str(one["id"]): {"content": one["content"], **{flag: flag in one for flag in FLAGS}}
+        for one in said.get("added_tokens", ())
+    }
+    return {"added_tokens_decoder": decoder} if decoder else {}

@@ -29,6 +29,7 @@ from adapters.models import AdapterEvent, EventKind, JobState, LoraAdapter, Merg
 from adapters.tests import layouts as make
 from adapters.tests.conftest import RecordingSide
 from adapters.tests.test_prompting import with_files
+from adapters.tests.test_vocabularies import CALL, TOOL, tokenizer, with_tokens
 
 pytestmark = pytest.mark.django_db(transaction=True)
 Numbers = dict[str, np.ndarray[Any, Any]]
@@ -414,3 +415,19 @@ def test_prompting_goes_along(exports: Path, registry: Path, op: Client) -> None
     generation = json.loads((out / "generation_config.json").read_text())
     assert generation == {"eos_token_id": [3, 7, 60], "temperature": 0.6, "top_k": 20, "do_sample": True}
     assert stored.prompting_of(adapter.digest)["end_ids"] == [3, 7]
+
+
+def test_tokens_of_its_own_are_in_the_export_and_in_no_merged_model(
+    exports: Path, registry: Path, op: Client, tmp_path: Path
+) -> None:
+    make.write_json(tmp_path / "models" / make.BASE_NAME / "tokenizer.json", tokenizer())
+    with_tokens(registry / "one", TOOL, CALL)
+    services.scan(None)
+    adapter = services.activate(LoraAdapter.objects.get(name="one").pk, None)
+    answer = op.post(f"/api/lora/models/{adapter.pk}/merges", {}, content_type="application/json")
+    assert error(answer) == (422, "merge_unsupported") and "tokenizer.json" in answer.json()["error"]["message"]
+    with zipfile.ZipFile(io.BytesIO(body(op.get(f"/api/lora/models/{adapter.pk}/export")))) as archive:
+        archive.extractall(registry / "again")
+    services.scan(None)
+    again = services.activate(LoraAdapter.objects.get(path__endswith="again/one").pk, None)
+    assert again.digest == adapter.digest

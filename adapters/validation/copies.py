@@ -80,7 +80,7 @@ def _is_replaced(name: str, header: Header) -> bool:
 
 def _is_resized(name: str, tensor: Tensor, theirs: Theirs) -> bool:
     """Whether it is an embedding of tokens, an output layer or its bias, of another number of rows than the base's."""
-    module = _core(name).rpartition(".")[0]
+    module = core_of(name).rpartition(".")[0]
     if module not in HEADS and (module == POSITIONS or module not in EMBEDDING_NAMES):
         return False
     shapes = [entry[2].shape for entry in _candidates(name, theirs)]
@@ -94,8 +94,8 @@ def _vocabulary(resized: dict[str, Tensor], found: dict[str, Place], theirs: The
         return 0
     sizes = {name: tensor.shape[0] for name, tensor in resized.items()}
     named = ", ".join(f"{name}: {' x '.join(map(str, tensor.shape))}" for name, tensor in sorted(resized.items()))
-    kinds = {"head" if _core(name).rpartition(".")[0] in HEADS else "embedding" for name in resized}
-    same = {"head" if _core(name).rpartition(".")[0] in HEADS else "" for name in found}
+    kinds = {"head" if core_of(name).rpartition(".")[0] in HEADS else "embedding" for name in resized}
+    same = {"head" if core_of(name).rpartition(".")[0] in HEADS else "" for name in found}
     tied = not any(core.rpartition(".")[0] in HEADS for core in theirs)
     complete = kinds == {"head", "embedding"} or (kinds == {"embedding"} and tied and "head" not in same)
     if len(set(sizes.values())) > 1 or not complete:
