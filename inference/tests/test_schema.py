@@ -45,6 +45,7 @@ def test_description_is_valid_and_whole(tmp_path: Path) -> None:
         .replace("<int:number>", "{number}")
         .replace("<slug:key>", "{key}")
         .replace("<int:index>", "{index}")
+        .replace("<str:name>", "{name}")
         for include in get_resolver().url_patterns
         for entry in getattr(include, "url_patterns", [include])
     }
