@@ -49,6 +49,7 @@ def test_a_set_is_made_edited_and_run(portal: Portal, sign_in: Callable[..., Any
     assert page.get_by_test_id("item-row").first.locator(".tag").count() == 2
 
     page.get_by_test_id("set-evaluate").click()
+    page.wait_for_url("**/evaluations/new?*")
     page.locator("html[data-ready=true]").wait_for()
     for slug in slugs:
         page.get_by_test_id("run-model").evaluate(
@@ -73,6 +74,7 @@ def test_parity_is_measured_from_an_adapters_page(portal: Portal, sign_in: Calla
     page = sign_in(portal, "operator")
     page.goto(f"/models/{pk}")
     page.get_by_test_id("parity-link").click()
+    page.wait_for_url("**/evaluations/parity?*")
     page.locator("html[data-ready=true]").wait_for()
     page.get_by_test_id("parity-start").click()
     page.get_by_test_id("parity-problem").wait_for()  # nothing was given
@@ -152,6 +154,7 @@ def test_a_judge_compares_the_answers(portal: Portal, sign_in: Callable[..., Any
     page.goto(f"/evaluations/runs/{run}")
     page.locator("[data-testid=run-state].badge-active").wait_for(timeout=60_000)
     page.get_by_test_id("run-duel").click()
+    page.wait_for_url("**/head-to-head")
     page.locator("html[data-ready=true]").wait_for()
     page.get_by_test_id("duel-target").first.uncheck()
     page.get_by_test_id("duel-start").click()

@@ -245,7 +245,7 @@ def test_more_parameters_move_nothing_else(ready: Portal, sign_in: Callable[...,
     page.locator("html[data-ready=true]").wait_for()
     places = "[...document.querySelectorAll('.area-prompt, .area-answer')].map((one) => one.getBoundingClientRect().y)"
     before = page.evaluate(places)
-    page.locator("details.more > summary").click()
+    page.locator("#parameters details.more > summary").click()
     assert page.get_by_test_id("seed").is_visible()
     assert page.evaluate(places) == before
 
@@ -279,7 +279,7 @@ def test_a_model_is_chosen_by_the_keyboard_alone(ready: Portal, sign_in: Callabl
     assert marked.get_attribute("id") == field.get_attribute("aria-activedescendant")
     assert marked.get_attribute("data-slug") == "first"  # where one is
     page.set_viewport_size({"width": 620, "height": 700})
-    panel = page.get_by_test_id("picker-panel").element_handle()
+    panel = page.get_by_test_id("picker-panel").locator("visible=true").element_handle()
     at_field = "([panel, field]) => panel.getBoundingClientRect().width === field.getBoundingClientRect().width"
     page.wait_for_function(at_field, arg=[panel, field.element_handle()])  # the list goes with its field
     page.keyboard.press("Escape")

@@ -355,7 +355,7 @@ def test_a_load_that_fails_anywhere_leaves_nothing_and_the_next_one_works(
     llama: Family, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     d = real()
-    for place in ("check_interface", "trace_layers", "Constraints", "Prober"):
+    for place in ("check_interface", "trace_layers", "TokenText", "Prober"):
         with monkeypatch.context() as patch:
             patch.setattr(f"inference.engine.model.loaded_base.{place}", lambda *args: 1 / 0)
             d.generate(place, base(place, llama.base))
