@@ -182,7 +182,7 @@ def test_a_browser_stays_known_to_several_accounts(owner: User, rf: Any) -> None
     request = rf.get("/")
     request.COOKIES = {browsers.cookie_name(): browser.cookies[browsers.cookie_name()].value}
     known = [browsers.known(request, name) is not None for name in ("owner", *(person.username for person in people))]
-    assert known == [False] + [True] * browsers.ACCOUNTS, "the latest; the cookie does not grow for ever"
+    assert known == [False] + [True] * browsers.ACCOUNTS, "the latest; the cookie stays small"
 
 
 def test_a_changed_password_keeps_this_browser_known(owner: User) -> None:

@@ -50,7 +50,7 @@ class FleetBackend:
         self.replies = Replies(self.resources, self.asking)
         self.watching = Watching(self.resources)
         self._loop = FleetLoop()
-        self._tasks: set[asyncio.Task[None]] = set()  # that go on for ever
+        self._tasks: set[asyncio.Task[None]] = set()  # that go on until the end
         self._tidying: asyncio.TimerHandle | None = None
 
     @property

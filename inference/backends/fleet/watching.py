@@ -36,7 +36,7 @@ class Watching:
                 self.seen, self.looked = now, time.monotonic()
 
     async def watch(self, told: Callable[[], None]) -> None:
-        """Look for ever, and call `told` after each look."""
+        """Look again and again, and call `told` after each look."""
         while True:
             try:
                 await self.look(EVERY / 2)
