@@ -17,11 +17,16 @@ pytestmark = [pytest.mark.browser, pytest.mark.slow]
 def serve(portal: Portal) -> list[str]:
     """Slugs of two adapters that are served."""
     assert portal.api("POST", "/api/lora/scan").status == 200
-    found = portal.api("GET", "/api/lora/models?search=first").json()["results"]
-    found += portal.api("GET", "/api/lora/models?search=second").json()["results"]
+    found = [adapter(portal, slug) for slug in ("first", "second")]
     for one in found:
         assert portal.api("POST", f"/api/lora/models/{one['id']}/activate").status == 200
     return [one["slug"] for one in found]
+
+
+def adapter(portal: Portal, slug: str) -> Any:
+    """That one, beside others of similar names that earlier tests have made."""
+    rows = portal.api("GET", f"/api/lora/models?search={slug}").json()["results"]
+    return next(row for row in rows if row["slug"] == slug)
 
 
 def test_a_set_is_made_edited_and_run(portal: Portal, sign_in: Callable[..., Any], tmp_path: Path) -> None:
@@ -70,7 +75,7 @@ def test_a_set_is_made_edited_and_run(portal: Portal, sign_in: Callable[..., Any
 
 def test_parity_is_measured_from_an_adapters_page(portal: Portal, sign_in: Callable[..., Any]) -> None:
     slug = serve(portal)[0]
-    pk = portal.api("GET", f"/api/lora/models?search={slug}").json()["results"][0]["id"]
+    pk = adapter(portal, slug)["id"]
     page = sign_in(portal, "operator")
     page.goto(f"/models/{pk}")
     page.get_by_test_id("parity-link").click()
@@ -109,7 +114,7 @@ def test_a_question_goes_from_test_into_a_new_set(portal: Portal, sign_in: Calla
 
 def test_a_gate_stops_an_adapter_until_somebody_states_a_reason(portal: Portal, sign_in: Callable[..., Any]) -> None:
     assert portal.api("POST", "/api/lora/scan").status == 200
-    first = portal.api("GET", "/api/lora/models?search=first").json()["results"][0]
+    first = adapter(portal, "first")
     portal.api("POST", f"/api/lora/models/{first['id']}/deactivate")
     assert portal.api("PATCH", f"/api/lora/models/{first['id']}", {"tags": ["guarded"]}).status == 200
     items = [{"prompt": f"question {n}", "checks": [{"kind": "contains", "value": "zzzzzz"}]} for n in range(3)]
@@ -156,10 +161,13 @@ def test_a_judge_compares_the_answers(portal: Portal, sign_in: Callable[..., Any
     page.get_by_test_id("run-duel").click()
     page.wait_for_url("**/head-to-head")
     page.locator("html[data-ready=true]").wait_for()
-    page.get_by_test_id("duel-target").first.uncheck()
+    targets = page.get_by_test_id("duel-target").all()
+    for one in targets[:-1]:
+        one.uncheck()
     page.get_by_test_id("duel-start").click()
     assert page.get_by_test_id("duel-problem").inner_text()  # one model is no pair
-    page.get_by_test_id("duel-target").first.check()
+    for one in targets:
+        one.check()
     page.get_by_test_id("duel-items").fill("1")
     page.get_by_test_id("duel-criteria").fill("Be brief.")
     page.get_by_test_id("duel-start").click()
