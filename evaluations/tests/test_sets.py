@@ -10,6 +10,9 @@ import pytest
 from django.contrib.auth.models import User
 from django.test import Client
 
+from demo.held_out import items
+from demo.recipes import RECIPES
+from evaluations.checks.judging import judged, passed
 from evaluations.importing import read_file
 from evaluations.models import Item, PromptSet
 
@@ -135,3 +138,15 @@ def test_bounds(client: Client, settings: Any, make_set: Callable[..., PromptSet
         send(client, "POST", f"/{prompts.pk}/import", {"text": "prompt\na\nb\nc"}).json()["error"]["code"] == "too_many"
     )
     assert send(client, "POST", "", {"name": "second"}).status_code == 409
+
+
+@pytest.mark.parametrize("name", ["pirate", "json-only"])
+def test_what_a_demo_training_held_out_is_a_set(client: Client, name: str) -> None:
+    made = items(RECIPES[name])
+    pk = send(client, "POST", "", {"name": name}).json()["id"]
+    text = "\n".join(json.dumps(item) for item in made)
+    assert send(client, "POST", f"/{pk}/import", {"text": text}).json()["added"] == RECIPES[name].eval_rows
+    for item in made:
+        checks = [check for check in item["checks"] if check["kind"] != "loss"]
+        assert passed(judged(item["reference"], item["reference"], checks)), "the trainer's own answer"
+        assert not passed(judged("It is water with salt.", item["reference"], checks))
