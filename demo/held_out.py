@@ -16,7 +16,7 @@ from .recipes import RECIPES, Recipe
 DATA = Path(__file__).with_name("data")
 OBJECT = {"type": "object", "required": ["answer", "topic"]}
 CHECKS: dict[str, list[dict[str, Any]]] = {
-    "pirate": [{"kind": "pattern", "value": r"(?i)\b(arr|matey|ye|be)\b"}],
+    "pirate": [{"kind": "pattern", "value": r"(?i)\b(arr|matey|ye)\b"}],
     "json_only": [{"kind": "schema", "schema": OBJECT}],
 }
 

@@ -369,7 +369,7 @@ class Standings(Answer):
     name: str
     active: bool
     passes: bool = Field(description="Whether no gate objects.")
-    pending: bool = Field(description="Whether an evaluation for one of its gates is waiting or under way.")
+    pending: bool = Field(description="Whether an evaluation for one of its gates is queued or under way.")
     results: list[GateStanding]
 
 

@@ -71,7 +71,7 @@ class DuelCancelView(APIView):
 
     def post(self, request: Request, pk: int) -> Response:
         """Nothing where it has ended."""
-        duels.cancel(duels.own(request.user, pk))
+        duels.own(request.user, pk).cancel()
         return Response(tables.whole_json(duels.own(request.user, pk)))
 
 

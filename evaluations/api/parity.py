@@ -77,5 +77,5 @@ class ParityCancelView(APIView):
 
     def post(self, request: Request, pk: int) -> Response:
         """Nothing where it has ended."""
-        making.cancel(making.own(request.user, pk))
+        making.own(request.user, pk).cancel()
         return Response(whole_json(making.own(request.user, pk)))

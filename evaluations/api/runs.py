@@ -109,7 +109,7 @@ class CancelView(APIView):
     def post(self, request: Request, pk: int) -> Response:
         """Nothing where it has ended."""
         run = making.own(request.user, pk)
-        making.cancel(run)
+        run.cancel()
         return Response(figures.whole_json(making.own(request.user, pk), request.user))
 
 

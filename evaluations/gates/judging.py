@@ -34,7 +34,6 @@ from evaluations.models import (
     VerdictState,
 )
 from evaluations.models.explaining import kept
-from evaluations.models.runs import UNDER_WAY
 from evaluations.runs import making
 
 from . import standing, webhooks
@@ -53,8 +52,7 @@ def turn(alive: Callable[[], None] = lambda: None) -> None:
     for verdict in GateVerdict.objects.filter(state=VerdictState.RUNNING).select_related("gate", "adapter", "run"):
         if verdict.run is None or not verdict.run.is_under_way:
             settle(verdict)
-    kinds: tuple[Any, ...] = (Run, Parity, Duel)
-    if any(kind.objects.filter(state__in=UNDER_WAY).exists() for kind in kinds):
+    if any(rows.under_way().exists() for rows in (Run.objects, Parity.objects, Duel.objects)):
         return
     _note_new()
     waiting = GateVerdict.objects.filter(state=VerdictState.WAITING).order_by("pk")

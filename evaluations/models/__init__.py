@@ -1,7 +1,8 @@
 from .duels import Bout, Choice, Duel, Judgement, Outcome
 from .gates import Family, Gate, GateVerdict, Notice, NoticeState, VerdictState
 from .parity import Parity, Sample
-from .runs import Answer, Result, Run, RunState, RunTarget, Score, TargetState
+from .queued import UNDER_WAY, Queued, RunState
+from .runs import Answer, Result, Run, RunTarget, Score, TargetState
 from .sets import Item, PromptSet, SetVersion
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "Judgement",
     "Outcome",
     "PromptSet",
+    "Queued",
     "Result",
     "Run",
     "RunState",
@@ -29,9 +31,12 @@ __all__ = [
     "Score",
     "SetVersion",
     "TargetState",
+    "UNDER_WAY",
     "SetVersion",
     "TargetState",
+    "UNDER_WAY",
     "VerdictState",
     "SetVersion",
     "TargetState",
+    "UNDER_WAY",
 ]

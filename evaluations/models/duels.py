@@ -7,15 +7,16 @@ from django.db import models
 from django.utils.translation import gettext_lazy as _
 
 from .explaining import explained
-from .runs import UNDER_WAY, Run, RunState, RunTarget
+from .queued import Queued, QueuedQuerySet
+from .runs import Run, RunTarget
 from .sets import Item
 
 
-class Duel(models.Model):
+class Duel(Queued):
     """The comparisons of one run by one judge. It belongs to the run's owner, and is seen by whoever sees the run.
 
     `judge` is the slug of a model of this portal, or "" for the judge model of the settings. The digests are those of
-    what judges, as in `RunTarget`, empty before its turn has come. `state` is written by guarded updates alone.
+    what judges, as in `RunTarget`, empty before its turn has come.
     """
 
     run = models.ForeignKey(Run, models.CASCADE, related_name="duels", verbose_name=_("evaluation"))
@@ -23,19 +24,13 @@ class Duel(models.Model):
     name = models.CharField(_("judge's name"), max_length=255)
     criteria = models.TextField(_("criteria"), blank=True, default="")
     params = models.JSONField(_("parameters"), default=dict, blank=True)
-    token_ref = models.BigIntegerField(default=0)  # the API token that it was made with; 0: signed in
     digest = models.CharField(_("digest"), max_length=64, blank=True, default="")
     base_key = models.CharField(max_length=64, blank=True, default="")
     base_name = models.CharField(max_length=255, blank=True, default="")
     prompting = models.CharField(max_length=64, blank=True, default="")
-    state = models.CharField(_("state"), max_length=16, choices=RunState.choices, default=RunState.QUEUED)
-    code = models.CharField(_("error code"), max_length=64, blank=True, default="")
-    detail = models.JSONField(default=dict, blank=True)  # that the code's sentence names
-    waiting = models.CharField(max_length=64, blank=True, default="")  # code of what it waits for now
     total = models.PositiveIntegerField(_("comparisons"), default=0)
-    created_at = models.DateTimeField(_("created at"), auto_now_add=True)
-    started_at = models.DateTimeField(_("started at"), null=True, blank=True)
-    ended_at = models.DateTimeField(_("ended at"), null=True, blank=True)
+
+    objects = QueuedQuerySet["Duel"].as_manager()
 
     class Meta:
         ordering = ["-id"]
@@ -45,14 +40,6 @@ class Duel(models.Model):
 
     def __str__(self) -> str:
         return f"head to head {self.pk}"
-
-    @property
-    def message(self) -> str:
-        return explained(self.code, self.detail)
-
-    @property
-    def is_under_way(self) -> bool:
-        return self.state in UNDER_WAY
 
 
 class Choice(models.TextChoices):

@@ -11,20 +11,17 @@ from django.utils.translation import gettext_lazy as _
 from adapters.models import LoraAdapter
 
 from .explaining import explained
-from .runs import UNDER_WAY, RunState
+from .queued import Queued, QueuedQuerySet
 from .sets import Item, SetVersion
 
 
-class ParityQuerySet(models.QuerySet["Parity"]):
+class ParityQuerySet(QueuedQuerySet["Parity"]):
     def of(self, user: Any) -> ParityQuerySet:
         return self.filter(owner_id=user.pk)
 
-    def under_way(self) -> ParityQuerySet:
-        return self.filter(state__in=UNDER_WAY)
 
-
-class Parity(models.Model):
-    """`state` is written as that of a `Run` is. The digests are those of what was asked.
+class Parity(Queued):
+    """The digests are those of what was asked.
 
     `recorded`: what the trainer evaluated at `step`: {"loss", "samples", "batches"}, the latter None where that cannot
     be told; or nothing. `implied`: whose template and tokenizer training had, {"template", "tokenizer"}: "adapter",
@@ -46,15 +43,7 @@ class Parity(models.Model):
     implied = models.JSONField(default=dict, blank=True)
     outcome = models.JSONField(default=dict, blank=True)
     precision = models.CharField(_("precision"), max_length=32, blank=True, default="")
-    token_ref = models.BigIntegerField(default=0)  # the API token that it was made with; 0: signed in
-    state = models.CharField(_("state"), max_length=16, choices=RunState.choices, default=RunState.QUEUED)
-    code = models.CharField(_("error code"), max_length=64, blank=True, default="")
-    detail = models.JSONField(default=dict, blank=True)  # that the code's sentence names
-    waiting = models.CharField(max_length=64, blank=True, default="")  # code of what it waits for now
     total = models.PositiveIntegerField(_("samples"), default=0)
-    created_at = models.DateTimeField(_("created at"), auto_now_add=True)
-    started_at = models.DateTimeField(_("started at"), null=True, blank=True)
-    ended_at = models.DateTimeField(_("ended at"), null=True, blank=True)
 
     objects = ParityQuerySet.as_manager()
 
@@ -66,14 +55,6 @@ class Parity(models.Model):
 
     def __str__(self) -> str:
         return f"parity {self.pk}"
-
-    @property
-    def message(self) -> str:
-        return explained(self.code, self.detail)
-
-    @property
-    def is_under_way(self) -> bool:
-        return self.state in UNDER_WAY
 
 
 class Sample(models.Model):

@@ -12,18 +12,8 @@ from django.utils.translation import gettext_lazy as _
 from adapters.models import LoraAdapter
 
 from .explaining import explained
+from .queued import Queued, QueuedQuerySet
 from .sets import Item, SetVersion
-
-
-class RunState(models.TextChoices):
-    QUEUED = "queued", _("queued")
-    RUNNING = "running", _("running")
-    DONE = "done", _("done")
-    CANCELLED = "cancelled", _("cancelled")
-    FAILED = "failed", _("failed")  # `code` says why
-
-
-UNDER_WAY = (RunState.QUEUED, RunState.RUNNING)
 
 
 class TargetState(models.TextChoices):
@@ -33,19 +23,14 @@ class TargetState(models.TextChoices):
     FAILED = "failed", _("failed")  # `code` says why; what was answered stays
 
 
-class RunQuerySet(models.QuerySet["Run"]):
+class RunQuerySet(QueuedQuerySet["Run"]):
     def visible_to(self, user: Any) -> RunQuerySet:
         """One's own, those that are shared together with their set, and for operators those of gates."""
         seen = Q(owner_id=user.pk) | Q(shared=True, version__prompts__shared=True, owner__is_active=True)
         return self.filter(seen | Q(of_gate=True) if user.is_staff else seen)
 
-    def under_way(self) -> RunQuerySet:
-        return self.filter(state__in=UNDER_WAY)
 
-
-class Run(models.Model):
-    """`state` is written by the methods of `runs/` alone, by guarded updates."""
-
+class Run(Queued):
     owner = models.ForeignKey(
         settings.AUTH_USER_MODEL, models.CASCADE, related_name="evaluation_runs", verbose_name=_("owner")
     )
@@ -54,15 +39,7 @@ class Run(models.Model):
     shared = models.BooleanField(_("shared"), default=False)
     activates = models.BooleanField(_("activates adapters"), default=False)
     of_gate = models.BooleanField(_("of a gate"), default=False)  # made by `gates/`, not by its owner
-    token_ref = models.BigIntegerField(default=0)  # the API token that it was made with; 0: signed in
-    state = models.CharField(_("state"), max_length=16, choices=RunState.choices, default=RunState.QUEUED)
-    code = models.CharField(_("error code"), max_length=64, blank=True, default="")
-    detail = models.JSONField(default=dict, blank=True)  # that the code's sentence names
-    waiting = models.CharField(max_length=64, blank=True, default="")  # code of what it waits for now
     total = models.PositiveIntegerField(_("questions"), default=0)
-    created_at = models.DateTimeField(_("created at"), auto_now_add=True)
-    started_at = models.DateTimeField(_("started at"), null=True, blank=True)
-    ended_at = models.DateTimeField(_("ended at"), null=True, blank=True)
 
     objects = RunQuerySet.as_manager()
 
@@ -74,14 +51,6 @@ class Run(models.Model):
 
     def __str__(self) -> str:
         return f"evaluation {self.pk}"
-
-    @property
-    def message(self) -> str:
-        return explained(self.code, self.detail)
-
-    @property
-    def is_under_way(self) -> bool:
-        return self.state in UNDER_WAY
 
 
 class RunTarget(models.Model):

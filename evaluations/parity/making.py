@@ -7,7 +7,6 @@ from typing import Any
 
 from django.conf import settings
 from django.http import Http404
-from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from adapters.lifecycle.sources import real_roots
@@ -15,8 +14,7 @@ from adapters.models import LoraAdapter, TrainingFacts
 from adapters.training.evaluated import evaluated
 from common.api import ApiError
 from common.numbers import grouped
-from evaluations.models import Parity, RunState, SetVersion
-from evaluations.models.runs import UNDER_WAY
+from evaluations.models import Parity, SetVersion
 from inference.errors import InferenceError
 from inference.gateway.targets import of_adapter
 
@@ -86,12 +84,6 @@ def recorded_of(adapter: LoraAdapter, step: int | None) -> dict[str, Any]:
     return {"loss": loss, "samples": None, "batches": None} if loss is not None else {}
 
 
-def cancel(report: Parity) -> bool:
-    """False where it has ended."""
-    rows = Parity.objects.filter(pk=report.pk, state__in=UNDER_WAY)
-    return bool(rows.update(state=RunState.CANCELLED, ended_at=timezone.now(), waiting=""))
-
-
 def delete(report: Parity) -> None:
-    cancel(report)
+    report.cancel()
     report.delete()

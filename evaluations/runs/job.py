@@ -22,9 +22,8 @@ from django.utils import timezone
 from accounts.grants import Grant
 from adapters.failures import BusyError, Refused
 from common.api import ApiError
-from evaluations.models import Duel, Parity, Run, RunState
+from evaluations.models import UNDER_WAY, Queued, RunState
 from evaluations.models.explaining import kept
-from evaluations.models.runs import UNDER_WAY
 from inference.errors import InferenceError
 from inference.gateway.asking import Asking, Event, PartialAnswer, Question, ask
 from inference.quota.limits import LimitError
@@ -51,9 +50,9 @@ class TargetFailedError(Exception):
 class Job(ABC):
     """Of one row. `alive` is called about once a second, and raises where the queue was taken over by somebody else."""
 
-    kind: ClassVar[type[Run] | type[Parity] | type[Duel]]
+    kind: ClassVar[type[Queued]]
 
-    def __init__(self, row: Run | Parity | Duel, owner: User, alive: Callable[[], None]) -> None:
+    def __init__(self, row: Queued, owner: User, alive: Callable[[], None]) -> None:
         self.row = row
         self.owner = owner
         self.alive = alive

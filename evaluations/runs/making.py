@@ -8,14 +8,12 @@ from typing import Any
 from django.conf import settings
 from django.db import transaction
 from django.http import Http404
-from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from adapters.models import BaseModel, LoraAdapter, Status
 from common.api import ApiError
 from common.numbers import grouped
-from evaluations.models import Run, RunState, RunTarget, SetVersion
-from evaluations.models.runs import UNDER_WAY
+from evaluations.models import Run, RunTarget, SetVersion
 from evaluations.sets import forget_answers
 from inference.engine.params import SamplingParams
 from inference.errors import InferenceError
@@ -112,16 +110,10 @@ def row_of(adapter: LoraAdapter) -> RunTarget:
     )  # fmt: skip
 
 
-def cancel(run: Run) -> bool:
-    """False where it has ended."""
-    rows = Run.objects.filter(pk=run.pk, state__in=UNDER_WAY)
-    return bool(rows.update(state=RunState.CANCELLED, ended_at=timezone.now(), waiting=""))
-
-
 def delete(run: Run) -> None:
     """With its answers, but for those that other runs of its owner have."""
     owner = run.owner_id
-    cancel(run)
+    run.cancel()
     with transaction.atomic():
         run.delete()
         forget_answers([owner])

@@ -20,7 +20,6 @@ from django.db import close_old_connections, connections
 from adapters.failures import BusyError
 from adapters.leases import HeldLease
 from evaluations.models import Duel, Parity, Run
-from evaluations.models.runs import UNDER_WAY
 
 from .duels.working import Judging
 from .job import Job
@@ -122,7 +121,7 @@ def _next(alive: Callable[[], None]) -> Job | None:
     waiting: tuple[tuple[Any, type[Any]], ...] = (
         (Run.objects.under_way().select_related("owner", "version"), Worker),
         (Parity.objects.under_way().select_related("owner", "version"), ParityWorker),
-        (Duel.objects.filter(state__in=UNDER_WAY).select_related("run__owner"), Judging),
+        (Duel.objects.under_way().select_related("run__owner"), Judging),
     )
     found = [(row, kind) for rows, kind in waiting if (row := rows.order_by("pk").first()) is not None]
     if not found:

@@ -59,7 +59,7 @@ class Command(BaseCommand):
         try:
             run = self._worked(run)
         except KeyboardInterrupt:
-            making.cancel(run)
+            run.cancel()
             raise CommandError(_("Cancelled.")) from None
         self._tell(run, options["fail_under"])
 

@@ -10,13 +10,11 @@ from typing import Any
 from django.conf import settings
 from django.db import transaction
 from django.http import Http404
-from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from common.api import ApiError
 from common.numbers import grouped
-from evaluations.models import Bout, Duel, Result, Run, RunState, RunTarget
-from evaluations.models.runs import UNDER_WAY
+from evaluations.models import Bout, Duel, Result, Run, RunTarget
 from evaluations.sets import forget_answers
 from inference.errors import InferenceError
 from inference.gateway.targets import find
@@ -127,16 +125,10 @@ def _pairs(targets: Sequence[RunTarget], most: int | None, run: Run) -> Iterator
         yield from ((item, one, other) for one, other in itertools.combinations(by_place, 2))
 
 
-def cancel(duel: Duel) -> bool:
-    """False where it has ended."""
-    rows = Duel.objects.filter(pk=duel.pk, state__in=UNDER_WAY)
-    return bool(rows.update(state=RunState.CANCELLED, ended_at=timezone.now(), waiting=""))
-
-
 def delete(duel: Duel) -> None:
     """With what the judge said, but for what other head to heads of its owner have."""
     owner = duel.run.owner_id
-    cancel(duel)
+    duel.cancel()
     with transaction.atomic():
         duel.delete()
         forget_answers([owner])
