@@ -7,6 +7,7 @@ and beat the heart. The end of the socket (the web process is gone, however it w
 from __future__ import annotations
 
 import argparse
+import gc
 import importlib
 import json
 import logging
@@ -102,6 +103,8 @@ def main() -> int:
     os.set_inheritable(fd, False)
     writer = Writer(sock)
     runner = make_runner(config)
+    gc.collect()
+    gc.freeze()  # the libraries stay: no collection looks at their half a million objects again
     engine = Engine(config, runner, writer.send)
     signal.signal(signal.SIGTERM, lambda *_: engine.inbox.put({"type": "shutdown"}))
     stop = threading.Event()
