@@ -122,6 +122,7 @@ def test_what_a_click_shows_keeps_its_width(page: Any, crowded: tuple[Portal, di
     page.get_by_test_id("token-name").fill(WORD[:100])
     page.get_by_test_id("token-create").click()
     page.get_by_test_id("token-secret").wait_for()
+    page.wait_for_load_state()  # of the page that says it: until its style sheet is there, nothing of it is painted
     assert beyond(page) == []
 
 
