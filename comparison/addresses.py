@@ -17,6 +17,8 @@ from common.shapes import read
 from inference.choices import Choice
 from inference.params import Blend, Ingredient
 
+from .models import Vote
+
 MOST_CHARS = 4000
 MOST_NAMED = 50
 BLEND: TypeAdapter[list[Ingredient]] = TypeAdapter(Blend)
@@ -45,6 +47,16 @@ class Column:
 def columns(address: str) -> list[Column]:
     written = [text for text in address[:MOST_CHARS].split(",") if text][:MOST_NAMED]
     return [_column(name, own) for name, _, own in (text.partition(";") for text in written)]
+
+
+def columns_of(vote: Vote) -> list[Column]:
+    """Those of a vote, to be asked again; whatever they are by now."""
+    found = []
+    for one in vote.candidates.all():
+        own = ";".join(f"{name}={value}" for name, value in one.params.items())
+        parts = tuple(Ingredient(model=part["model"], weight=part["weight"]) for part in one.adapters)
+        found.append(Column(one.model, own, "" if parts else one.model, parts))
+    return found
 
 
 def _column(name: str, own: str) -> Column:

@@ -116,6 +116,14 @@ def wanted(user: Any, query: Mapping[str, Any]) -> VoteQuerySet:
     return rows
 
 
+def named(user: Any, run: str) -> Vote | None:
+    """One's own vote that an address names."""
+    try:
+        return Vote.objects.of(user).prefetch_related("candidates").filter(run=uuid.UUID(run)).first()
+    except ValueError:
+        return None
+
+
 def clean(query: Mapping[str, Any], name: str, limit: int) -> str:
     return str(query.get(name, "")).strip()[:limit].replace("\0", "")
 

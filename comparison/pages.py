@@ -18,8 +18,8 @@ from inference.api.ws.frames import MAX_TARGETS
 from inference.engine.recipes import MAX_MEMBERS
 from inference.pages import targets
 
-from .addresses import columns, fits
-from .flows import clean, models_of, wanted
+from .addresses import columns, columns_of, fits
+from .flows import clean, models_of, named, wanted
 from .models import Vote
 from .pairs import head_to_head_of
 from .summary import standings
@@ -30,11 +30,15 @@ PAGE_SIZE = 25
 @login_required
 @require_safe
 def compare(request: HttpRequest) -> HttpResponse:
-    """Ask several models, and blends of adapters, the same, side by side; `?models=` names them (addresses.py)."""
-    named = columns(request.GET.get("models", ""))
-    choice = targets(request, [slug for one in named for slug in one.slugs])
+    """Ask several models, and blends of adapters, the same, side by side; `?models=` names them (addresses.py).
+
+    `?vote=` names one's own vote, whose question it holds and whose models.
+    """
+    vote = named(request.user, request.GET.get("vote", ""))
+    wished = columns_of(vote) if vote else columns(request.GET.get("models", ""))
+    choice = targets(request, [slug for one in wished for slug in one.slugs])
     known = {one.slug: one for one in choice["choices"].all}
-    active = [one for one in named if all(slug in known for slug in one.slugs)]
+    active = [one for one in wished if all(slug in known for slug in one.slugs)]
     fit = [one for one in active if fits(one, known)]
     adapters = [one for one in choice["choices"].all if one.kind == "adapter"]
     bases = [one for one in choice["choices"].all if one.kind == "base"]
@@ -45,7 +49,8 @@ def compare(request: HttpRequest) -> HttpResponse:
         {
             **choice,
             "chosen": [one.entry for one in fit[:MAX_TARGETS]] or first,
-            "unknown": ", ".join(one.text for one in named if one not in active),
+            "asked": {"prompt": vote.prompt, "system": vote.system, **vote.params} if vote else {},
+            "unknown": ", ".join(one.text for one in wished if one not in active),
             "unfit": ", ".join(one.text for one in active if one not in fit),
             "beyond": ", ".join(known[one.model].name if one.model else one.text for one in fit[MAX_TARGETS:]),
             "most": MAX_TARGETS,

@@ -133,6 +133,22 @@ def test_the_page_of_votes_shows_what_answered(client: APIClient) -> None:  # no
     assert all(f'title="{part["digest"]}"' in page for part in MIX)
 
 
+def test_a_vote_is_opened_again(clients: dict[str, APIClient], registry: SimpleNamespace) -> None:  # noqa: F811
+    run = uuid.uuid4()
+    assert put(clients["owner"], vote(blend(params={"temperature": 0.5})), run).status_code == 201
+    registry.poet.mark_inactive(None)
+    page = clients["owner"].get(f"/compare?vote={run}")
+    assert page.context["chosen"] == [{"own": "", "model": "pirate"}]
+    assert page.context["unknown"] == f"poet, {LABEL}"
+    assert page.context["asked"] == {"prompt": "Hello?", "system": "Be brief.", "temperature": 0, "max_tokens": 9}
+    LoraAdapter.objects.filter(slug="poet").update(status=Status.ACTIVE)
+    parts = [{"model": part["model"], "weight": part["weight"]} for part in MIX]
+    page = clients["owner"].get(f"/compare?vote={run}")
+    assert page.context["chosen"][2] == {"own": "temperature=0.5", "blend": parts}
+    for wrong in (clients["teammate"].get(f"/compare?vote={run}"), clients["owner"].get("/compare?vote=x")):
+        assert wrong.status_code == 200 and wrong.context["asked"] == {}
+
+
 @pytest.mark.parametrize(
     ("address", "found"),
     [

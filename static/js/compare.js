@@ -26,7 +26,7 @@ function start() {
   const parameters = new Parameters(form);
   const reference = $("[data-reference]");
   const { prompt, system } = form.elements;
-  parameters.fill(linked());
+  parameters.fill({ ...data("asked"), ...linked() });
   if (system.value) system.closest("details").open = true;
   const colours = new TokenColours($("[data-results]"));
   const voteStore = new VoteStore($("[data-vote-status]"), (vote) => counted.add(vote.run) && showCount());
