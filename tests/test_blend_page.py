@@ -1,5 +1,5 @@
-"""The blend on the test page and in a comparison, in a real browser: sliders, numbers, keyboard, the address, votes, saving
-it as an adapter."""
+"""The blend on the test page and in a comparison, in a real browser: sliders, numbers, keyboard, the address, votes,
+saving it as an adapter."""
 
 from __future__ import annotations
 

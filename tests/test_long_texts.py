@@ -132,6 +132,11 @@ def test_lists_of_models_keep_the_page_s_width(page: Any, crowded: tuple[Portal,
     page.get_by_role("option").first.wait_for()
     assert beyond(page) == []
     page.keyboard.press("Escape")
+    ready(page, "/compare?models=long:0.5")
+    page.get_by_test_id("chip-blend").click()
+    page.get_by_test_id("blend-part").wait_for()
+    assert beyond(page) == []
+    ready(page, "/test?model=long")
     page.keyboard.press("Control+k")
     page.get_by_test_id("palette-item").filter(has_text="Antidis").first.wait_for()
     assert beyond(page) == []
@@ -167,14 +172,15 @@ def other_runs(route: Any) -> None:
     route.fulfill(response=answer, json=found)
 
 
-@pytest.mark.parametrize("path", ["/test?model=long", "/compare?models=long,long-base"])
+@pytest.mark.parametrize("path", ["/test?model=long", "/compare?models=long,long:0.5"])
 def test_an_answer_keeps_the_page_s_width(page: Any, path: str) -> None:
     def answer(socket: Any) -> None:
         def asked(text: str) -> None:
             frame = json.loads(text)
             if frame["type"] != "generate":
                 return
-            one, *others = ({"id": frame["id"], "target": target} for target in frame["targets"])
+            names = [*frame["targets"], *(blend["name"] for blend in frame.get("blends", ()))]
+            one, *others = ({"id": frame["id"], "target": name} for name in names)
             error = {"code": "server_error", "message": WORD, "param": None, "status": 500}
             for other in [one, *others]:
                 socket.send(json.dumps({**other, "type": "token", "index": 0, "text": WORD}))
