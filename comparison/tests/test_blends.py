@@ -141,7 +141,7 @@ def test_a_vote_is_opened_again(clients: dict[str, APIClient], registry: SimpleN
     assert page.context["chosen"] == [{"own": "", "model": "pirate"}]
     assert page.context["unknown"] == f"poet, {LABEL}"
     assert page.context["asked"] == {"prompt": "Hello?", "system": "Be brief.", "temperature": 0, "max_tokens": 9}
-    LoraAdapter.objects.filter(slug="poet").update(status=Status.ACTIVE)
+    LoraAdapter.objects.filter(slug="poet").update(status=Status.ACTIVE, digest=POET)
     parts = [{"model": part["model"], "weight": part["weight"]} for part in MIX]
     page = clients["owner"].get(f"/compare?vote={run}")
     assert page.context["chosen"][2] == {"own": "temperature=0.5", "blend": parts}
