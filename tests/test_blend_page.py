@@ -133,7 +133,7 @@ def test_a_blend_is_a_column_of_a_comparison(ready: Portal, sign_in: Callable[..
     page.get_by_test_id("vote").nth(1).click()
     page.locator("[data-vote-status][data-state=saved]").wait_for()
     served = {row["slug"]: row["digest"] for row in ready.api("GET", "/api/lora/models").json()["results"]}
-    [vote] = ready.api("GET", "/api/compare/votes", user="teammate").json()["results"]
+    vote = ready.api("GET", "/api/compare/votes", user="teammate").json()["results"][0]  # the newest
     adapters = [{"model": slug, "weight": w, "digest": served[slug]} for slug, w in (("first", 0.7), ("second", -0.25))]
     assert [one.get("adapters") for one in vote["candidates"]] == [None, adapters]
     assert vote["candidates"][1]["chosen"] and vote["candidates"][1]["digest"] not in served.values()
