@@ -58,7 +58,8 @@ Recipe = Annotated[
 
 class GivenCandidate(Lenient, extra="forbid"):
     model: Annotated[
-        str | None, Field(max_length=128, description="May be missing where there are adapters."), CHARACTERS, NotEmpty
+        Annotated[str, Field(max_length=128), CHARACTERS, NotEmpty] | None,
+        Field(description="May be missing where there are adapters."),
     ] = None
     name: Annotated[str, Field(max_length=255), CHARACTERS] | None = None
     params: Annotated[SamplingParams | None, Field(description="What it was asked with beside the vote's params.")] = (

@@ -97,6 +97,7 @@ def test_one_adapter_with_the_weight_1_is_that_adapter(client: APIClient) -> Non
         ({"adapters": MIX * 5}, "too_many", "candidates.2.adapters"),
         ({"adapters": [MIX[0], MIX[0]]}, "duplicate", "candidates.2.adapters"),
         ({"adapters": None}, "required", "candidates.2.model"),
+        ({"adapters": None, "model": None}, "required", "candidates.2.model"),
         (
             {"adapters": [{**MIX[0], "digest": "a" * 64}], "digest": recipe_digest([("a" * 64, 0.7)])},
             "unknown_digest",
