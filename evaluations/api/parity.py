@@ -31,7 +31,9 @@ class NewParity(Shape):
     version: Annotated[int | None, Field(ge=1, le=2**31 - 1, description="Without one: the newest.")] = None
     precisions: Annotated[
         list[Literal["fp32", "bf16", "int8", "nf4"]],
-        Field(max_length=4, description="Of the base model, beside the one it is served in; measured by the processor."),
+        Field(
+            max_length=4, description="Of the base model, beside the one it is served in; measured by the processor."
+        ),
     ] = []
 
 

@@ -26,8 +26,8 @@ TOLERANCE = 1e-9  # 0.9 is no exact number
 
 @dataclass(frozen=True)
 class Standing:
-    """`code`: why the gate objects, "" where it lets the content through. `unasked`: why no evaluation that would settle
-    it begins by itself, "" where one does or none is needed."""
+    """`code`: why the gate objects, "" where it lets the content through. `unasked`: why no evaluation that would
+    settle it begins by itself, "" where one does or none is needed."""
 
     gate: Gate
     verdict: GateVerdict | None = None
@@ -49,7 +49,7 @@ class Standing:
 
     @property
     def pending(self) -> bool:
-        """Whether a verdict will come: from the moment when the gate concerns the adapter, not only from its turn on."""
+        """Whether a verdict will come: from the moment when the gate concerns the adapter, not from its turn on."""
         return self.is_queued or (self.code == WAITING and not self.unasked)
 
 

@@ -67,8 +67,8 @@ class Sample(models.Model):
     `parity/comparing.py`), "ending": text of the token that ends the answer, "served", "trained": {way: [loss in nats,
     tokens]} (see `parity/figures.py`)}. Without facts `code` says why the sample could not be measured.
 
-    `asked`: what other precisions are asked, {"ids", "first", "after", "ended", "whole"} (see `runs/parity_apart.py`), until
-    the report is done. `elsewhere`: {precision: sums, or {"code", "detail"}}.
+    `asked`: what other precisions are asked, {"ids", "first", "after", "ended", "whole"}, until the report is done (see
+    `runs/parity_apart.py`). `elsewhere`: {precision: sums, or {"code", "detail"}}.
     """
 
     parity = models.ForeignKey(Parity, models.CASCADE, related_name="samples", verbose_name=_("parity report"))

@@ -11,6 +11,7 @@ from evaluations.models import Parity
 
 from .verdict import whole_json
 
+
 def markdown(report: Parity) -> str:
     """In the active language."""
     return "".join(_parts(report, whole_json(report)))

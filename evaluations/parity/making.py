@@ -33,9 +33,7 @@ def own(user: Any, pk: int) -> Parity:
     return found
 
 
-def create(
-    user: Any, slug: str, version: SetVersion, token_ref: int = 0, precisions: Sequence[str] = ()
-) -> Parity:
+def create(user: Any, slug: str, version: SetVersion, token_ref: int = 0, precisions: Sequence[str] = ()) -> Parity:
     """A report that waits for its turn. `precisions`: further ones of the base that it is measured in.
 
     Raises ApiError: InferenceError for an adapter that cannot be asked and for a precision that cannot be measured, 409

@@ -382,7 +382,9 @@ def test_a_precision_that_cannot_be_measured_says_why(
     monkeypatch.setattr(apart, "free_bytes", lambda: 10 * 2**30)
     refused = ask(client, prompts, precisions=["bf16", "fp32"]).json()["error"]
     assert (refused["code"], refused["param"]) == ("precision_memory", "precisions")
-    assert "tiny in fp32" in refused["message"] and "13.0 GiB" in refused["message"] and "10.0 GiB" in refused["message"]
+    assert (
+        "tiny in fp32" in refused["message"] and "13.0 GiB" in refused["message"] and "10.0 GiB" in refused["message"]
+    )
     pk = ask(client, prompts, precisions=["bf16", "nf4"]).json()["id"]
     form = client.get(f"/evaluations/parity?adapter={LoraAdapter.objects.get(slug='pirate').pk}").content.decode()
     assert 'value="fp32" disabled' in form and 'value="bf16"  data' in form

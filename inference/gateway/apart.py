@@ -14,7 +14,7 @@ import json
 import logging
 import os
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -116,4 +116,3 @@ def as_proven(target: Target) -> Target:
     """That its adapter has an effect was measured where it is served."""
     adapter = target.adapter
     return replace(target, adapter={**adapter, "proven": True}) if adapter is not None else target
-

@@ -27,7 +27,7 @@ NF4_BYTES = (4 + 8 / 64 + 32 / (64 * 256)) / 8
 
 
 def weight_counts(folder: Path) -> tuple[int, int]:
-    """(numbers in matrices that int8 and NF4 would quantise, other numbers) by the safetensors headers, nothing loaded."""
+    """(numbers in matrices that int8 and NF4 would quantise, others) by the safetensors headers, nothing loaded."""
     matrices = others = 0
     for file in sorted(folder.glob("*.safetensors")):
         for name, entry in header(file).items():
