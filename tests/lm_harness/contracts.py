@@ -70,11 +70,14 @@ def tasks(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def served(demo_portal: Portal) -> Portal:
     assert demo_portal.api("POST", "/api/lora/scan", {}).status == 200
-    for model in demo_portal.api("GET", "/api/lora/models?page_size=200").json()["results"]:
-        if model["slug"] in TARGETS and model["status"] != "active":
-            done = demo_portal.api("POST", f"/api/lora/models/{model['id']}/activate", {})
-            assert done.status == 200, done.json()
     return demo_portal
+
+
+def activate(portal: Portal, slug: str) -> None:
+    rows = portal.api("GET", "/api/lora/models?page_size=200").json()["results"]
+    model = next(row for row in rows if row["slug"] == slug)
+    done = portal.api("POST", f"/api/lora/models/{model['id']}/activate", {})
+    assert done.status == 200, done.json()
 
 
 def evaluate(tasks: Path, to: Path, kind: str, arguments: str, *words: str, token: str = "") -> dict[str, Any]:
@@ -114,6 +117,8 @@ def numbers(value: Any) -> list[float]:
 def test_the_figures_are_those_of_peft(
     name: str, served: Portal, tasks: Path, tmp_path: Path, demo_base_model: Path
 ) -> None:
+    if name:
+        activate(served, name)
     base = served.api("GET", "/v1/models").json()["data"]
     model = name or next(one["id"] for one in base if one["parent"] is None)
     address = f"model={model},base_url={served.url}/v1/completions,tokenizer={demo_base_model}"
