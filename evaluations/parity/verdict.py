@@ -154,7 +154,9 @@ def _precision(report: Parity, name: str, found: Measured | None, samples: Seque
         state = ""  # the report ended before
     code, detail = said.get("code", ""), said.get("detail", {})
     if not code and state == "done" and found is None and not served:  # none of its samples: why, by the first
-        first = next((one.elsewhere[name] for one in samples if one.elsewhere.get(name, {}).get("code")), {})
+        first: Mapping[str, Any] = next(
+            (one.elsewhere[name] for one in samples if one.elsewhere.get(name, {}).get("code")), {}
+        )
         code, detail = first.get("code", ""), first.get("detail", {})
     return answers.Precision.of(
         name=name, measured=found is not None and state == "done", served=served, state=state, code=code,
