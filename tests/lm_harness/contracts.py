@@ -20,6 +20,7 @@ from tests.fixtures.portal import Portal
 
 pytestmark = [pytest.mark.demo, pytest.mark.slow]
 DATA = Path(__file__).resolve().parent.parent.parent / "demo" / "data"
+COMMAND = Path(__file__).with_name("command.py")
 TARGETS = ["pirate", "json-only", ""]  # "": the base itself
 DOCUMENTS = int(os.environ.get("LORAPORTAL_LM_EVAL_DOCUMENTS", "9"))  # of each task, a third from each training
 CHOICE = """
@@ -84,7 +85,7 @@ def activate(portal: Portal, slug: str) -> None:
 def evaluate(tasks: Path, to: Path, kind: str, arguments: str, *words: str, token: str = "") -> dict[str, Any]:
     """By the harness's own command: `figures` of the tasks, and of each request what was answered."""
     command: list[str | Path] = [
-        Path(os.environ["LORAPORTAL_LM_EVAL"]) / "python", "-m", "lm_eval", "run", "--model", kind,
+        Path(os.environ["LORAPORTAL_LM_EVAL"]) / "python", COMMAND, "run", "--model", kind,
         "--model_args", arguments, "--tasks", "demo_choice,demo_rolling", "--include_path", tasks, "--log_samples",
         "--output_path", to, *words,
     ]  # fmt: skip
