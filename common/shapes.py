@@ -68,6 +68,10 @@ SENTENCES: dict[str, tuple[str, str | Promise]] = {
         "invalid_digest",
         _("%(param)s must be the digest from the answer's done frame: 64 hexadecimal digits."),
     ),
+    "recipe_digest": (
+        "invalid_digest",
+        _("%(param)s is not the digest of these adapters with these weights."),
+    ),
     "chosen": ("conflict", _("%(param)s: choose exactly one answer if the verdict is best, otherwise none.")),
     "one_line": ("invalid", _("%(param)s must be a single line.")),
     "both": ("conflict", _("Specify either messages or prompt, not both.")),

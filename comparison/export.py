@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import operator
 from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import datetime
 from typing import Annotated, Any
@@ -14,6 +15,7 @@ from channels.db import database_sync_to_async
 from pydantic import Field
 
 from common.answers import Answer, one_of
+from inference.api.parts import BlendPartObject
 
 from .models import Candidate, Verdict, Vote, VoteQuerySet
 
@@ -21,7 +23,7 @@ CHUNK = 100  # votes in memory at once
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 COLUMNS = (
     "run", "created_at", "blind", "verdict", "prompt", "system", "params",
-    "position", "model", "name", "digest", "own_params", "chosen", "answer",
+    "position", "model", "name", "digest", "own_params", "adapters", "chosen", "answer",
 )  # fmt: skip
 
 
@@ -30,6 +32,7 @@ class StoredCandidate(Answer):
     name: str
     params: dict[str, Any] = Field(description="What it was asked with beside the vote's params.")
     digest: str
+    adapters: list[BlendPartObject] = Field([], exclude_if=operator.not_, description="Of a blend.")
     text: str
     chosen: bool
 
@@ -64,7 +67,8 @@ def pairs(vote: Vote) -> Iterator[dict[str, Any]]:
 
 def side(candidate: Candidate) -> dict[str, Any]:
     facts = {"model": candidate.model, "digest": candidate.digest, "text": candidate.text}
-    return {**facts, "params": candidate.params} if candidate.params else facts
+    own = {"params": candidate.params, "adapters": candidate.adapters}
+    return {**facts, **{name: value for name, value in own.items() if value}}
 
 
 def jsonl(votes: list[Vote]) -> str:
@@ -80,7 +84,8 @@ def table(votes: list[Vote]) -> str:
         asked = (vote.run, made, vote.blind, vote.verdict, vote.prompt, vote.system, params)
         for c in vote.candidates.all():
             own = json.dumps(c.params, ensure_ascii=False)
-            row = (*asked, c.position + 1, c.model, c.name, c.digest, own, c.chosen, c.text)
+            adapters = json.dumps(c.adapters, ensure_ascii=False) if c.adapters else ""
+            row = (*asked, c.position + 1, c.model, c.name, c.digest, own, adapters, c.chosen, c.text)
             writer.writerow([cell(value) for value in row])
     return text.getvalue()
 

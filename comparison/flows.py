@@ -62,31 +62,44 @@ def _same(vote: Vote, given: GivenVote) -> bool:
 
 def facts_of(one: GivenCandidate | Candidate) -> dict[str, Any]:
     own = one.params.given() if isinstance(one.params, SamplingParams) else one.params or {}
-    facts = {"model": one.model, "name": one.name or one.model, "params": own}
+    if isinstance(one, Candidate):
+        model, adapters = one.model, one.adapters
+    else:
+        model, adapters = one.called, [part.model_dump() for part in one.recipe]
+    facts = {"model": model, "name": one.name or model, "params": own, "adapters": adapters}
     return {**facts, "digest": one.digest, "text": one.text, "chosen": one.chosen}
 
 
 def check_digests(user: User, candidates: Sequence[GivenCandidate]) -> None:
-    """Every digest is one that this portal serves under that name, or did when this account asked it. Else ApiError."""
+    """Every digest is one that this portal serves under that name, or did when this account asked it. Else ApiError.
+
+    Of a blend that is each adapter's, which its own is made of.
+    """
     unknown = _unknown(user, candidates)
     if unknown:
         wait_booked(FLUSH_SECONDS)  # what was asked a moment ago
         unknown = _unknown(user, candidates)
     if unknown:
         message = _("No answer to you from %(model)s with this digest was found.") % {
-            "model": candidates[unknown[0]].model
+            "model": candidates[unknown[0]].called
         }
         raise ApiError("unknown_digest", message, 400, f"candidates.{unknown[0]}.digest")
 
 
 def _unknown(user: User, candidates: Sequence[GivenCandidate]) -> list[int]:
-    digests = [candidate.digest for candidate in candidates]
+    digests = {part.digest for candidate in candidates for part in candidate.recipe}
+    digests |= {candidate.digest for candidate in candidates}
     known = {
         *LoraAdapter.objects.filter(digest__in=digests).values_list("slug", "digest"),
         *BaseModel.objects.filter(key__in=digests).values_list("slug", "key"),
         *UsageDay.objects.filter(user=user, digest__in=digests).values_list("model", "digest"),
     }
-    return [index for index, one in enumerate(candidates) if (one.model, one.digest) not in known]
+
+    def is_known(one: GivenCandidate) -> bool:
+        members = [(part.model, part.digest) in known for part in one.recipe]
+        return (one.called, one.digest) in known or (bool(members) and all(members))
+
+    return [index for index, one in enumerate(candidates) if not is_known(one)]
 
 
 def wanted(user: Any, query: Mapping[str, Any]) -> VoteQuerySet:
@@ -101,6 +114,14 @@ def wanted(user: Any, query: Mapping[str, Any]) -> VoteQuerySet:
         found = candidates.filter(Q(text__icontains=search) | Q(name__icontains=search) | Q(model__icontains=search))
         rows = rows.filter(Q(prompt__icontains=search) | Q(pk__in=found.values("vote")))
     return rows
+
+
+def named(user: Any, run: str) -> Vote | None:
+    """One's own vote that an address names."""
+    try:
+        return Vote.objects.of(user).prefetch_related("candidates").filter(run=uuid.UUID(run)).first()
+    except ValueError:
+        return None
 
 
 def clean(query: Mapping[str, Any], name: str, limit: int) -> str:

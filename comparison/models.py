@@ -49,7 +49,10 @@ class Vote(models.Model):
 
 
 class Candidate(models.Model):
-    """One answer of a comparison. `digest`: content hash of the adapter that wrote it, or the base's key."""
+    """One answer of a comparison. `digest`: content hash of the adapter that wrote it, or the base's key.
+
+    Of a blend `model` says the recipe, `digest` is the recipe's, and `adapters` lists it: {model, weight, digest}.
+    """
 
     vote = models.ForeignKey(Vote, models.CASCADE, related_name="candidates", verbose_name=_("vote"))
     position = models.PositiveSmallIntegerField(_("position"))  # as shown, from 0
@@ -57,6 +60,7 @@ class Candidate(models.Model):
     name = models.CharField(_("model name"), max_length=255)
     digest = models.CharField(_("digest"), max_length=64)
     params = models.JSONField(_("model-specific parameters"), default=dict, blank=True)  # beside the vote's
+    adapters = models.JSONField(_("adapters of the blend"), default=list, blank=True)
     text = models.TextField(_("answer"), blank=True)
     chosen = models.BooleanField(_("chosen"), default=False)
 

@@ -15,41 +15,47 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_POST, require_safe
 
 from inference.api.ws.frames import MAX_TARGETS
+from inference.engine.recipes import MAX_MEMBERS
 from inference.pages import targets
 
-from .flows import clean, models_of, wanted
+from .addresses import columns, columns_of, fits
+from .flows import clean, models_of, named, wanted
 from .models import Vote
 from .pairs import head_to_head_of
 from .summary import standings
 
 PAGE_SIZE = 25
-MOST_ADDRESS_CHARS = 4000
-MOST_NAMED = 50
 
 
 @login_required
 @require_safe
 def compare(request: HttpRequest) -> HttpResponse:
-    """Ask several models the same, side by side.
+    """Ask several models, and blends of adapters, the same, side by side; `?models=` names them (addresses.py).
 
-    `?models=` names them by slug, separated by commas; `;temperature=0.2` behind one is a parameter of its own.
+    `?vote=` names one's own vote, whose question it holds and whose models.
     """
-    named = [text.partition(";") for text in request.GET.get("models", "")[:MOST_ADDRESS_CHARS].split(",") if text]
-    choice = targets(request, [slug for slug, _, _ in named[:MOST_NAMED]])
-    names = {one.slug: one.name for one in choice["choices"].all}
-    known = [(slug, own) for slug, _, own in named if slug in names]
+    vote = named(request.user, request.GET.get("vote", ""))
+    wished = columns_of(vote) if vote else columns(request.GET.get("models", ""))
+    choice = targets(request, [slug for one in wished for slug in one.slugs])
+    known = {one.slug: one for one in choice["choices"].all}
+    active = [one for one in wished if all(slug in known for slug in one.slugs)]
+    fit = [one for one in active if fits(one, known)]
     adapters = [one for one in choice["choices"].all if one.kind == "adapter"]
     bases = [one for one in choice["choices"].all if one.kind == "base"]
-    first = [(one.slug, "") for one in [*adapters[:2], *bases[:1]]]
+    first = [{"model": one.slug, "own": ""} for one in [*adapters[:2], *bases[:1]]]
     return render(
         request,
         "comparison/compare.html",
         {
             **choice,
-            "chosen": [{"model": slug, "own": own} for slug, own in known[:MAX_TARGETS] or first],
-            "unknown": ", ".join(slug for slug, _, _ in named if slug not in names),
-            "beyond": ", ".join(names[slug] for slug, _ in known[MAX_TARGETS:]),
+            "chosen": [one.entry for one in fit[:MAX_TARGETS]] or first,
+            "asked": {"prompt": vote.prompt, "system": vote.system, **vote.params} if vote else {},
+            "unknown": ", ".join(one.text for one in wished if one not in active),
+            "unfit": ", ".join(one.text for one in active if one not in fit),
+            "beyond": ", ".join(known[one.model].name if one.model else one.text for one in fit[MAX_TARGETS:]),
             "most": MAX_TARGETS,
+            "blends": settings.INFERENCE_BACKEND != "vllm",
+            "most_members": MAX_MEMBERS,
             "votes": Vote.objects.of(request.user).count(),
             "max_tokens_limit": settings.MAX_TOKENS_LIMIT,
             "max_prompt_chars": settings.MAX_PROMPT_CHARS,

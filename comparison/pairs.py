@@ -15,7 +15,7 @@ from .models import Candidate, Verdict, VoteQuerySet
 def head_to_head_of(votes: VoteQuerySet) -> HeadToHead:
     """The chosen answer beats each other one; "all equally good" is a tie of each two; "none is good" says nothing.
 
-    A model is a player for each content, and for parameters of its own.
+    A model is a player for each content, and for parameters of its own; a blend is one for each recipe.
     """
     rows = Candidate.objects.filter(vote__in=votes.order_by()).exclude(vote__verdict=Verdict.NONE)
     fields = ("vote", "vote__verdict", "model", "name", "digest", "params", "chosen")

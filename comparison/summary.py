@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +12,7 @@ from pydantic import Field
 
 from common.answers import Answer
 from common.shares import wilson
+from inference.api.parts import BlendPartObject
 
 from .models import Candidate, Verdict, VoteQuerySet
 
@@ -20,6 +22,7 @@ class Standing(Answer):
     name: str
     digest: str
     params: dict[str, Any] = Field(description="Of its own, beside those of the votes.")
+    adapters: list[BlendPartObject] = Field([], exclude_if=operator.not_, description="Of a blend.")
     votes: int = Field(description="In which it took part.")
     blind: int = Field(description="Of these, blind ones.")
     wins: int
@@ -42,12 +45,15 @@ class Standings(Answer):
 
 
 def standings(votes: VoteQuerySet) -> list[Standing]:
-    """Those whose share is surely high first; a model has a row for each content, and for parameters of its own."""
+    """Those whose share is surely high first; a model has a row for each content, and for parameters of its own.
+
+    A blend is none of its adapters: each recipe has a row.
+    """
     best = Q(vote__verdict=Verdict.BEST)
     rows = (
         Candidate.objects.filter(vote__in=votes.order_by())
         .order_by()
-        .values("model", "digest", "params")
+        .values("model", "digest", "params", "adapters")
         .annotate(
             label=Max("name"),
             votes=Count("pk"),

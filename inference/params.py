@@ -58,24 +58,6 @@ RawPrompt = Annotated[Text, NotEmpty]  # also a line break alone, which programs
 ModelName = Annotated[str, Field(max_length=MAX_MODEL_CHARS, description="Slug of an adapter or a base."), CHARACTERS]
 
 
-def _some_adapters(value: Any) -> Any:
-    if not isinstance(value, list):
-        raise refuse("targets_type")
-    if not value:
-        raise refuse("empty")
-    if len(value) > MAX_MEMBERS:
-        raise refuse("too_many", limit=MAX_MEMBERS)
-    return value
-
-
-def _a_blend(parts: list[Ingredient]) -> list[Ingredient]:
-    if len({part.model for part in parts}) != len(parts):
-        raise refuse("targets_twice")
-    if not any(part.weight for part in parts):
-        raise refuse("weights_zero")
-    return parts
-
-
 class Ingredient(Shape):
     """An adapter of a blend."""
 
@@ -85,10 +67,31 @@ class Ingredient(Shape):
     ] = 1.0
 
 
+Part = TypeVar("Part", bound=Ingredient)
+
+
+def some_adapters(value: Any) -> Any:
+    if not isinstance(value, list):
+        raise refuse("targets_type")
+    if not value:
+        raise refuse("empty")
+    if len(value) > MAX_MEMBERS:
+        raise refuse("too_many", limit=MAX_MEMBERS)
+    return value
+
+
+def one_blend(parts: list[Part]) -> list[Part]:
+    if len({part.model for part in parts}) != len(parts):
+        raise refuse("targets_twice")
+    if not any(part.weight for part in parts):
+        raise refuse("weights_zero")
+    return parts
+
+
 Blend = Annotated[
     list[Ingredient],
-    BeforeValidator(_some_adapters),
-    AfterValidator(_a_blend),
+    BeforeValidator(some_adapters),
+    AfterValidator(one_blend),
     Field(
         description="Adapters of one base model, each with its weight, that answer as one.",
         min_length=1, max_length=MAX_MEMBERS,

@@ -1,7 +1,10 @@
-"""The blend on the test page in a real browser: sliders, numbers, keyboard, the address, saving it as an adapter."""
+"""The blend on the test page and in a comparison, in a real browser: sliders, numbers, keyboard, the address, votes,
+saving it as an adapter."""
 
 from __future__ import annotations
 
+import csv
+import json
 import os
 from collections.abc import Callable
 from typing import Any
@@ -88,6 +91,76 @@ def test_a_base_model_is_no_part(ready: Portal, sign_in: Callable[..., Any]) -> 
     page.keyboard.press("Enter")
     assert "Only adapters" in page.get_by_test_id("blend-error").inner_text()
     assert page.get_by_test_id("blend-part").count() == 1
+
+
+def compared(page: Any) -> None:
+    """Send, and wait until every column has ended."""
+    page.get_by_test_id("prompt-input").fill("hello")
+    page.get_by_test_id("max-tokens").fill("8")
+    page.get_by_test_id("temperature").fill("0")
+    page.get_by_test_id("send-button").click()
+    page.locator("[data-columns][aria-busy=true]").wait_for(state="attached")
+    page.locator("[data-columns][aria-busy=false]").wait_for(timeout=ANSWER_MS)
+
+
+def test_a_blend_is_a_column_of_a_comparison(ready: Portal, sign_in: Callable[..., Any]) -> None:
+    page = sign_in(ready, "teammate")
+    opened(page, "/compare?models=first")
+    page.get_by_test_id("compare-add-blend").press("Enter")
+    dialog = page.get_by_test_id("blend-column")
+    dialog.get_by_test_id("blend-done").click()
+    assert "needs two adapters" in dialog.get_by_test_id("blend-error").inner_text()
+    for slug in ("first", "second"):
+        dialog.get_by_test_id("blend-add-picker").fill(slug)
+        dialog.locator(f"[role=option][data-slug={slug}]").wait_for()
+        page.keyboard.press("Enter")
+    weights = dialog.get_by_test_id("blend-weight")
+    weights.nth(1).wait_for()
+    weights.nth(0).fill("0.7")
+    weights.nth(1).fill("-0.25")
+    assert not grave(page)
+    weights.nth(1).press("Enter")
+    chips = page.get_by_test_id("chip").locator(".cut")
+    recipe = "0.7 × first + -0.25 × second"
+    assert [chip.get_attribute("title") for chip in chips.all()] == ["first", recipe]
+    assert page.url.endswith("?models=first,first:0.7+second:-0.25")
+
+    compared(page)
+    titles = page.locator("h3 > .cut")
+    assert [title.get_attribute("title") for title in titles.all()] == ["first", recipe]
+    answers = [answer.inner_text() for answer in page.get_by_test_id("compare-output").all()]
+    assert "" not in answers and len(set(answers)) == 2
+    page.get_by_test_id("vote").nth(1).click()
+    page.locator("[data-vote-status][data-state=saved]").wait_for()
+    served = {row["slug"]: row["digest"] for row in ready.api("GET", "/api/lora/models").json()["results"]}
+    vote = ready.api("GET", "/api/compare/votes", user="teammate").json()["results"][0]  # the newest
+    adapters = [{"model": slug, "weight": w, "digest": served[slug]} for slug, w in (("first", 0.7), ("second", -0.25))]
+    assert [one.get("adapters") for one in vote["candidates"]] == [None, adapters]
+    assert vote["candidates"][1]["chosen"] and vote["candidates"][1]["digest"] not in served.values()
+    with page.expect_download() as got:
+        page.get_by_test_id("export-csv").click()
+    with got.value.path().open(encoding="utf-8-sig", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert rows[0]["adapters"] == "" and json.loads(rows[1]["adapters"]) == adapters
+
+    # It can be changed, and a link leads back to it; what goes wrong with it is told in its column alone.
+    page.reload()
+    page.locator("html[data-ready=true]").wait_for()
+    page.get_by_test_id("chip-blend").click()
+    assert [field.input_value() for field in weights.all()] == ["0.7", "-0.25"]
+    weights.nth(1).fill("1.5")
+    dialog.get_by_test_id("blend-done").click()
+    assert chips.nth(1).get_attribute("title") == "0.7 × first + 1.5 × second"
+    assert page.get_by_test_id("chip-blend").evaluate("one => one === document.activeElement")
+    pk = next(row["id"] for row in ready.api("GET", "/api/lora/models").json()["results"] if row["slug"] == "second")
+    ready.api("POST", f"/api/lora/models/{pk}/deactivate")
+    try:
+        compared(page)
+    finally:
+        ready.api("POST", f"/api/lora/models/{pk}/activate")
+    columns = page.get_by_test_id("compare-column")
+    assert "adapter_inactive" in columns.nth(1).get_by_test_id("column-error").inner_text()
+    assert columns.nth(0).get_by_test_id("compare-output").inner_text() == answers[0]
 
 
 @pytest.mark.parametrize("method", ["concatenate", "svd"])

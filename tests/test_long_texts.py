@@ -118,14 +118,20 @@ def test_what_a_click_shows_keeps_its_width(page: Any, crowded: tuple[Portal, di
     page.get_by_test_id("delete-button").click()
     assert beyond(page) == []
     assert page.get_by_test_id("delete-confirm").is_visible()
+    ready(page, "/compare?models=long:0.5")
+    page.get_by_test_id("chip-blend").click()
+    page.get_by_test_id("blend-part").wait_for()
+    assert beyond(page) == []
     page.goto("/tokens")
     page.get_by_test_id("token-name").fill(WORD[:100])
     page.get_by_test_id("token-create").click()
     page.get_by_test_id("token-secret").wait_for()
+    page.wait_for_load_state()  # of the page that says it: until its style sheet is there, nothing of it is painted
     assert beyond(page) == []
 
 
 def test_lists_of_models_keep_the_page_s_width(page: Any, crowded: tuple[Portal, dict[str, Any]]) -> None:
+    page.route_web_socket("**/ws/generate", lambda _socket: None)  # no answer: the adapter has no files
     ready(page, "/test?model=long")
     page.get_by_test_id("target-select-picker").click()
     page.get_by_role("option").first.wait_for()
@@ -166,14 +172,15 @@ def other_runs(route: Any) -> None:
     route.fulfill(response=answer, json=found)
 
 
-@pytest.mark.parametrize("path", ["/test?model=long", "/compare?models=long,long-base"])
+@pytest.mark.parametrize("path", ["/test?model=long", "/compare?models=long,long:0.5"])
 def test_an_answer_keeps_the_page_s_width(page: Any, path: str) -> None:
     def answer(socket: Any) -> None:
         def asked(text: str) -> None:
             frame = json.loads(text)
             if frame["type"] != "generate":
                 return
-            one, *others = ({"id": frame["id"], "target": target} for target in frame["targets"])
+            names = [*frame["targets"], *(blend["name"] for blend in frame.get("blends", ()))]
+            one, *others = ({"id": frame["id"], "target": name} for name in names)
             error = {"code": "server_error", "message": WORD, "param": None, "status": 500}
             for other in [one, *others]:
                 socket.send(json.dumps({**other, "type": "token", "index": 0, "text": WORD}))

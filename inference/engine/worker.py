@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import gc
 import importlib
 import json
 import logging
@@ -114,6 +115,8 @@ def main() -> int:
     os.set_inheritable(fd, False)
     writer = Writer(sock)
     runner = make_runner(config)
+    gc.collect()
+    gc.freeze()  # the libraries stay: no collection looks at their half a million objects again
     engine = Engine(config, runner, writer.send)
     signal.signal(signal.SIGTERM, lambda *_: engine.inbox.put({"type": "shutdown"}))
     stop = threading.Event()

@@ -5,7 +5,7 @@ Every member is looked up like a model that is asked for itself, so each must be
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from channels.db import database_sync_to_async
@@ -56,7 +56,7 @@ def of_parts(parts: Sequence[Weighted]) -> Target:
     recipe = tuple(BlendPart(target.slug, weight, adapter["digest"]) for target, adapter, weight in parts)
     if [weight for _, _, weight in parts] == [1.0]:
         return replace(parts[0][0], recipe=recipe)
-    label = shortened(" + ".join(f"{part.weight:g} × {part.model}" for part in recipe), MAX_LABEL)
+    label = label_of((part.model, part.weight) for part in recipe)
     spec: AdapterSpec = {
         "digest": recipe_digest((part.digest, part.weight) for part in recipe),
         "path": "",
@@ -75,6 +75,11 @@ def member(adapter: AdapterSpec, weight: float) -> Member:
         "prompting": adapter.get("prompting", ""),
         "weight": weight,
     }
+
+
+def label_of(parts: Iterable[tuple[str, float]]) -> str:
+    """What a blend of these (slug, weight) is called where a model has its slug; the digest tells equal ones apart."""
+    return shortened(" + ".join(f"{weight:g} × {slug}" for slug, weight in parts), MAX_LABEL)
 
 
 def shortened(text: str, limit: int) -> str:

@@ -14,6 +14,7 @@ from django.contrib.auth.models import User
 from django.core.management import call_command
 from django.test import Client
 from django.urls import get_resolver
+from drf_spectacular.generators import SchemaGenerator
 
 from .test_server import Site
 
@@ -60,6 +61,16 @@ def test_pages_need_nothing_from_elsewhere(client: Client) -> None:
     schema = client.get("/api/schema").json()
     chat = schema["paths"]["/v1/chat/completions"]["post"]
     assert "example" in str(chat["requestBody"]) and "text/event-stream" in chat["responses"]["200"]["content"]
+
+
+@pytest.mark.django_db
+def test_it_is_made_once_for_each_language(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is half a second of work, and anybody may ask for it."""
+    expected = {language: client.get(f"/api/schema?lang={language}").json() for language in ("en", "zh-hans")}
+    monkeypatch.setattr(SchemaGenerator, "get_schema", lambda *args, **kwargs: 1 / 0)
+    for language, schema in expected.items():
+        assert client.get(f"/api/schema?lang={language}").json() == schema
+    assert client.get("/api/schema?lang=tlh&version=2").json() == expected["en"]
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ import { ALTERNATIVES, TokenColours } from "./lib/tokens.js";
 import { VoteStore, newRun } from "./lib/vote_store.js";
 
 const SEEN = 160; // px of the answers that are to be seen at least
-const CSV_HEAD = ["model", "digest", "prompt", "answer", "completion_tokens", "ttft_s", "total_s", "tokens_per_second", "finish_reason"];
+const CSV_HEAD = ["model", "digest", "adapters", "prompt", "answer", "completion_tokens", "ttft_s", "total_s", "tokens_per_second", "finish_reason"];
 const form = $("[data-compare]");
 if (form) start();
 
@@ -26,7 +26,7 @@ function start() {
   const parameters = new Parameters(form);
   const reference = $("[data-reference]");
   const { prompt, system } = form.elements;
-  parameters.fill(linked());
+  parameters.fill({ ...data("asked"), ...linked() });
   if (system.value) system.closest("details").open = true;
   const colours = new TokenColours($("[data-results]"));
   const voteStore = new VoteStore($("[data-vote-status]"), (vote) => counted.add(vote.run) && showCount());
@@ -35,7 +35,7 @@ function start() {
   library.insertLinked();
   offersRecent(prompt, $("[data-recent-prompts]"));
   const chosen = new ChosenModels(data("chosen"), Number(form.dataset.most));
-  pickers(form);
+  pickers();
   let columns = [];
   let handle = null;
   let asked = null; // what the columns answer: {run, prompt, system, params, blind}
@@ -67,8 +67,7 @@ function start() {
     const wanted = $("[data-logprobs]").checked ? { ...params, logprobs: ALTERNATIVES } : params;
     const on = progress();
     const handles = together(columns).map((group) => {
-      const targets = group.map((column) => column.slug);
-      return socket.generate({ targets, messages, params: { ...wanted, ...group[0].params } }, on(group));
+      return socket.generate({ ...whomOf(group), messages, params: { ...wanted, ...group[0].params } }, on(group));
     });
     handle = { stop: () => handles.forEach((one) => one.stop()) };
     const { top } = $("[data-columns]").getBoundingClientRect();
@@ -92,7 +91,7 @@ function start() {
       show();
     };
     return (group) => {
-      const of = (frame) => group.find((column) => column.slug === frame.target);
+      const of = (frame) => group.find((column) => column.target === frame.target);
       return {
         queued: (frame) => of(frame).queued(frame),
         loading: (frame) => of(frame).loading(frame),
@@ -179,7 +178,7 @@ function start() {
 
   function vote(verdict, key = null) {
     const judged = columns.filter((column) => column.judgeable);
-    const candidates = judged.map(({ slug: model, name, params, done, text, key: own }) => ({ model, name: name.slice(0, 255), params, digest: done.digest, text, chosen: own === key }));
+    const candidates = judged.map(({ slug: model, blend, name, params, done, text, key: own }) => ({ ...(blend ? { adapters: done.adapters } : { model }), name: name.slice(0, 255), params, digest: done.digest, text, chosen: own === key }));
     for (const column of columns) column.chosen(column.key === key);
     for (const button of $$("[data-verdict]")) button.setAttribute("aria-pressed", String(button.dataset.verdict === verdict));
     reveal();
@@ -216,8 +215,8 @@ function start() {
 
   function exportTable() {
     const rows = columns.map((column) => {
-      const { digest, usage, timings, finish_reason } = column.done ?? {};
-      return [column.own, digest, asked.prompt, column.text, usage?.completion_tokens, timings?.ttft, timings?.total, timings?.tokens_per_second, finish_reason];
+      const { digest, adapters, usage, timings, finish_reason } = column.done ?? {};
+      return [column.own, digest, adapters && JSON.stringify(adapters), asked.prompt, column.text, usage?.completion_tokens, timings?.ttft, timings?.total, timings?.tokens_per_second, finish_reason];
     });
     saveAs("comparison.csv", `\ufeff${[CSV_HEAD, ...rows].map((row) => row.map(csvCell).join(",")).join("\r\n")}\r\n`, "text/csv");
   }
@@ -269,6 +268,14 @@ function start() {
 function together(columns) {
   const alike = Map.groupBy(columns, ({ params }) => JSON.stringify(params));
   return [...alike.values()];
+}
+
+/** Whom a frame asks for these columns: models by slug, blends by their recipe. */
+function whomOf(group) {
+  const blends = group.filter((column) => column.blend);
+  const targets = group.filter((column) => !column.blend).map((column) => column.target);
+  const recipes = blends.map(({ target, blend }) => ({ name: target, adapters: blend }));
+  return { ...(targets.length && { targets }), ...(blends.length && { blends: recipes }) };
 }
 
 function shuffled(list) {

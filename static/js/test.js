@@ -1,7 +1,7 @@
 // The test page: one model, one prompt, a streamed answer and what it took.
 import { addToSet } from "./lib/add_to_set.js";
 import { post } from "./lib/api.js";
-import { Blend, recipeOf } from "./lib/blend.js";
+import { Blend, partsOf, recipeOf } from "./lib/blend.js";
 import { savesBlend } from "./lib/blend_save.js";
 import { nameOf } from "./lib/choices.js";
 import { copyLink } from "./lib/clipboard.js";
@@ -277,7 +277,7 @@ function start() {
   if (system.value) system.closest("details").open = true;
   library.insertLinked();
   blend?.follow();
-  if (wantedBlend) blend?.fill(wantedBlend);
+  if (wantedBlend) blend?.fill(partsOf(wantedBlend));
   if (blend && $("#save-blend")) $("[data-blend-save]").addEventListener("click", savesBlend($("#save-blend"), blend));
   showTarget();
   showSystem();

@@ -1,4 +1,5 @@
-// The blend on the test page: adapters beside the chosen model, each with a weight, that answer as one.
+// The control of a blend: adapters of one base model, each with a weight, that answer as one. On the test page the first
+// one is the page's model; in the dialog of a comparison all of them are chosen here.
 import { nameOf } from "./choices.js";
 import { $, $$, cutName, el, icon } from "./dom.js";
 import { fill, gettext } from "./i18n.js";
@@ -9,15 +10,20 @@ const STEP = 0.05;
 /** Of {weight, name}: as it is written in a recipe. */
 export const recipeOf = (parts) => parts.map(({ weight, name }) => `${Number(weight.toFixed(3))} × ${name}`).join(" + ");
 
+/** What an address says, "slug:weight,slug:weight", as [{model, weight}]; parts without a weight that counts are left out. */
+export function partsOf(text) {
+  const parts = text.split(",").map((pair) => pair.split(":")).map(([model, given]) => ({ model, weight: Number(given ?? 1) }));
+  return parts.filter(({ model, weight }) => model && Number.isFinite(weight) && Math.abs(weight) <= LIMIT);
+}
+
 export class Blend {
-  #weight = 1; // of the chosen model
-  #others = []; // {slug, option, weight}
+  #parts = []; // {slug, option, weight}; where the page has a model of its own, that is the first
   #list;
   #add;
   #line;
 
-  /** `box` holds the control, `model` is the page's own select; `changed()` is called after every change. */
-  constructor(box, model, changed) {
+  /** `box` holds the control, `model` is the page's own select, if there is one; `changed()` is called after every change. */
+  constructor(box, model = null, changed = () => {}) {
     this.box = box;
     this.model = model;
     this.changed = changed;
@@ -37,19 +43,20 @@ export class Blend {
     });
   }
 
-  /** Take in what an address says: "slug:weight,slug:weight"; what is not there is told. */
-  fill(text) {
+  /** Hold [{model, weight}]; what is not there is told. */
+  fill(parts) {
     if (this.box.hidden) return;
     const missing = [];
-    for (const [slug, given] of text.split(",").map((pair) => pair.split(":"))) {
-      const weight = Number(given ?? 1);
-      if (!slug || !Number.isFinite(weight) || Math.abs(weight) > LIMIT) continue;
+    this.#parts.length = this.model ? 1 : 0;
+    for (const { model: slug, weight } of parts) {
       const option = this.#option(slug);
-      if (slug === this.model.value) this.#weight = weight;
-      else if (option && !this.#problemOf(option)) this.#others.push({ slug, option, weight });
+      const there = this.#parts.find((one) => one.slug === slug);
+      if (there) there.weight = weight;
+      else if (option && !this.#problemOf(option)) this.#parts.push({ slug, option, weight });
       else missing.push(slug);
     }
-    this.box.open = this.isOn;
+    if (this.isOn) this.#unfold();
+    this.say("");
     this.#show();
     if (missing.length) this.say(fill(gettext("Left out of the blend because they are not active here: %(names)s"), { names: missing.join(", ") }));
   }
@@ -58,19 +65,19 @@ export class Blend {
   follow() {
     const chosen = this.model.selectedOptions[0];
     this.box.hidden = chosen?.dataset.kind !== "adapter";
-    this.#weight = 1;
-    this.#others = this.box.hidden ? [] : this.#others.filter(({ slug, option }) => slug !== chosen.value && option.dataset.baseSlug === chosen.dataset.baseSlug);
+    const others = this.#parts.slice(1).filter(({ slug, option }) => slug !== chosen?.value && option.dataset.baseSlug === chosen?.dataset.baseSlug);
+    this.#parts = this.box.hidden ? [] : [{ slug: chosen.value, option: chosen, weight: 1 }, ...others];
     this.#show();
   }
 
+  /** Whether it is more than one adapter as it is. */
   get isOn() {
-    return !this.box.hidden && (this.#others.length > 0 || this.#weight !== 1);
+    return !this.box.hidden && (this.#parts.length > 1 || this.#parts.some(({ weight }) => weight !== 1));
   }
 
-  /** [{model, weight, id, name}], the chosen model first; what it is asked by, and saved by. */
+  /** [{model, weight, id, name}] in their order; what it is asked by, and saved by. */
   get adapters() {
-    const first = { slug: this.model.value, option: this.model.selectedOptions[0], weight: this.#weight };
-    return [first, ...this.#others].map(({ slug, option, weight }) => ({ model: slug, weight, id: Number(option.dataset.id), name: nameOf(option) }));
+    return this.#parts.map(({ slug, option, weight }) => ({ model: slug, weight, id: Number(option.dataset.id), name: nameOf(option) }));
   }
 
   get recipe() {
@@ -85,8 +92,8 @@ export class Blend {
   /** Whether it can be asked; else the field or the line says why. */
   check() {
     const bad = $$("input[type=number]", this.#list).find((field) => field.value === "" || !field.validity.valid);
-    if (bad && this.isOn) {
-      this.box.open = true;
+    if (bad && (this.isOn || !this.model)) {
+      this.#unfold();
       bad.setAttribute("aria-invalid", "true");
       bad.focus();
       this.say(fill(gettext("A weight lies between %(low)s and %(high)s."), { low: `−${LIMIT}`, high: LIMIT }));
@@ -96,6 +103,11 @@ export class Blend {
       this.say(gettext("At least one weight must not be 0."));
       return false;
     }
+    const counting = this.#parts.filter(({ weight }) => weight !== 0);
+    if (!this.model && (!counting.length || (counting.length === 1 && counting[0].weight === 1))) {
+      this.say(gettext("A blend needs two adapters, or one with a weight other than 1."));
+      return false;
+    }
     this.say("");
     return true;
   }
@@ -103,17 +115,21 @@ export class Blend {
   say(message) {
     this.#line.textContent = message;
     this.#line.hidden = !message;
-    if (message) this.box.open = true;
+    if (message) this.#unfold();
+  }
+
+  #unfold() {
+    if ("open" in this.box) this.box.open = true; // a part of a page that folds
   }
 
   #option(slug) {
-    return [...this.#add.options, ...this.model.options].find((option) => option.value === slug && option.dataset.kind);
+    return [...this.#add.options, ...(this.model?.options ?? [])].find((option) => option.value === slug && option.dataset.kind);
   }
 
   #problemOf(option) {
-    const chosen = this.model.selectedOptions[0];
+    const first = this.#parts[0]?.option;
     if (option.dataset.kind !== "adapter") return gettext("Only adapters can be blended.");
-    if (option.dataset.baseSlug !== chosen.dataset.baseSlug) return fill(gettext("%(name)s has another base model."), { name: nameOf(option) });
+    if (first && option.dataset.baseSlug !== first.dataset.baseSlug) return fill(gettext("%(name)s has another base model."), { name: nameOf(option) });
     return "";
   }
 
@@ -121,33 +137,33 @@ export class Blend {
     const option = this.#option(slug);
     this.#add.value = "";
     if (!option) return;
-    const place = [this.model.value, ...this.#others.map((one) => one.slug)].indexOf(slug);
+    const place = this.#parts.findIndex((one) => one.slug === slug);
     const problem = this.#problemOf(option);
     this.say(problem);
     if (problem) return;
-    if (place < 0) this.#others.push({ slug, option, weight: this.#others.length || this.#weight !== 1 ? 0.5 : 1 });
+    if (place < 0) this.#parts.push({ slug, option, weight: this.isOn ? 0.5 : 1 });
     this.#show();
     $$("input[type=number]", this.#list).at(place)?.focus();
   }
 
   #remove(place) {
-    this.#others.splice(place - 1, 1);
+    this.#parts.splice(place, 1);
     this.#show();
-    ($$("[data-remove]", this.#list)[Math.min(place - 1, this.#others.length - 1)] ?? $("input", this.#add.closest("div"))).focus();
+    const next = Math.min(place, this.#parts.length - 1);
+    ($(`[data-remove="${next}"]`, this.#list) ?? $("input", this.#add.parentElement)).focus();
   }
 
   #set(place, field) {
     const weight = Math.max(-LIMIT, Math.min(LIMIT, Number(field.value) || 0));
-    if (place === 0) this.#weight = weight;
-    else this.#others[place - 1].weight = weight;
+    this.#parts[place].weight = weight;
     for (const one of $$("[aria-invalid]", this.#list)) one.removeAttribute("aria-invalid");
     this.say("");
     this.#tell();
   }
 
   #show() {
-    if (!this.box.hidden) this.#list.replaceChildren(...this.adapters.map((one, place) => this.#row(one, place)));
-    this.#add.disabled = this.#others.length + 1 >= this.most;
+    this.#list.replaceChildren(...this.adapters.map((one, place) => this.#row(one, place)));
+    this.#add.disabled = this.#parts.length >= this.most;
     this.#tell();
   }
 
@@ -164,7 +180,7 @@ export class Blend {
     const range = el("input", { className: "range", type: "range", ...bounds, "aria-label": label, dataset: { testid: "blend-range" } });
     field.value = range.value = weight; // after the bounds: a range clips what it is given
     const words = fill(gettext("Remove %(name)s"), { name });
-    const remove = place ? el("button", { type: "button", className: "chip-button", "aria-label": words, title: words, dataset: { remove: place, testid: "blend-remove" } }, icon("xmark")) : null;
+    const remove = place || !this.model ? el("button", { type: "button", className: "chip-button", "aria-label": words, title: words, dataset: { remove: place, testid: "blend-remove" } }, icon("xmark")) : null;
     const title = el("span", { className: "flex min-w-0 items-center gap-1.5 text-sm" }, cutName(name), remove);
     return el("li", { className: "param", dataset: { part: place, testid: "blend-part" } }, title, field, range);
   }

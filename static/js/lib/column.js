@@ -9,9 +9,12 @@ export class Column {
   #early = []; // pieces that came while the answer was held back
   #error = null;
 
-  /** `asked`: what ChosenModels lists; `label` is shown instead of the name while it is blind, null where it is not. */
-  constructor({ key, model, name, params }, label) {
+  /** `asked`: what ChosenModels lists, and the `target` of its frames; `label` is shown instead of the name while it is
+   * blind, null where it is not. */
+  constructor({ key, target, model, blend, name, params }, label) {
+    this.target = target;
     this.slug = model;
+    this.blend = blend; // [{model, weight}], of none else
     this.name = name;
     this.params = params; // those of its own
     this.own = key;
