@@ -36,8 +36,8 @@ from .weights import stored_shapes
 
 RESERVE = 512 * 2**20  # bytes kept free for activations and the tokenizer
 PROBE = 12  # tokens of the run that traces the linear layers
-# How far our logits may lie from the model's own, relative to the largest: rounding, not mathematics. LLM.int8() rounds
-# what goes into each layer to 127 steps, so that a last bit may cost a step in all layers that follow (measured: 0.064).
+# How far our logits may lie from the model's own, relative to the largest: rounding, not mathematics. LLM.int8()
+# rounds what goes into each layer to 127 steps: a last bit may cost a step in all that follow (measured: 0.064).
 TOLERANCE = {"fp32": 1e-4, "bf16": 3e-2, "int8": 2e-1, "nf4": 5e-2}
 NO_EFFECT = {"fp32": 1e-5, "bf16": 4e-3, "int8": 4e-3, "nf4": 4e-3}
 # Here a row's numbers depend on the rows beside it: LLM.int8() keeps a column of all of them out of the eight bits
