@@ -714,6 +714,18 @@ _CATALOGUE = [
         ),
     ),
     Failure(
+        "gate_not_new",
+        "gate",
+        _("The gate has looked at these files before, by another version of its set or against another adapter."),
+        _("Have them evaluated again, or activate the adapter: that asks for an evaluation."),
+    ),
+    Failure(
+        "gate_unlisted",
+        "gate",
+        _("What is active, failed, missing, incomplete or a duplicate is not evaluated for the gate by itself."),
+        _("Have the files evaluated, or activate the adapter: that asks for an evaluation."),
+    ),
+    Failure(
         "gate_below_bar",
         "gate",
         _("%(passed)s of %(judged)s answers passed; the gate for %(family)s requires at least %(least)s."),

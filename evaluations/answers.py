@@ -219,8 +219,24 @@ class ParityFigure(Answer):
 
 
 class Precision(Answer):
+    """Of the base model. Losses are counted in the way that is nearest to the recorded one."""
+
     name: str
     measured: bool
+    served: bool = Field(description="Whether it is the one that answers are given in.")
+    state: Annotated[str, one_of(["", "waiting", "running", "done", "failed"])] = Field(
+        description="Empty: not asked for."
+    )
+    code: str = Field(description="Why it could not be measured, or empty.")
+    message: str
+    done: int = Field(description="Samples.")
+    loss: float | None = Field(description="In nats per token.")
+    tokens: int
+    reference: bool = Field(description="Whether the others are compared with it.")
+    against: str = Field(description="The precision that it is compared with.")
+    difference: float | None = Field(description="From the loss in that one, over the samples that both have.")
+    tolerance: float | None = Field(description="What of the difference does not matter, in nats per token.")
+    matters: bool
 
 
 class ShownToken(Answer):
@@ -262,6 +278,9 @@ class StoredParity(Answer):
     done: int
     verdict: str = Field(description="Stable, for programs; empty before the end.")
     sentence: str = Field(description="The verdict for people, in the reader's language.")
+    precision_verdict: str = Field(
+        description="What the precisions come to: explains, loses, gains, same; empty where there is one alone."
+    )
     precision: str = Field(description="Of the base, as it was measured; empty where that is not known.")
 
 
@@ -360,6 +379,9 @@ class GateStanding(Answer):
     passes: bool
     code: str = Field(description="Why an activation would be refused, or empty.")
     message: str
+    pending: bool = Field(description="Whether a verdict will come: its evaluation is under way, queued or foreseen.")
+    unasked: str = Field(description="Why no evaluation begins by itself though these files have to wait, or empty.")
+    unasked_message: str
     verdict: StoredVerdict | None
 
 
@@ -369,7 +391,7 @@ class Standings(Answer):
     name: str
     active: bool
     passes: bool = Field(description="Whether no gate objects.")
-    pending: bool = Field(description="Whether an evaluation for one of its gates is queued or under way.")
+    pending: bool = Field(description="Whether a verdict of one of its gates will come without anybody asking for it.")
     results: list[GateStanding]
 
 

@@ -158,6 +158,7 @@ def parities(request: HttpRequest) -> HttpResponse:
         "adapter": adapter,
         "step": step,
         "recorded": parity_making.recorded_of(adapter, step) if adapter else {},
+        "precisions": parity_making.offered(adapter) if adapter else [],
         "sets": sets_with_items(request.user),
     }
     return render(request, "evaluations/parities.html", context)

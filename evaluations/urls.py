@@ -20,6 +20,7 @@ urlpatterns = [
     *optional_slash("evaluations/parity/<int:pk>", pages.parity, "parity"),
     *optional_slash(PARITY, parity.ParitiesView.as_view(), "api_parities"),
     *optional_slash(f"{PARITY}/<int:pk>", parity.ParityView.as_view(), "api_parity"),
+    *optional_slash(f"{PARITY}/<int:pk>/export.md", parity.ParityExportView.as_view(), "api_parity_export"),
     *optional_slash(f"{PARITY}/<int:pk>/cancel", parity.ParityCancelView.as_view(), "api_parity_cancel"),
     *optional_slash("evaluations/gates", pages.gates, "gates"),
     *optional_slash("evaluations/gates/<int:pk>", pages.gate, "gate"),

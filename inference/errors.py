@@ -175,6 +175,17 @@ KINDS: dict[str, ErrorKind] = {
         ),
         retry_after=30,
     ),
+    "precision_unavailable": ErrorKind(
+        409,
+        _("The base model cannot be measured in this precision here."),
+        _("The base model cannot be measured in %(precision)s here: %(reason)s."),
+    ),
+    "precision_memory": ErrorKind(
+        409,
+        _("There is not enough free memory to measure the base model in this precision."),
+        _("Measuring %(base)s in %(precision)s beside what is served needs %(needed)s of memory; %(free)s is free."),
+    ),
+    "precision_timeout": ErrorKind(503, _("Measuring in this precision took too long and was ended."), retry_after=60),
     "engine_crashed": ErrorKind(
         503,
         _("The engine stopped unexpectedly and is being restarted. Try again."),

@@ -293,10 +293,11 @@ def engine_config() -> dict[str, Any]:
     }
 
 
-def worker_options() -> WorkerOptions:
+def worker_options(log: str = "engine.log", **changes: Any) -> WorkerOptions:
+    """`changes`: of the configuration, for another worker than the one that serves."""
     return WorkerOptions(
-        config=engine_config(),
-        log_path=settings.LOG_DIR / "engine.log",
+        config=engine_config() | changes,
+        log_path=settings.LOG_DIR / log,
         folder=settings.BASE_DIR,
         start_timeout=settings.ENGINE_START_TIMEOUT,
         heartbeat_timeout=settings.ENGINE_HEARTBEAT_TIMEOUT,

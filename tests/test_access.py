@@ -180,6 +180,7 @@ ROUTES: dict[str, dict[str, str]] = {
     "api/evaluations/parity": {"GET": INFER, "POST": INFER},
     "api/evaluations/parity/<int:pk>": {"GET": OWN, "DELETE": OWN},
     "api/evaluations/parity/<int:pk>/cancel": {"POST": OWN},
+    "api/evaluations/parity/<int:pk>/export.md": {"GET": OWN},
     "api/evaluations/runs": {"GET": INFER, "POST": INFER},
     "api/evaluations/runs/<int:pk>": {"GET": OWN, "PATCH": OWN, "DELETE": OWN},
     "api/evaluations/runs/<int:pk>/cancel": {"POST": OWN},

@@ -85,11 +85,14 @@ def test_parity_is_measured_from_an_adapters_page(portal: Portal, sign_in: Calla
     page.get_by_test_id("parity-problem").wait_for()  # nothing was given
     sample = {"messages": [{"role": "user", "content": "hello"}, {"role": "assistant", "content": "how are you"}]}
     page.get_by_test_id("parity-text").fill(json.dumps(sample))
+    page.get_by_test_id("parity-precision-int8").check()
     page.get_by_test_id("parity-start").click()
-    page.get_by_test_id("parity-verdict").wait_for(timeout=60_000)  # without a reload
+    page.get_by_test_id("parity-verdict").wait_for(timeout=120_000)  # without a reload; two engines start
     assert page.get_by_test_id("parity-verdict").get_attribute("data-verdict") == "unrecorded"
     assert page.get_by_test_id("parity-same").is_visible()  # by the base's template and tokenizer
     assert page.get_by_test_id("parity-figure").count() == 3
+    eight = page.locator("[data-testid=parity-precision][data-name=int8][data-state=done]")
+    assert eight.locator("td").nth(1).inner_text().startswith(("+", "-"))  # against what is served
     page.get_by_test_id("parity-delete").click()
     page.get_by_test_id("parity-delete-confirm").click()
     page.get_by_test_id("parities-empty").wait_for()

@@ -9,8 +9,11 @@ from pathlib import Path
 import launching
 from adapters.models import BaseModel
 
+from .registry import NF4_BYTES
+
 MEMINFO = Path("/proc/meminfo")
 CGROUP = Path("/sys/fs/cgroup/memory.max")
+CGROUP_USED = Path("/sys/fs/cgroup/memory.current")
 
 
 @lru_cache(maxsize=1)
@@ -49,3 +52,32 @@ def fits(base: BaseModel) -> dict[str, bool | None]:
     place = gpu_bytes() or host_bytes()
     needs = {"fp32": base.memory_fp32, "bf16": base.memory_bf16, "nf4": base.memory_nf4}
     return {name: need <= place if need and place else None for name, need in needs.items()}
+
+
+def free_bytes() -> int:
+    """Main memory that a program could still take, within the control group's limit; 0 where that is not known."""
+    try:
+        line = next(line for line in MEMINFO.read_text().splitlines() if line.startswith("MemAvailable:"))
+        free = int(line.split()[1]) * 1024
+    except (OSError, StopIteration, ValueError, IndexError):
+        return 0
+    try:
+        return max(0, min(free, int(CGROUP.read_text()) - int(CGROUP_USED.read_text())))
+    except (OSError, ValueError):
+        return free
+
+
+def needed_by_processor(base: BaseModel) -> dict[str, int]:
+    """precision -> bytes of main memory that a worker takes with this base in it, whose weights the processor computes
+    with: what is not quantised is in fp32 there. {} where the base's size is not known."""
+    if not base.parameters or not base.memory_fp32:
+        return {}
+    worker = base.memory_fp32 - 4 * base.parameters
+    matrices = round((base.memory_bf16 - base.memory_nf4) / (2 - NF4_BYTES))  # that are quantised
+    rest = 4 * (base.parameters - matrices) + worker
+    return {
+        "fp32": base.memory_fp32,
+        "bf16": base.memory_bf16,
+        "int8": matrices + rest,
+        "nf4": int(NF4_BYTES * matrices) + rest,
+    }

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, Literal, cast
 
 from django.contrib.auth.models import User
 from django.db.models import Count
+from django.http import HttpResponse
 from pydantic import Field
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -18,6 +19,7 @@ from common.shapes import Id, Shape
 from evaluations import sets
 from evaluations.models import Parity
 from evaluations.parity import making
+from evaluations.parity.export import markdown
 from evaluations.parity.verdict import parity_json, whole_json
 from evaluations.runs import queue
 from inference.params import ModelName, body
@@ -27,6 +29,12 @@ class NewParity(Shape):
     adapter: Annotated[ModelName, Field(description="Slug of an active adapter.")]
     prompts: Annotated[Id, Field(description="Id of a prompt set: the trainer's evaluation samples, in their order.")]
     version: Annotated[int | None, Field(ge=1, le=2**31 - 1, description="Without one: the newest.")] = None
+    precisions: Annotated[
+        list[Literal["fp32", "bf16", "int8", "nf4"]],
+        Field(
+            max_length=4, description="Of the base model, beside the one it is served in; measured by the processor."
+        ),
+    ] = []
 
 
 def rows_of(request: Any) -> Any:
@@ -56,7 +64,7 @@ class ParitiesView(APIView):
         user = cast(User, request.user)
         version = sets.version_of(sets.visible(user, given.prompts), given.version)
         token = request.auth if isinstance(request.auth, ApiToken) else None
-        made = making.create(user, given.adapter, version, token.pk if token else 0)
+        made = making.create(user, given.adapter, version, token.pk if token else 0, given.precisions)
         queue.wake()
         return Response(whole_json(made), status=201)
 
@@ -70,6 +78,18 @@ class ParityView(APIView):
     def delete(self, request: Request, pk: int) -> Response:
         making.delete(making.own(request.user, pk))
         return Response(status=204)
+
+
+class ParityExportView(APIView):
+    """As Markdown, in the reader's language."""
+
+    permission_classes = [CanInfer]
+
+    def get(self, request: Request, pk: int) -> HttpResponse:
+        report = making.own(request.user, pk)
+        answer = HttpResponse(markdown(report), content_type="text/markdown; charset=utf-8")
+        answer["Content-Disposition"] = f'attachment; filename="parity-{report.pk}.md"'
+        return answer
 
 
 class ParityCancelView(APIView):

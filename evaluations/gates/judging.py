@@ -12,14 +12,12 @@ from functools import partial
 from typing import Any
 
 from django.db import DatabaseError, InterfaceError, transaction
-from django.db.models import Exists, OuterRef
-from django.db.models.functions import Substr
 from django.utils import timezone
 
 from adapters.failures import BusyError, Refused
 from adapters.lifecycle.activation import Prepared
 from adapters.lifecycle.trying import give_up, try_out
-from adapters.models import LoraAdapter, Status
+from adapters.models import LoraAdapter
 from evaluations.models import (
     Duel,
     Gate,
@@ -64,21 +62,16 @@ def turn(alive: Callable[[], None] = lambda: None) -> None:
 def _note_new() -> None:
     """Of each gate the newest adapter that nothing is known of, unless one waits already."""
     for gate in Gate.objects.select_related("owner", "prompts").order_by("pk"):
-        if gate.verdicts.filter(state=VerdictState.WAITING).exists() or (adapter := unjudged(gate)) is None:
+        if gate.verdicts.filter(state=VerdictState.WAITING).exists():
+            continue
+        adapter = standing.unjudged(gate).order_by("-pk").first()
+        if adapter is None:
             continue
         try:
             standing.usable_version(gate)
         except Refused:
             continue  # its page says so; each adapter would only hear the same
         GateVerdict.objects.create(gate=gate, adapter=adapter, files=standing.files_of(adapter))
-
-
-def unjudged(gate: Gate) -> LoraAdapter | None:
-    """An adapter of the family that could be activated and whose files this gate has not looked at."""
-    known = GateVerdict.objects.filter(gate=gate, adapter=OuterRef("pk"), files=OuterRef("files"))
-    rows = gate.members().filter(status=Status.DISCOVERED, missing=False, incomplete=False, duplicate_of=None)
-    rows = rows.exclude(signature="").annotate(files=Substr("signature", 1, standing.FILES))
-    return rows.filter(~Exists(known)).order_by("-pk").first()
 
 
 def begin(verdict: GateVerdict, alive: Callable[[], None]) -> bool:

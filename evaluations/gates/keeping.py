@@ -103,7 +103,7 @@ def standings_json(adapter: LoraAdapter) -> dict[str, Any]:
     results = [_standing_json(one) for one in found]
     return answers.Standings.of(
         adapter, adapter=adapter.pk, active=adapter.status == Status.ACTIVE, results=results,
-        passes=not any(one.code for one in found), pending=any(one.is_pending for one in found),
+        passes=not any(one.code for one in found), pending=any(one.pending for one in found),
     )  # fmt: skip
 
 

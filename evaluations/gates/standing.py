@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
+
+from django.db.models import Exists, OuterRef
+from django.db.models.functions import Substr
 
 from adapters.failures import Refused, render
 from adapters.models import LoraAdapter, Status
+from adapters.models.adapter import AdapterQuerySet
 from common.numbers import grouped
 from evaluations.models import Gate, GateVerdict, SetVersion, VerdictState
 from evaluations.models.gates import PENDING
@@ -15,26 +19,38 @@ from evaluations.models.sets import PromptSet
 from evaluations.runs import queue
 
 WAITING, BELOW, WORSE, UNJUDGED = "gate_waiting", "gate_below_bar", "gate_worse", "gate_unjudged"
+NOT_NEW, UNLISTED = "gate_not_new", "gate_unlisted"
 FILES = 32  # characters of an adapter's signature that tell its files
 TOLERANCE = 1e-9  # 0.9 is no exact number
 
 
 @dataclass(frozen=True)
 class Standing:
-    """`code`: why the gate objects, "" where it lets the content through."""
+    """`code`: why the gate objects, "" where it lets the content through. `unasked`: why no evaluation that would
+    settle it begins by itself, "" where one does or none is needed."""
 
     gate: Gate
     verdict: GateVerdict | None = None
     code: str = ""
     details: Mapping[str, Any] = field(default_factory=dict)
+    unasked: str = ""
 
     @property
     def message(self) -> str:
         return render(self.code, dict(self.details))
 
     @property
-    def is_pending(self) -> bool:
+    def unasked_message(self) -> str:
+        return render(self.unasked, {}) if self.unasked else ""
+
+    @property
+    def is_queued(self) -> bool:
         return self.verdict is not None and self.verdict.state in PENDING
+
+    @property
+    def pending(self) -> bool:
+        """Whether a verdict will come: from the moment when the gate concerns the adapter, not from its turn on."""
+        return self.is_queued or (self.code == WAITING and not self.unasked)
 
 
 def percent(share: float) -> str:
@@ -115,8 +131,36 @@ def _is_outdated(gate: Gate, verdict: GateVerdict) -> bool:
     return (active.digest if active is not None else "") != verdict.against_digest
 
 
+def unjudged(gate: Gate) -> AdapterQuerySet:
+    """The adapters of the family that could be activated and whose files this gate has not looked at: they are judged
+    without being asked for."""
+    known = GateVerdict.objects.filter(gate=gate, adapter=OuterRef("pk"), files=OuterRef("files"))
+    rows = gate.members().filter(status=Status.DISCOVERED, missing=False, incomplete=False, duplicate_of=None)
+    rows = rows.exclude(signature="").annotate(files=Substr("signature", 1, FILES))
+    return rows.filter(~Exists(known))
+
+
+def why_unasked(gate: Gate, adapter: LoraAdapter) -> str:
+    """Why no evaluation of what waits begins by itself: a code, or "" where one does."""
+    try:
+        usable_version(gate)
+    except Refused as refused:
+        return refused.code
+    if unjudged(gate).filter(pk=adapter.pk).exists():
+        return ""
+    return NOT_NEW if gate.verdicts.filter(adapter=adapter, files=files_of(adapter)).exists() else UNLISTED
+
+
 def of_adapter(adapter: LoraAdapter) -> list[Standing]:
     """Of its files as the last scan saw them, for people and programs; gate after gate."""
+    found = _by_gate(adapter)
+    return [
+        replace(one, unasked=why_unasked(one.gate, adapter)) if one.code == WAITING and not one.is_queued else one
+        for one in found
+    ]
+
+
+def _by_gate(adapter: LoraAdapter) -> list[Standing]:
     found = []
     for gate in Gate.objects.concerning(adapter):
         verdict = (

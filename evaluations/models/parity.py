@@ -26,7 +26,8 @@ class Parity(Queued):
     `recorded`: what the trainer evaluated at `step`: {"loss", "samples", "batches"}, the latter None where that cannot
     be told; or nothing. `implied`: whose template and tokenizer training had, {"template", "tokenizer"}: "adapter",
     "base" or "". `outcome`: {"verdict", "values"} once it is done (see `parity/verdict.py`). `precision`: of the base
-    in the engine, as it was measured; "" where that is not known.
+    in the engine, as it was measured; "" where that is not known. `wanted`: further ones, and `others` what became of
+    those whose turn came: {precision: {"state", "code", "detail"}} (see `runs/parity_apart.py`).
     """
 
     owner = models.ForeignKey(settings.AUTH_USER_MODEL, models.CASCADE, related_name="+", verbose_name=_("owner"))
@@ -43,6 +44,8 @@ class Parity(Queued):
     implied = models.JSONField(default=dict, blank=True)
     outcome = models.JSONField(default=dict, blank=True)
     precision = models.CharField(_("precision"), max_length=32, blank=True, default="")
+    wanted = models.JSONField(_("further precisions"), default=list, blank=True)
+    others = models.JSONField(default=dict, blank=True)
     total = models.PositiveIntegerField(_("samples"), default=0)
 
     objects = ParityQuerySet.as_manager()
@@ -63,11 +66,16 @@ class Sample(models.Model):
     `facts`: {"tokens": of question and reference, "trained_tokens" or "untold": why there are none, "difference" (see
     `parity/comparing.py`), "ending": text of the token that ends the answer, "served", "trained": {way: [loss in nats,
     tokens]} (see `parity/figures.py`)}. Without facts `code` says why the sample could not be measured.
+
+    `asked`: what other precisions are asked, {"ids", "first", "after", "ended", "whole"}, until the report is done (see
+    `runs/parity_apart.py`). `elsewhere`: {precision: sums, or {"code", "detail"}}.
     """
 
     parity = models.ForeignKey(Parity, models.CASCADE, related_name="samples", verbose_name=_("parity report"))
     item = models.ForeignKey(Item, models.CASCADE, related_name="+", verbose_name=_("item"))
     facts = models.JSONField(default=dict, blank=True)
+    asked = models.JSONField(default=dict, blank=True)
+    elsewhere = models.JSONField(default=dict, blank=True)
     code = models.CharField(_("error code"), max_length=64, blank=True, default="")
     detail = models.JSONField(default=dict, blank=True)  # that the code's sentence names
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import Any
 
 from django.conf import settings
 from django.http import Http404
 from django.utils.translation import gettext as _
 
+from adapters.identifiers import UNKNOWN
 from adapters.lifecycle.sources import real_roots
 from adapters.models import LoraAdapter, TrainingFacts
 from adapters.training.evaluated import evaluated
@@ -16,7 +18,10 @@ from common.api import ApiError
 from common.numbers import grouped
 from evaluations.models import Parity, SetVersion
 from inference.errors import InferenceError
+from inference.gateway.apart import refusal
 from inference.gateway.targets import of_adapter
+
+from .precisions import PRECISIONS
 
 
 def own(user: Any, pk: int) -> Parity:
@@ -28,15 +33,19 @@ def own(user: Any, pk: int) -> Parity:
     return found
 
 
-def create(user: Any, slug: str, version: SetVersion, token_ref: int = 0) -> Parity:
-    """A report that waits for its turn.
+def create(user: Any, slug: str, version: SetVersion, token_ref: int = 0, precisions: Sequence[str] = ()) -> Parity:
+    """A report that waits for its turn. `precisions`: further ones of the base that it is measured in.
 
-    Raises ApiError: InferenceError for an adapter that cannot be asked, 409 for a set without references, for bounds.
+    Raises ApiError: InferenceError for an adapter that cannot be asked and for a precision that cannot be measured, 409
+    for a set without references, for bounds.
     """
     adapter = LoraAdapter.objects.select_related("base").filter(slug=slug).first()
     if adapter is None:
         raise InferenceError("unknown_target", "adapter", {"name": slug[:100]})
     target = of_adapter(adapter)
+    for name in precisions:
+        if adapter.base is not None and (refused := refusal(adapter.base, name)) is not None:
+            raise refused
     if not version.size:
         raise ApiError("empty", _("The prompt set has no items."), 409, "prompts")
     bare = version.items.filter(reference="").first()
@@ -51,8 +60,16 @@ def create(user: Any, slug: str, version: SetVersion, token_ref: int = 0) -> Par
         owner=user, version=version, adapter=adapter, slug=adapter.slug, name=adapter.name, step=step,
         digest=target.digest, base_key=target.base["key"], base_name=target.base["name"],
         prompting=target.adapter.get("prompting", "") if target.adapter else "", recorded=recorded_of(adapter, step),
-        token_ref=token_ref, total=version.size,
+        token_ref=token_ref, total=version.size, wanted=[name for name in PRECISIONS if name in precisions],
     )  # fmt: skip
+
+
+def offered(adapter: LoraAdapter) -> list[dict[str, str]]:
+    """The precisions, with the reason why one cannot be measured now; none where the adapter has no base."""
+    if adapter.base is None:
+        return []
+    refusals = {name: refusal(adapter.base, name) for name in PRECISIONS}
+    return [{"name": name, "reason": error.message if error else ""} for name, error in refusals.items()]
 
 
 def step_of(adapter: LoraAdapter) -> int | None:
@@ -60,14 +77,19 @@ def step_of(adapter: LoraAdapter) -> int | None:
     last step."""
     if adapter.checkpoint is not None:
         return adapter.checkpoint
-    same = LoraAdapter.objects.filter(group_hash=adapter.group_hash, content_key=adapter.content_key)
-    if adapter.group_hash and adapter.content_key:
-        twin = same.exclude(checkpoint=None).order_by("checkpoint").first()
-        if twin is not None:
-            return twin.checkpoint
+    if (twin := twins_step(adapter)) is not None:
+        return twin
     facts = TrainingFacts.objects.filter(adapter=adapter).first()
     step = facts.summary.get("steps") if facts is not None else None
     return step if type(step) is int and 0 <= step < 2**31 else None
+
+
+def twins_step(adapter: LoraAdapter) -> int | None:
+    """Of a run's own adapter: the checkpoint with the same files, the earliest of several."""
+    if not adapter.group_hash or adapter.content_key in ("", UNKNOWN):
+        return None
+    same = LoraAdapter.objects.filter(group_hash=adapter.group_hash, content_key=adapter.content_key)
+    return same.exclude(checkpoint=None).order_by("checkpoint").values_list("checkpoint", flat=True).first()
 
 
 def recorded_of(adapter: LoraAdapter, step: int | None) -> dict[str, Any]:

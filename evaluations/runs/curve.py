@@ -14,6 +14,7 @@ from common.shares import wilson
 from evaluations import answers
 from evaluations.checks.judging import DIGITS
 from evaluations.models import Result, Run, RunTarget
+from evaluations.parity.making import twins_step
 
 SAMPLES = 1000  # of the bootstrap
 SEED = 20_240_601  # the same figure each time somebody looks
@@ -34,20 +35,38 @@ class Found:
 
 
 def curves(run: Run) -> list[dict[str, Any]]:
-    """Of each training run of which at least two checkpoints take part."""
-    groups: dict[str, list[RunTarget]] = defaultdict(list)
+    """Of each training run of which at least two checkpoints take part.
+
+    The run's own adapter stands for the checkpoint with the same files, unless that one has results of its own.
+    """
+    groups: dict[str, list[tuple[int, RunTarget]]] = defaultdict(list)
     for target in run.targets.select_related("adapter"):
-        if target.group_hash and target.checkpoint is not None:
-            groups[target.group_hash].append(target)
-    several = {group: sorted(found, key=step_of) for group, found in groups.items() if len(found) > 1}
+        if target.group_hash and (step := step_of(target)) is not None:
+            groups[target.group_hash].append((step, target))
+    several = {group: found for group, found in groups.items() if len({step for step, _target in found}) > 1}
     if not several:
         return []
-    results = results_of([target.pk for found in several.values() for target in found])
-    return [_group(group, found, results) for group, found in several.items()]
+    results = results_of([target.pk for found in several.values() for _step, target in found])
+    return [
+        _group(group, [target for _step, target in found], _by_step(found, results), results)
+        for group, found in several.items()
+    ]
 
 
-def step_of(target: RunTarget) -> int:
-    return target.checkpoint or 0
+def step_of(target: RunTarget) -> int | None:
+    if target.checkpoint is not None or target.adapter is None:
+        return target.checkpoint
+    return twins_step(target.adapter)
+
+
+def _by_step(found: Sequence[tuple[int, RunTarget]], results: Mapping[int, Found]) -> dict[int, RunTarget]:
+    """One for each step, of those that have results: a checkpoint before the run's own adapter."""
+    ranked = sorted(found, key=lambda one: (one[0], one[1].checkpoint is None, one[1].position))
+    chosen: dict[int, RunTarget] = {}
+    for step, target in ranked:
+        if results[target.pk].verdicts or results[target.pk].losses:
+            chosen.setdefault(step, target)
+    return chosen
 
 
 def results_of(targets: Sequence[int]) -> dict[int, Found]:
@@ -62,19 +81,21 @@ def results_of(targets: Sequence[int]) -> dict[int, Found]:
     return found
 
 
-def _group(group: str, targets: Sequence[RunTarget], results: Mapping[int, Found]) -> dict[str, Any]:
-    points = [_point(target, found) for target in targets if (found := results[target.pk]).verdicts or found.losses]
-    adapter = next((target.adapter for target in targets if target.adapter is not None), None)
+def _group(
+    group: str, members: Sequence[RunTarget], chosen: Mapping[int, RunTarget], results: Mapping[int, Found]
+) -> dict[str, Any]:
+    points = [_point(step, target, results[target.pk]) for step, target in chosen.items()]
+    adapter = next((target.adapter for target in members if target.adapter is not None), None)
     training = curve_of(adapter).told(adapter) if adapter is not None else None
-    name = adapter.run_name if adapter is not None else targets[0].name
+    name = adapter.run_name if adapter is not None else members[0].name
     return answers.Group.of(group=group[:12], name=name, points=points, best=best(points, results), training=training)
 
 
-def _point(target: RunTarget, found: Found) -> dict[str, Any]:
+def _point(step: int, target: RunTarget, found: Found) -> dict[str, Any]:
     passed, judged = sum(found.verdicts.values()), len(found.verdicts)
     low, high = wilson(passed, judged) if judged else (None, None)
     return answers.Point.of(
-        target, target=target.pk, adapter=target.adapter_id, step=step_of(target), passed=passed, judged=judged,
+        target, target=target.pk, adapter=target.adapter_id, step=step, passed=passed, judged=judged,
         share=passed / judged if judged else None, low=low, high=high, loss=mean_loss(found.losses),
         loss_tokens=sum(tokens for _loss, tokens in found.losses.values()),
     )  # fmt: skip

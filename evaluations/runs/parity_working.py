@@ -30,9 +30,11 @@ from inference.gateway.asking import Question, Reading, WholeAnswer, answer
 from inference.gateway.operating import status
 from inference.gateway.scoring import Passage, score_once
 from inference.gateway.targets import Target, find
+from inference.manager import ModelManager
 
 from .job import Job, TargetFailedError, in_database
 from .keys import facts_of
+from .parity_apart import Elsewhere
 
 CHUNK = 100  # samples whose tokens are made at once
 READING = Reading(0, answer=False)
@@ -64,10 +66,11 @@ class ParityWorker(Job):
             part = todo[start : start + CHUNK]
             written = await database_sync_to_async(training.written, thread_sensitive=False)(part)
             await self.few_at_once([(item, written[item.pk]) for item in part], partial(self._sample, target))
-        await in_database(self._conclude)
         engine = (await status()).get("engine") or {}
         if engine.get("base_key") == target.base["key"]:
             await in_database(self._save, precision=str(engine.get("precision") or "")[:32])
+        await Elsewhere(self, self.report, target, self._read, sums).measure()
+        await in_database(self._conclude)
 
     def _target(self) -> Target:
         """Raises TargetFailedError."""
@@ -80,11 +83,14 @@ class ParityWorker(Job):
         return target
 
     def _save(self, **facts: Any) -> None:
+        for name, value in facts.items():
+            setattr(self.report, name, value)
         Parity.objects.filter(pk=self.report.pk).update(**facts)
 
     def _conclude(self) -> None:
-        rows = Sample.objects.filter(parity=self.report, code="").order_by("item__number")
-        self._save(outcome=outcome(self.report.recorded, [row.facts for row in rows]))
+        rows = list(Sample.objects.filter(parity=self.report, code="").order_by("item__number"))
+        self._save(outcome=outcome(self.report.recorded, rows, self.report.precision))
+        Sample.objects.filter(parity=self.report).update(asked={})
 
     def _left(self) -> list[Item]:
         done = set(Sample.objects.filter(parity=self.report).values_list("item_id", flat=True))
@@ -96,7 +102,8 @@ class ParityWorker(Job):
         item, written = sample
 
         async def attempt() -> None:
-            await in_database(self._keep, item, facts=await self._facts(target, item, written))
+            facts, asked = await self._facts(target, item, written)
+            await in_database(self._keep, item, facts=facts, asked=asked if self.report.wanted else {})
 
         await self.persist(attempt, lambda error: self._keep(item, **kept(error)))
 
@@ -107,28 +114,29 @@ class ParityWorker(Job):
         except IntegrityError:  # settled by a process that was taken for dead, or the report was deleted meanwhile
             pass
 
-    async def _facts(self, target: Target, item: Item, written: Written | str) -> dict[str, Any]:
-        """Raises ApiError."""
+    async def _facts(self, target: Target, item: Item, written: Written | str) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The fields `facts` and `asked` of a sample. Raises ApiError."""
         served = await self._served(target, item)
         facts: dict[str, Any] = {"tokens": len(served.ids)}
+        asked: dict[str, Any] = {"ids": served.ids, "first": served.first, "after": len(served.ids)}
         if isinstance(written, str):
             told = await self._read(target, served.ids)
-            return {**facts, "untold": written, "served": sums(told, served.first, len(served.ids), 0)}
+            facts |= {"untold": written, "served": sums(told, served.first, len(served.ids), 0)}
+            return facts, {**asked, "ended": 0, "whole": True}
         facts["trained_tokens"] = len(written.ids)
         end = ending(served, written, item.reference)
         apart = difference(served, written)
-        if apart is None:
-            told = await self._read(target, written.ids)
-            facts["served"] = sums(told, served.first, len(served.ids), int(end is not None))
-        else:
+        ids = written.ids if apart is None else [*served.ids, *([] if end is None else [end])]
+        asked |= {"ids": ids, "ended": int(end is not None), "whole": apart is None}
+        told = await self._read(target, ids)
+        facts["served"] = sums(told, served.first, len(served.ids), asked["ended"])
+        if apart is not None:
             facts["difference"] = apart
-            told = await self._read(target, [*served.ids, *([] if end is None else [end])])
-            facts["served"] = sums(told, served.first, len(served.ids), int(end is not None))
             facts["served"].pop("whole", None)
             facts["trained"] = await self._trained(target, served, written)
         if end is not None:
             facts["ending"] = told[len(served.ids)]["token"][:80]
-        return facts
+        return facts, asked
 
     async def _served(self, target: Target, item: Item) -> Served:
         asked = await self._ask(Question(target, ONE, item.messages, item.prompt, reading=READING, background=True))
@@ -156,13 +164,15 @@ class ParityWorker(Job):
         after = start + len(reference)
         return sums(told, start, after, int(after < len(written.ids)))
 
-    async def _read(self, target: Target, ids: Sequence[int]) -> list[PromptLogprob]:
-        """Each token with its probability. Raises ApiError."""
+    async def _read(
+        self, target: Target, ids: Sequence[int], manager: ModelManager | None = None
+    ) -> list[PromptLogprob]:
+        """Each token with its probability. `manager`: of another engine. Raises ApiError."""
         question = Question(target, ONE, tokens=list(ids), reading=READING, background=True)
-        return (await self._ask(question)).prompt_logprobs
+        return (await self._ask(question, manager)).prompt_logprobs
 
-    async def _ask(self, question: Question) -> WholeAnswer:
-        return await answer(self.grant, question, bounded=True)
+    async def _ask(self, question: Question, manager: ModelManager | None = None) -> WholeAnswer:
+        return await answer(self.grant, question, bounded=True, manager=manager)
 
 
 def _implied(pk: int | None) -> Implied:

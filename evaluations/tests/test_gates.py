@@ -298,7 +298,7 @@ def test_gates_are_made_and_told_of_by_the_api(
 
     slug = step(100).slug
     told = client.get(f"{GATES}/standing?adapter={slug}").json()
-    assert (told["passes"], told["pending"], told["results"][0]["code"]) == (False, False, "gate_waiting")
+    assert (told["passes"], told["pending"], told["results"][0]["code"]) == (False, True, "gate_waiting")
     assert client.post(f"{GATES}/{gate}/verdicts", {"adapter": step(100).pk}, format="json").status_code == 202
     assert client.get(f"{GATES}/standing?adapter={slug}").json()["pending"] is True
     judge()
@@ -314,6 +314,30 @@ def test_gates_are_made_and_told_of_by_the_api(
     stranger = {"adapter": LoraAdapter.objects.create(name="s", slug="s", path_hash="s").pk}
     assert client.post(f"{GATES}/{gate}/verdicts", stranger, format="json").status_code == 400
     assert client.delete(f"{GATES}/{gate}").status_code == 204
+
+
+def test_a_verdict_is_pending_from_the_beginning_unless_none_will_come(
+    world: SimpleNamespace, api: Callable[..., APIClient]
+) -> None:
+    client = api(world.operator, "operate")
+
+    def told(number: int) -> tuple[bool, str]:
+        answer = client.get(f"{GATES}/standing?adapter={step(number).pk}").json()
+        assert answer["pending"] is answer["results"][0]["pending"]
+        return answer["pending"], answer["results"][0]["unasked"]
+
+    gate = gate_for(world)
+    assert [told(number) for number in BY_STEP] == [(True, "")] * 3  # before any of them has had its turn
+    LoraAdapter.objects.filter(pk=step(10).pk).update(incomplete=True)
+    assert told(10) == (False, "gate_unlisted")
+    judge()
+    assert told(20) == told(100) == (False, "")
+    sets.add(world.prompts, [read_item({"prompt": "more", "checks": [{"kind": "contains", "value": "nothing"}]})])
+    assert told(20) == (False, "gate_not_new")  # it waits for somebody who wants it
+    standing.request(gate, step(20))
+    assert told(20) == (True, "")
+    sets.delete(PromptSet.objects.get(pk=world.prompts.pk))
+    assert told(100) == (False, "gate_set_missing")
 
 
 def test_operators_alone_see_a_gates_evaluation(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,7 +16,7 @@ from django.test import Client
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from adapters.leases import HeldLease
-from adapters.models import LoraAdapter
+from adapters.models import BaseModel, LoraAdapter
 from evaluations.models import Parity, PromptSet, Sample
 from evaluations.parity import tokens
 from evaluations.parity.comparing import Served, difference, ending
@@ -22,7 +24,12 @@ from evaluations.parity.figures import figures, mean
 from evaluations.parity.tokens import TokenizerError, Written, tokenize
 from evaluations.parity.verdict import outcome
 from evaluations.runs import parity_working, queue
+from evaluations.runs.job import in_database
+from evaluations.runs.parity_apart import Elsewhere
+from inference.backends.process import WorkerOptions
+from inference.gateway import apart
 from inference.manager import ModelManager
+from inference.tests.conftest import FAKE_WORKER
 
 PARITY = "/api/evaluations/parity"
 
@@ -96,8 +103,34 @@ APART = {"difference": {"at": 0}}
     ],
 )
 def test_verdicts(verdict: str, recorded: dict[str, Any], sample: dict[str, Any]) -> None:
-    assert outcome(recorded, [sample])["verdict"] == verdict
+    assert outcome(recorded, [SimpleNamespace(facts=sample, elsewhere={})])["verdict"] == verdict
     assert outcome(recorded, [])["verdict"] == "unmeasured"
+
+
+@pytest.mark.parametrize(
+    ("losses", "recorded", "code", "values"),
+    [
+        ({}, None, None, {}),
+        ({"bf16": 2.02, "int8": 2.3}, None, "loses", {"name": "int8", "reference": "fp32", "difference": "0.300"}),
+        ({"bf16": 2.03, "nf4": 1.9}, None, "gains", {"name": "nf4", "difference": "0.100", "tolerance": "0.040"}),
+        ({"bf16": 2.03, "int8": 1.99}, None, "same", {"name": "bf16", "difference": "0.030"}),
+        ({"bf16": 2.03, "int8": 2.3}, 2.3, "explains", {"name": "int8", "loss": "2.300"}),
+    ],
+)
+def test_what_a_precision_costs(
+    losses: dict[str, float], recorded: float | None, code: str | None, values: dict[str, str]
+) -> None:
+    """Over samples of ten tokens, one of which was not measured everywhere."""
+    samples = [
+        SimpleNamespace(
+            facts={"served": {"ended": [20.0 + at, 10]}},
+            elsewhere={name: {"ended": [10 * loss + at, 10]} if at else {"code": "x"} for name, loss in losses.items()},
+        )
+        for at in (0, 1, -1)
+    ]  # fmt: skip
+    found = outcome({"loss": recorded} if recorded else {}, samples, "fp32").get("precision") or {}
+    assert found.get("code") == code
+    assert {name: found["values"][name] for name in values} == values if code else not found
 
 
 def test_tokenizers_of_others_are_read_within_bounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,9 +182,31 @@ def record(folder: Path, *entries: Any) -> None:
     (folder / "trainer_state.json").write_text(json.dumps({"log_history": list(entries)}))
 
 
-def ask(client: Client, prompts: PromptSet, adapter: str = "pirate") -> Any:
-    body = json.dumps({"adapter": adapter, "prompts": prompts.pk})
+def ask(client: Client, prompts: PromptSet, adapter: str = "pirate", **more: Any) -> Any:
+    body = json.dumps({"adapter": adapter, "prompts": prompts.pk, **more})
     return client.post(PARITY, body, content_type="application/json")
+
+
+@pytest.fixture
+def precisions(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., list[str]]:
+    """What is served is fp32; engines of other precisions give each word the loss that is named, or end at once."""
+    started: list[str] = []
+
+    async def status() -> dict[str, Any]:
+        return {"engine": {"base_key": "b" * 64, "precision": "fp32"}}
+
+    def install(**losses: float) -> list[str]:
+        def options(log: str, **config: Any) -> WorkerOptions:
+            started.append(config["precision"])
+            command = (sys.executable, str(FAKE_WORKER))
+            told = {"loss": losses[config["precision"]], "beat": 0.1}
+            return WorkerOptions(told, tmp_path / log, FAKE_WORKER.parents[2], command, start_timeout=20.0)
+
+        monkeypatch.setattr(apart, "worker_options", options)
+        return started
+
+    monkeypatch.setattr(parity_working, "status", status)
+    return install
 
 
 def work() -> None:
@@ -270,3 +325,101 @@ def test_what_cannot_be_measured_is_refused(
     assert ask(client, good).json()["error"]["code"] == "too_many"
     again = Parity.objects.create(owner_id=Parity.objects.get().owner_id, version=good.versions.get(), slug="pirate")
     assert client.post(f"{PARITY}/{again.pk}/cancel").json()["state"] == "cancelled"
+
+
+def by_name(report: dict[str, Any]) -> dict[str, Any]:
+    return {one["name"]: one for one in report["precisions"]}
+
+
+def test_further_precisions_are_measured_by_an_engine_of_their_own(
+    client: Client, trained: Path, manager: ModelManager, make_set: Callable[..., PromptSet],
+    precisions: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    started = precisions(bf16=1.0, int8=1.25)
+    monkeypatch.setattr(apart, "free_bytes", lambda: 8 * 2**30)
+    pk = ask(client, make_set(SAMPLE, SAMPLE), precisions=["int8", "fp32", "bf16"]).json()["id"]
+    assert [one["state"] for one in client.get(f"{PARITY}/{pk}").json()["precisions"]] == ["waiting"] * 3 + [""]
+    keep = Elsewhere._keep
+
+    def dies_in_the_middle(self: Any, sample: Any, name: str, found: Any) -> None:
+        if name == "int8" and any(one.elsewhere.get("int8") for one in Sample.objects.all()):
+            raise KeyboardInterrupt
+        keep(self, sample, name, found)
+
+    monkeypatch.setattr(Elsewhere, "_keep", dies_in_the_middle)
+    with pytest.raises(KeyboardInterrupt):
+        work()
+    now = by_name(client.get(f"{PARITY}/{pk}").json())
+    assert (now["bf16"]["state"], now["int8"]["state"], now["int8"]["done"]) == ("done", "running", 1)
+    monkeypatch.setattr(Elsewhere, "_keep", keep)
+    work()
+    assert started == ["bf16", "int8", "int8"]  # what is served needs none, and nothing is measured twice
+    report = client.get(f"{PARITY}/{pk}").json()
+    now = by_name(report)
+    assert (report["verdict"], report["precision_verdict"]) == ("arrives", "loses")
+    assert report["sentence"].endswith(
+        "int8 loses 0.250 nats against fp32; up to 0.020 (0.01 nats, or 2% of the loss) would be tolerated."
+    )
+    assert (now["fp32"]["served"], now["fp32"]["reference"], now["fp32"]["loss"]) == (True, True, 1.0)
+    assert (now["int8"]["loss"], now["int8"]["difference"], now["int8"]["matters"]) == (1.25, 0.25, True)
+    assert (now["bf16"]["difference"], now["bf16"]["matters"], now["nf4"]["measured"]) == (0.0, False, False)
+    assert not any(Sample.objects.values_list("asked", flat=True))  # of no use any more
+    text = client.get(f"{PARITY}/{pk}/export.md").content.decode()
+    assert "| int8 | 1.2500 | +0.2500 | fp32 | 8 |" in text and "d" * 64 in text
+    page = client.get(f"/evaluations/parity/{pk}", headers={"Accept-Language": "zh-hans"}).content.decode()
+    assert "int8 比 fp32 损失 0.250 nat" in page and 'data-name="int8" data-state="done"' in page
+
+
+def test_a_precision_that_cannot_be_measured_says_why(
+    client: Client, trained: Path, manager: ModelManager, make_set: Callable[..., PromptSet], settings: Any,
+    precisions: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    started = precisions(bf16=1.0)
+    million = 10**6
+    sizes = {"memory_fp32": 12_350 * million, "memory_bf16": 6_350 * million, "memory_nf4": 2_500 * million}
+    BaseModel.objects.update(parameters=3000 * million, **sizes)
+    prompts = make_set(SAMPLE)
+    monkeypatch.setattr(apart, "free_bytes", lambda: 10 * 2**30)
+    refused = ask(client, prompts, precisions=["bf16", "fp32"]).json()["error"]
+    assert (refused["code"], refused["param"]) == ("precision_memory", "precisions")
+    assert (
+        "tiny in fp32" in refused["message"] and "13.0 GiB" in refused["message"] and "10.0 GiB" in refused["message"]
+    )
+    pk = ask(client, prompts, precisions=["bf16", "nf4"]).json()["id"]
+    form = client.get(f"/evaluations/parity?adapter={LoraAdapter.objects.get(slug='pirate').pk}").content.decode()
+    assert 'value="fp32" disabled' in form and 'value="bf16"  data' in form
+    monkeypatch.setattr(apart, "free_bytes", lambda: 2**30)  # meanwhile
+    work()
+    report = client.get(f"{PARITY}/{pk}").json()
+    now = by_name(report)
+    assert (report["state"], report["verdict"], started) == ("done", "other_samples", [])
+    assert (now["nf4"]["state"], now["nf4"]["code"]) == ("failed", "precision_memory")
+    assert "1.0 GiB is free" in now["nf4"]["message"]
+    settings.INFERENCE_BACKEND = "vllm"
+    assert ask(client, prompts, precisions=["bf16"]).json()["error"]["code"] == "precision_unavailable"
+
+
+def test_a_cancelled_report_ends_the_engine_of_a_precision(
+    client: Client, trained: Path, manager: ModelManager, make_set: Callable[..., PromptSet],
+    precisions: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    precisions(bf16=1.0)
+    pk = ask(client, make_set(SAMPLE), precisions=["bf16"]).json()["id"]
+    managers: list[ModelManager] = []
+    make = apart.make_manager
+
+    def noted(precision: str) -> ModelManager:
+        managers.append(make(precision))
+        return managers[-1]
+
+    async def never_ends(self: Any, *_args: Any) -> None:
+        await in_database(lambda: Parity.objects.get(pk=pk).cancel())
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(apart, "make_manager", noted)
+    monkeypatch.setattr(Elsewhere, "_sample", never_ends)
+    work()
+    report = client.get(f"{PARITY}/{pk}").json()
+    assert (report["state"], by_name(report)["bf16"]["state"]) == ("cancelled", "")
+    (ended,) = managers
+    assert ended.backend.snapshot()["state"] in ("stopped", "closed", "idle") and not ended.ready

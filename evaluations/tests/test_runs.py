@@ -283,6 +283,30 @@ def test_checkpoints_by_their_steps(
     assert "middle" in text and "200".ljust(64, "0") in text
 
 
+def test_a_runs_own_adapter_stands_for_the_checkpoint_with_the_same_files(
+    client: Client, registry: SimpleNamespace, manager: ModelManager, make_set: Callable[..., PromptSet]
+) -> None:
+    rows = {}
+    for name, step, content in (("half", 50, "a"), ("whole", 100, "b"), ("run", None, "b")):
+        rows[name] = LoraAdapter.objects.create(
+            name=name, slug=name, path_hash=name, base=registry.base, status=Status.ACTIVE, content_key=content * 64,
+            digest=content * 64, group_hash="g" * 64, run_name="run", checkpoint=step,
+        )  # fmt: skip
+    LoraAdapter.objects.filter(slug="whole").update(duplicate_of=rows["run"])
+    prompts = make_set({"prompt": "ahoy", "checks": SAYS_PIRATE})
+
+    def points(**wanted: Any) -> list[tuple[int, str]]:
+        run = send(client, "POST", "", {"prompts": prompts.pk, **wanted}).json()["id"]
+        work()
+        (group,) = client.get(f"{RUNS}/{run}/curve").json()["results"]
+        return [(point["step"], point["slug"]) for point in group["points"]]
+
+    assert points(run_of=rows["half"].pk) == [(50, "half"), (100, "run")]
+    assert Answer.objects.count() == 2
+    assert points(targets=["run", "whole", "half"]) == [(50, "half"), (100, "whole")]  # each step once
+    assert Answer.objects.count() == 2  # by the digest, which is the same
+
+
 def scored_item(prompt: str, reference: str, **check: Any) -> dict[str, Any]:
     return {"prompt": prompt, "reference": reference, "checks": [{"kind": "loss", **check}]}
 

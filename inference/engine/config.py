@@ -13,7 +13,7 @@ class EngineConfig:
 
     runner: str = "inference.engine.model.runner:Runner"
     device: str = "auto"  # auto, cpu, cuda
-    precision: str = "auto"  # auto, fp32, bf16, nf4
+    precision: str = "auto"  # auto, fp32, bf16, int8, nf4
     threads: int = 0  # 0: OMP_NUM_THREADS, or one per core
     max_batch: int = 32  # sequences in one step
     max_context: int = 2048  # tokens of one sequence, prompt and answer
@@ -28,6 +28,7 @@ class EngineConfig:
     cuda_graphs: bool = True  # replay decoding steps on a card
     raw_control_tokens: bool = False  # take control tokens that somebody typed into a message as such
     native: bool = True  # apply adapters by the native kernel where it serves
+    nice: int = 0  # above 0: comes after other processes, and is the first to be ended where memory runs out
     run_dir: str = ""  # for lock files and the built kernel; "": the system's temporary folder
     log_level: str = "INFO"
     log_format: str = "line"  # line, json
@@ -38,7 +39,7 @@ class EngineConfig:
                 raise ValueError(f"{name} must be at least 1")
         if self.device not in {"auto", "cpu", "cuda"}:
             raise ValueError(f"unknown device {self.device!r}")
-        if self.precision not in {"auto", "fp32", "bf16", "nf4"}:
+        if self.precision not in {"auto", "fp32", "bf16", "int8", "nf4"}:
             raise ValueError(f"unknown precision {self.precision!r}")
         parse_size(self.max_gpu_memory or "0")
 

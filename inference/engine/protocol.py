@@ -22,7 +22,7 @@ class BaseSpec(TypedDict):
     path: str
     name: str
     signature: NotRequired[str]  # of the folder when `key` was made (`content.folder_signature`); missing: unchecked
-    precision: NotRequired[str]  # auto, fp32, bf16 or nf4; missing: the engine's setting
+    precision: NotRequired[str]  # auto, fp32, bf16, int8 or nf4; missing: the engine's setting
 
 
 class Member(TypedDict):

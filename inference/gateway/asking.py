@@ -24,7 +24,7 @@ from inference.backends.interface import Event, Loading, Queued, Reading, is_fin
 from inference.backends.stream import Stream
 from inference.engine.protocol import Usage
 from inference.errors import InferenceError, api_error
-from inference.manager import PartialAnswer, WholeAnswer, get_manager
+from inference.manager import ModelManager, PartialAnswer, WholeAnswer, get_manager
 from inference.measuring import refusals
 from inference.quota.limits import LimitError, Ticket, admit
 
@@ -38,12 +38,13 @@ NOTHING: Usage = {"prompt_tokens": 0, "completion_tokens": 0, "cached_tokens": 0
 
 
 async def ask(
-    grant: Grant, questions: Sequence[Question], on_withdrawn: Callable[[], None] | None = None, bounded: bool = False
-) -> Asking:
+    grant: Grant, questions: Sequence[Question], on_withdrawn: Callable[[], None] | None = None, bounded: bool = False,
+    manager: ModelManager | None = None,
+) -> Asking:  # fmt: skip
     """Ask one model these questions. Raises LimitError where the account's limits forbid it.
 
     Access that is withdrawn ends everything with the error `revoked`, unless `on_withdrawn` is there to be called.
-    `bounded`: as `limits_of` takes it.
+    `bounded`: as `limits_of` takes it. `manager`: of another engine than the portal's own (`apart.py`).
     """
     target = questions[0].target
     tokens = sum(question.most for question in questions)
@@ -56,7 +57,7 @@ async def ask(
         raise
     ticket.parts = len(questions)
     ticket.record.members = tuple(part.digest for part in target.recipe)
-    asking = Asking(grant, questions, ticket, outcome, on_withdrawn)
+    asking = Asking(grant, questions, ticket, outcome, on_withdrawn, manager or get_manager())
     try:
         await asking.begin_next()
     except BaseException as error:
@@ -65,9 +66,11 @@ async def ask(
     return asking
 
 
-async def answer(grant: Grant, question: Question, bounded: bool = False) -> WholeAnswer:
-    """The whole answer to one question. `bounded`: as `limits_of` takes it. Raises ApiError."""
-    async with await ask(grant, [question], bounded=bounded) as asking:
+async def answer(
+    grant: Grant, question: Question, bounded: bool = False, manager: ModelManager | None = None
+) -> WholeAnswer:
+    """The whole answer to one question. `bounded`, `manager`: as `ask` takes them. Raises ApiError."""
+    async with await ask(grant, [question], bounded=bounded, manager=manager) as asking:
         return (await asking.answers())[0]
 
 
@@ -80,9 +83,10 @@ class Asking:
 
     def __init__(
         self, grant: Grant, questions: Sequence[Question], ticket: Ticket, outcome: Outcome,
-        on_withdrawn: Callable[[], None] | None,
+        on_withdrawn: Callable[[], None] | None, manager: ModelManager,
     ) -> None:  # fmt: skip
         self.questions = questions
+        self._manager = manager
         self._outcome = outcome
         self._full_since: float | None = None  # as many ran together as may
         self._user = f"user:{grant.user_id}"
@@ -111,7 +115,7 @@ class Asking:
             question = self.questions[index]
             request = question.request(self._user)
             trace = self._outcome.begin(self._full_since)
-            self._streams.append(await get_manager().generate(request, self._wake, trace))
+            self._streams.append(await self._manager.generate(request, self._wake, trace))
             self._live.append(index)
         if self._full_since is None:
             self._full_since = time.monotonic()

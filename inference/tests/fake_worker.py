@@ -7,7 +7,7 @@ The words of a prompt direct it: `crash`, `mute` (no more heartbeats), `garbage`
 folder exists, are checked as the engine checks them. A base named `killer` ends the process while it loads, and so does
 one named `shrinking`, whose weights are cut short by then; their loads, and those of `fragile` and `good`, are told as
 the engine tells them. The configuration (LORAPORTAL_ENGINE) may say `die`: end before being ready, as long as the file
-named there exists.
+named there exists; and `loss`: of each word of a text, in nats.
 """
 
 from __future__ import annotations
@@ -186,7 +186,7 @@ class Worker:
             raw = list(word.encode())
             alternatives = [[f"{word}{n}", 1000 + n, -0.5, raw] for n in range(reading["logprobs"] or 0)]
             told.append({
-                "token": word, "token_id": at, "logprob": -1.0 if at else None, "bytes": raw,
+                "token": word, "token_id": at, "logprob": -self.config.get("loss", 1.0) if at else None, "bytes": raw,
                 "offset": offset, "top": alternatives if at else [],
             })  # fmt: skip
             offset += len(word) + 1

@@ -113,12 +113,16 @@ describe(
              parameters=[query("adapter", "Only of the adapter with this id.", OpenApiTypes.INT), *PAGING]),
     post=call(answers.WholeParity, "Measure whether what was trained arrives here", *CHANGING, 422, 503, status=201,
               body=parity.NewParity, operation_id="make_parity_report",
-              examples=example({"adapter": "pirate", "prompts": 1})),
+              examples=example({"adapter": "pirate", "prompts": 1, "precisions": ["bf16", "int8"]})),
 )  # fmt: skip
 describe(
     "evaluations.api.parity.ParityView",
     get=call(answers.WholeParity, "One parity report", *READING, operation_id="get_parity_report"),
     delete=call(None, "Delete a parity report", *READING, status=204, operation_id="delete_parity_report"),
+)
+describe(
+    "evaluations.api.parity.ParityExportView",
+    get=files("A parity report as a file", "text/markdown"),
 )
 describe(
     "evaluations.api.parity.ParityCancelView",

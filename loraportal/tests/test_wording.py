@@ -25,7 +25,7 @@ NAMES = set(
     "CSV RE2 Alpaca token User Assistant Ctrl K Shift Enter Tab Esc OpenAI ShareGPT Open WebUI max-lora-rank "
     "C CPU CUDA HTTP HTTPS NVIDIA MiB GiB TLS Cookie Redis SQLite MySQL MariaDB OpenTelemetry vLLM websocket "
     "FSDP Megatron NeMo torchtune mistral-finetune Q A B max-loras echo scale rank lora dora "
-    "Wilson Bradley-Terry SVD".split()
+    "Wilson Bradley-Terry SVD bitsandbytes".split()
 )
 CODE_WORDS = set(
     "true false type messages prompt operate infer confirm generate stop ack logprobs stream schema user me all days "

@@ -1,7 +1,7 @@
 // A new parity report: the trainer's samples, pasted or as a file, become a prompt set.
 import { busy } from "./lib/adapter.js";
 import { post, request } from "./lib/api.js";
-import { $ } from "./lib/dom.js";
+import { $, $$ } from "./lib/dom.js";
 import { fill, gettext } from "./lib/i18n.js";
 
 const SETS = "/api/evaluations/sets";
@@ -31,8 +31,9 @@ form?.addEventListener("submit", async (event) => {
   try {
     const given = text.value.trim() || (file.files[0] ? await file.files[0].text() : "");
     if (!given && !prompts?.value) throw new Error(gettext("Paste samples, or choose a file or a prompt set first."));
+    const precisions = $$("[name=precisions]:checked", form).map((box) => box.value);
     const id = given ? await setOf(given, form.dataset.name) : Number(prompts.value);
-    const made = await post("/api/evaluations/parity", { adapter: form.dataset.slug, prompts: id });
+    const made = await post("/api/evaluations/parity", { adapter: form.dataset.slug, prompts: id, precisions });
     location.assign(`/evaluations/parity/${made.id}`);
   } catch (error) {
     problem.textContent = error.message;

@@ -12,7 +12,8 @@ const part = $("[data-part]");
 let shown = data("whole");
 
 async function follow(report) {
-  const moved = report.done !== shown.done || report.state !== shown.state;
+  const looks = ({ state, done, precisions }) => JSON.stringify([state, done, precisions]);
+  const moved = looks(report) !== looks(shown);
   shown = report;
   $("[data-cancel]").hidden = !UNDER_WAY.has(report.state);
   if (!moved) return;

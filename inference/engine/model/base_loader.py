@@ -17,7 +17,7 @@ from inference.engine.model.weights import complaint, header
 
 from .base_support import refused
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "nf4": torch.bfloat16}
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "int8": torch.bfloat16, "nf4": torch.bfloat16}
 # Rotary embeddings that change with the longest sequence of a batch: beyond their original length, one conversation
 # would change the answers of another, so none may go there.
 SWITCHING_ROPE = {"longrope", "dynamic"}
@@ -27,7 +27,7 @@ NF4_BYTES = (4 + 8 / 64 + 32 / (64 * 256)) / 8
 
 
 def weight_counts(folder: Path) -> tuple[int, int]:
-    """(numbers in matrices that NF4 would quantise, other numbers) by the safetensors headers, nothing loaded."""
+    """(numbers in matrices that int8 and NF4 would quantise, others) by the safetensors headers, nothing loaded."""
     matrices = others = 0
     for file in sorted(folder.glob("*.safetensors")):
         for name, entry in header(file).items():
@@ -62,6 +62,7 @@ def needed_bytes(folder: Path, device: str) -> dict[str, int]:
     return {
         "fp32": 4 * (matrices + others),
         "bf16": 2 * (matrices + others),
+        "int8": matrices + small * others,
         "nf4": int(NF4_BYTES * matrices) + small * others,
     }
 
@@ -89,6 +90,15 @@ class LoadProgress:
         return counted()
 
 
+def quantisation(precision: str, compute: torch.dtype) -> BitsAndBytesConfig:
+    """As people have it who load a base with bitsandbytes: LLM.int8() with its usual threshold, NF4 as in QLoRA."""
+    if precision == "int8":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=compute
+    )
+
+
 def load_model(folder: Path, precision: str, device: torch.device, report: Callable[[float], None]) -> PreTrainedModel:
     """The model in evaluation mode on `device`.
 
@@ -96,15 +106,9 @@ def load_model(folder: Path, precision: str, device: torch.device, report: Calla
     raises (see `load_error`).
     """
     options: dict[str, Any] = {"dtype": DTYPES[precision]}
-    if precision == "nf4":
-        compute = torch.bfloat16 if device.type == "cuda" else torch.float32
-        options["dtype"] = compute
-        options["quantization_config"] = BitsAndBytesConfig(
-            load_in_4bit=True,
-            bnb_4bit_quant_type="nf4",
-            bnb_4bit_use_double_quant=True,
-            bnb_4bit_compute_dtype=compute,
-        )
+    if precision in ("int8", "nf4"):
+        options["dtype"] = torch.bfloat16 if device.type == "cuda" else torch.float32
+        options["quantization_config"] = quantisation(precision, options["dtype"])
     previous = hf_logging.set_tqdm_hook(LoadProgress(report).hook)
     loaded: Any  # (model, report): the library's annotations leave the report out
     try:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from inference.engine.config import EngineConfig
 from inference.engine.model import scoring
@@ -213,3 +214,28 @@ def test_logits_that_are_not_finite_are_no_probability() -> None:
     broken, impossible = scoring.scores(rows, [0, 1], [1, 2])
     assert broken.logprob is None
     assert (impossible.logprob, impossible.top) == (scoring.LEAST, [(0, 0.0), (1, scoring.LEAST)])
+
+
+@torch.no_grad()
+def test_eight_bits_are_those_of_bitsandbytes(llama: Family) -> None:
+    """LLM.int8() as Transformers loads it: a text by itself and uncut, for its rows depend on one another."""
+    d = driver(precision="int8", prefill_chunk=4 * 128)
+    for at, text in enumerate(TEXTS):
+        read(d, f"r{at}", llama, prompt=text)
+        d.finish(f"r{at}")
+    read(d, "adapted", llama, "plain")
+    d.finish("adapted")
+    assert d.engine.status()["precision"] == "int8"
+    model: Any = AutoModelForCausalLM.from_pretrained(
+        llama.base, dtype=torch.float32, quantization_config=BitsAndBytesConfig(load_in_8bit=True)
+    )
+    apart = 0.0
+    for at, text in enumerate(TEXTS):
+        tokens = tiny.tokenizer()(text)["input_ids"]
+        rows = torch.log_softmax(model(torch.tensor([tokens])).logits[0].float(), dim=-1)[:-1]
+        exact = expected(llama, None, tokens)
+        for item, row, other in zip(told(d, f"r{at}")[1:], rows, exact, strict=True):
+            assert item["logprob"] == pytest.approx(float(row[item["token_id"]]), abs=2e-2)
+            apart = max(apart, abs(item["logprob"] - float(other[item["token_id"]])))
+    assert apart > 2e-3  # it is another precision
+    assert d.ended("adapted")["type"] == "done"  # type: ignore[index]
