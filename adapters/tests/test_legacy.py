@@ -84,7 +84,7 @@ def run(sql: str, *parameters: Any) -> list[tuple[Any, ...]]:
 
 
 class Kept:
-    """The database at a moment. On SQLite it is copied back in milliseconds; elsewhere migrations lead there, in seconds."""
+    """The database at a moment. SQLite copies it back in milliseconds; elsewhere migrations lead there, in seconds."""
 
     def __init__(self, lead: Callable[[], None]) -> None:
         self.lead = lead
