@@ -24,26 +24,47 @@ PROMPT, COUNT = "What is a LoRA adapter?", 20
 @dataclass(frozen=True)
 class Left:
     """What a tool left. `found`: name of each adapter -> the step of a checkpoint; `asked`: those that are served;
-    `refused`: name -> code; `facts`: what is told of the training of the first that is asked."""
+    `refused`: name -> code; `facts`: what is told of the training of the first that is asked; `remarks`: on any."""
 
     found: dict[str, int | None]
     asked: tuple[str, ...]
     facts: dict[str, Any] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
 
 
 def run(name: str, *steps: int) -> dict[str, int | None]:
     return {name: None, **{f"{name}/checkpoint-{step}": step for step in steps}}
 
 
-CHATTY = {"base_model": "/data/models/tiny-llama", "batch_size": 2, "learning_rate": 0.03, "steps": 4, "max_steps": 4}
+BASE = "/data/models/tiny-llama"
 TOOLS = {
     "peft-0.3.0": Left(run("sea-lora", 2, 4), ("sea-lora",), {"steps": 4, "loss": 5.4965}),
-    "peft-0.5.0": Left(run("sea-lora", 2, 4), ("sea-lora/checkpoint-2",), {"steps": 2, "loss": 6.5694}),
+    "peft-0.5.0": Left(run("sea-lora", 2, 4), ("sea-lora/checkpoint-2",), {"steps": 2, "loss": 6.5924}),
     "peft-0.9.0": Left(run("sea-lora", 2, 4), ("sea-lora", "sea-lora/checkpoint-2"), {"steps": 4, "batch_size": 2}),
     "trl-1.16.0": Left(
         run("numbers-sft", 2, 4), ("numbers-sft", "numbers-sft/checkpoint-2"),
-        {**CHATTY, "trainer": "TRL", "best_step": 4, "tags": ["lora", "sft", "transformers", "trl"]},
+        {"base_model": BASE, "steps": 4, "max_steps": 4, "best_step": 4,
+         "trainer": "TRL", "tags": ["lora", "sft", "transformers", "trl"]},
+    ),
+    "llamafactory-0.9.5": Left(
+        run("tiny-llama/lora/sft", 2, 4) | run("dora/sft", 4) | run("tokens")
+        | run("tiny-llama/lora/pissa", 4) | run("tiny-llama/lora/pissa/pissa_converted"),
+        ("tiny-llama/lora/sft/checkpoint-2", "tiny-llama/lora/sft", "dora/sft", "tokens",
+         "tiny-llama/lora/pissa/pissa_converted"),
+        {"trainer": "LLaMA-Factory", "steps": 2, "max_steps": 4, "epochs": 1.0, "batch_size": 2},
+        refused=dict.fromkeys(run("tiny-llama/lora/pissa", 4), "init_changes_base"),
+    ),
+    "ms-swift-4.6.0": Left(
+        {"output/v0-20261129-002949/checkpoint-2": 2, "output/v0-20261129-002949/checkpoint-4": 4,
+         "output-dora/v0-20261129-004809/checkpoint-4": 4},
+        ("output/v0-20261129-002949/checkpoint-4", "output-dora/v0-20261129-004809/checkpoint-4"),
+        {"trainer": "ms-swift", "steps": 4, "dataset": "data.jsonl", "best_step": 4, "base_model": BASE},
+    ),
+    "torchtune-0.6.1": Left(
+        run("lora_single_device/epoch_0") | run("lora_single_device/epoch_1"),
+        ("lora_single_device/epoch_0", "lora_single_device/epoch_1"),
+        remarks=("task_type_differs",),  # its config names none
     ),
     "mlx-lm-0.32.2": Left(
         run("numbers-mlx") | run("numbers-mlx-dora"), ("numbers-mlx", "numbers-mlx-dora"),
@@ -63,10 +84,15 @@ def test_what_it_left_is_found_and_answers_as_peft_does(tool: str, tmp_path: Pat
     rows = {row.name: row for row in LoraAdapter.objects.all()}
     assert {name: row.checkpoint for name, row in rows.items()} == left.found
     assert {name: row.failure_code for name, row in rows.items() if row.failure_code} == left.refused
-    assert {flag for row in rows.values() for flag in row.flags} <= {"own_tokenizer", "own_chat_template"}
+    assert {flag for row in rows.values() for flag in row.flags} <= {
+        "own_tokenizer",
+        "own_chat_template",
+        *left.remarks,
+    }
     assert all(row.base is not None and row.base.name == "tiny-llama" for row in rows.values())
-    told = TrainingFacts.objects.get(adapter=rows[left.asked[0]])
-    assert {key: told.summary.get(key) for key in left.facts} == left.facts and not told.problems
+    if left.facts:
+        told = TrainingFacts.objects.get(adapter=rows[left.asked[0]])
+        assert {key: told.summary.get(key) for key in left.facts} == left.facts and not told.problems
 
     active = {}
     for name in left.asked:
@@ -110,12 +136,34 @@ def served(rows: dict[str, LoraAdapter]) -> dict[str, list[int]]:
 
 
 def reference(base: Path, adapter: Path | None) -> list[int]:
+    """Greedy tokens of PEFT's own `generate`."""
+    import torch
+    from peft import PeftModel
     from tokenizers import Tokenizer
+    from transformers import AutoModelForCausalLM
 
-    from inference.engine.tests import tiny
+    model: Any = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32, attn_implementation="eager")
+    if adapter is not None:
+        if rows := saved_rows(adapter):
+            model.resize_token_embeddings(rows, mean_resizing=False)
+        model = PeftModel.from_pretrained(model, adapter)
+    prompt = torch.tensor([Tokenizer.from_file(str(base / "tokenizer.json")).encode(PROMPT).ids])
+    with torch.no_grad():
+        out = model.generate(input_ids=prompt, max_new_tokens=COUNT, min_new_tokens=COUNT, do_sample=False)
+    found: list[int] = out[0, prompt.shape[1] :].tolist()
+    return found
 
-    prompt = Tokenizer.from_file(str(base / "tokenizer.json")).encode(PROMPT).ids
-    return tiny.reference(base, adapter, prompt, COUNT)
+
+def saved_rows(adapter: Path) -> int:
+    """Rows of the embedding that the adapter has of its own; 0 for none."""
+    from safetensors import safe_open
+
+    file = adapter / "adapter_model.safetensors"
+    if not file.exists():
+        return 0
+    with safe_open(str(file), "pt") as tensors:
+        rows = [tensors.get_slice(name).get_shape()[0] for name in tensors.keys() if "embed_tokens" in name]  # noqa: SIM118
+    return max(rows, default=0)
 
 
 def by_the_tool(tool: str, name: str) -> list[int] | None:

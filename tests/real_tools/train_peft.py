@@ -1,13 +1,12 @@
 """Trains one LoRA with the Trainer of Transformers and PEFT, of whatever release runs this.
 
-    python train_peft.py BASE OUT [METHOD]
+    python train_peft.py BASE OUT
 
 The folders in tests/data/real_tools were made with torch 2.13.0 on the CPU and
 
     peft-0.3.0    peft==0.3.0  transformers==4.31.0 accelerate==0.20.3 "numpy<2" "setuptools<80"
     peft-0.5.0    peft==0.5.0  transformers==4.33.3 accelerate==0.23.0 "numpy<2"
     peft-0.9.0    peft==0.9.0  transformers==4.38.2 accelerate==0.27.2 "numpy<2"
-    peft-0.21.2   peft==0.21.2 transformers==5.23.0 accelerate==1.15.0
 """
 
 from __future__ import annotations
@@ -18,21 +17,14 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
 
-METHODS = {
-    "lora": {},
-    "dora": {"use_dora": True, "target_modules": ["q_proj", "k_proj", "v_proj", "o_proj"]},
-    "head": {"modules_to_save": ["lm_head"]},
-    "bias": {"bias": "all"},
-    "rslora": {"use_rslora": True, "target_modules": "all-linear", "rank_pattern": {"q_proj": 2}},
-}
 
-
-def main(base: str, out: str, method: str = "lora") -> None:
+def main(base: str, out: str) -> None:
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_pretrained(base)
-    known = LoraConfig.__dataclass_fields__
-    options = {"r": 4, "lora_alpha": 16, "lora_dropout": 0.05, "target_modules": ["q_proj", "v_proj"], **METHODS[method]}
-    model = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **{k: v for k, v in options.items() if k in known}))
+    config = LoraConfig(
+        r=4, lora_alpha=16, lora_dropout=0.05, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM"
+    )  # fmt: skip
+    model = get_peft_model(model, config)
     # No tokenizer: one of today's releases writes files that those of old do not read.
     rows = [{"input_ids": list(text.encode()), "labels": list(text.encode())} for text in ("the sea, and ships ",) * 8]
     arguments = TrainingArguments(
