@@ -12,6 +12,7 @@ The folders in tests/data/real_tools were made with torch 2.13.0 on the CPU and
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model
@@ -20,7 +21,7 @@ from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
 
 def main(base: str, out: str) -> None:
     torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_pretrained(base)
+    model: Any = AutoModelForCausalLM.from_pretrained(base)
     config = LoraConfig(
         r=4, lora_alpha=16, lora_dropout=0.05, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM"
     )  # fmt: skip

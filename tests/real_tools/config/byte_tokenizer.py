@@ -1,5 +1,9 @@
 """The base's tokenizer as torchtune's recipes call one: torchtune 0.6.1 reads no tokenizer.json of its own."""
 
+from __future__ import annotations
+
+from typing import Any
+
 from tokenizers import Tokenizer
 
 
@@ -9,8 +13,9 @@ class BaseTokenizer:
     def __init__(self, path: str) -> None:
         self.core = Tokenizer.from_file(path)
 
-    def __call__(self, sample, inference: bool = False):
-        tokens, mask = [], []
+    def __call__(self, sample: dict[str, Any], inference: bool = False) -> dict[str, Any]:
+        tokens: list[int] = []
+        mask: list[bool] = []
         for message in sample.pop("messages"):
             ids = self.core.encode(message.text_content).ids
             tokens += ids
