@@ -61,6 +61,11 @@ TOOLS = {
         ("output/v0-20261129-002949/checkpoint-4", "output-dora/v0-20261129-004809/checkpoint-4"),
         {"trainer": "ms-swift", "steps": 4, "dataset": "data.jsonl", "best_step": 4, "base_model": BASE},
     ),
+    "unsloth-2026.10.9": Left(
+        {"outputs/checkpoint-2": 2, "outputs/checkpoint-4": 4, "outputs/lora_model": None},
+        ("outputs/checkpoint-2", "outputs/lora_model"),
+        {"steps": 2, "max_steps": 4, "trainer": "TRL"},  # nothing in the folder names Unsloth
+    ),
     "torchtune-0.6.1": Left(
         run("lora_single_device/epoch_0") | run("lora_single_device/epoch_1"),
         ("lora_single_device/epoch_0", "lora_single_device/epoch_1"),

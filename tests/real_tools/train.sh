@@ -1,7 +1,7 @@
 #!/bin/sh
 # Trains the adapters in tests/data/real_tools with the tools themselves, on the CPU.
 #
-#     train.sh TOOL          peft | trl | llamafactory | swift | torchtune | mlx
+#     train.sh TOOL          peft | trl | unsloth | llamafactory | swift | torchtune | mlx
 #
 # Each tool has an environment of its own (Python 3.11), with torch 2.13.0 and what is named below; PATH leads there.
 # The base is the tiny Llama of tests/fixtures/models.py, written to /data/models/tiny-llama:
@@ -10,6 +10,7 @@
 #
 #     peft            see train_peft.py
 #     trl             see train_trl.py
+#     unsloth         see train_unsloth.py
 #     llamafactory    llamafactory==0.9.5 peft==0.18.1 transformers==5.6.0 trl==0.24.0, without torchvision, with an
 #                     empty module `torchaudio`: text needs neither, and their builds did not load beside this torch
 #     swift           ms-swift==4.6.0 peft==0.20.0 transformers==5.19.0 trl==0.29.1
@@ -47,6 +48,8 @@ swift_sft() {
 case $1 in
   peft) python "$here/train_peft.py" $base sea-lora ;;
   trl) python "$here/train_trl.py" $base numbers-sft ;;
+  unsloth)
+    UNSLOTH_COMPILE_DISABLE=1 UNSLOTH_DISABLE_STATISTICS=1 python "$here/train_unsloth.py" $base outputs ;;
   llamafactory)
     factory lora/sft "lora_target: all"
     factory dora/sft "lora_target: all
