@@ -20,8 +20,9 @@ from django.utils import timezone
 from .lifecycle.sources import real_roots
 from .models import LoraAdapter, TrainingFacts
 from .places import Place, innermost, names_below, open_root
-from .training.facts import LOG, STATE, SWIFT_LOG, read_facts
+from .training.facts import read_facts
 from .training.layout import CHECKPOINT, PICKLE, WEIGHTS, moment_of
+from .training.readers import LOG, STATE, SWIFT_LOG
 
 MOST_CHECKPOINTS = 1000
 KEPT = 64  # curves in memory

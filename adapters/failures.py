@@ -323,6 +323,15 @@ _CATALOGUE = [
         _("Merge it into its base model with PEFT's merge_and_unload, or train a standard LoRA."),
     ),
     Failure(
+        "parameters_unsupported",
+        "config",
+        _("The adapter changes fused expert weights (target_parameters: %(parameters)s), which is not supported."),
+        _(
+            "Merge it into its base model with PEFT's merge_and_unload and use the result as a base model, or train "
+            "with target_modules only."
+        ),
+    ),
+    Failure(
         "fan_in_fan_out_mismatch",
         "config",
         _("The config sets fan_in_fan_out, but the base model's layers do not store their weights that way."),

@@ -39,7 +39,7 @@ REFUSED = {
     "use_bias": "bias_unsupported",
     "use_qalora": "variant_unsupported",
     "alora_invocation_tokens": "variant_unsupported",
-    "target_parameters": "variant_unsupported",
+    "target_parameters": "parameters_unsupported",
     "use_bdlora": "variant_unsupported",
     "arrow_config": "variant_unsupported",
     "velora_config": "variant_unsupported",
@@ -47,6 +47,8 @@ REFUSED = {
     "kasa_config": "variant_unsupported",
     "megatron_config": "variant_unsupported",
 }
+PARAMETERS = "target_parameters"  # weights that are no layer's: those of fused experts
+MOST_NAMED = 8
 # Initialisations that leave the base model as it was; B @ A of the file is all that is added.
 PLAIN_INITS = {"gaussian", "eva", "orthogonal", "mica", "true", "false"}
 CONVERT_ADVICE = gettext_noop(
@@ -223,8 +225,8 @@ def _check_kind(raw: dict[str, Any]) -> None:
 
 def _check_refused(raw: dict[str, Any]) -> None:
     for key, code in REFUSED.items():
-        if raw.get(key):
-            raise Refused(code, field=key, reason=key)
+        if value := raw.get(key):
+            raise Refused(code, field=key, reason=key, **({"parameters": _listed(value)} if key == PARAMETERS else {}))
     bias = raw.get("bias", "none")
     if bias == "":
         raise _invalid("bias", gettext_noop("missing"))
@@ -238,6 +240,13 @@ def _check_refused(raw: dict[str, Any]) -> None:
             raise Refused("init_changes_base", method=clean(init, 64))
     elif init is not None and not isinstance(init, bool):
         raise _invalid("init_lora_weights", gettext_noop("neither a string nor true or false"))
+
+
+def _listed(value: Any) -> str:
+    """The names in a list, or a single one, as a page may show them."""
+    names = [value] if isinstance(value, str) else value if isinstance(value, list) else []
+    found = ", ".join(clean(name, 100) for name in names[:MOST_NAMED] if isinstance(name, str))
+    return f"{found}, …" if len(names) > MOST_NAMED else found
 
 
 def _invalid(field: str, reason: str) -> Refused:

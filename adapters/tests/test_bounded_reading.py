@@ -17,7 +17,7 @@ from adapters.formats.files import QUICK_JSON, parse_json
 from adapters.leases import HeldLease
 from adapters.models import LoraAdapter
 from adapters.tests import layouts as make
-from adapters.training import facts
+from adapters.training import readers
 
 LARGE = [{"step": number, "loss": 1.5, "text": "a\u00e9\u6a21\U0001f600\n"} for number in range(QUICK_JSON // 40)]
 
@@ -58,7 +58,7 @@ def test_large_nonsense(data: bytes) -> None:
 
 def card(text: str) -> dict[str, Any]:
     summary: dict[str, Any] = {}
-    facts._from_card(text.encode(), summary, {})
+    readers.from_card(text.encode(), summary, {})
     return summary
 
 
@@ -89,7 +89,7 @@ def test_front_matter(mark: str, end: str) -> None:
 def test_a_log_of_too_many_lines() -> None:
     summary: dict[str, Any] = {}
     line = b'{"current_steps": 5, "total_steps": 9}\n'
-    facts._from_log(b"\n" * 7 + line + b"\n" * facts.MAX_LINES + line.replace(b"5", b"6"), summary, {})
+    readers.from_log(b"\n" * 7 + line + b"\n" * readers.MAX_LINES + line.replace(b"5", b"6"), summary, {})
     assert (summary["steps"], summary["max_steps"]) == (5, 9)
 
 

@@ -18,7 +18,7 @@ from adapters.lifecycle import activation, checking
 from adapters.lifecycle.mending import Outcome
 from adapters.models import AdapterEvent, BaseModel, LoraAdapter, Scan, Status
 from adapters.tests import layouts as make
-from adapters.training import facts, grouping
+from adapters.training import facts, grouping, readers
 from adapters.training.layout import Walk, moment_of
 from adapters.validation import validate
 
@@ -82,7 +82,7 @@ def test_what_is_served_stays_served(registry: Path, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize(
-    ("module", "name"), [(facts, "read_facts"), (grouping, "best_step"), (facts, "_from_card")], ids=str
+    ("module", "name"), [(facts, "read_facts"), (grouping, "best_step"), (readers, "_front_matter")], ids=str
 )
 def test_what_is_said_beside_an_adapter(
     registry: Path, monkeypatch: pytest.MonkeyPatch, module: Any, name: str

@@ -16,7 +16,7 @@ from adapters import curves
 from adapters.discovery import scanning
 from adapters.models import LoraAdapter, TrainingFacts
 from adapters.tests import layouts as make
-from adapters.training.facts import seconds_of
+from adapters.training.readers import seconds_of
 
 pytestmark = pytest.mark.django_db
 

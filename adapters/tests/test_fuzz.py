@@ -18,7 +18,7 @@ from adapters.formats.files import parse_json
 from adapters.formats.safetensors import DTYPE_SIZES, read_header
 from adapters.identifiers import SLUG, slugify
 from adapters.tests import layouts as make
-from adapters.training.facts import _from_card, _from_log, _from_state
+from adapters.training.readers import from_card, from_log, from_state
 from adapters.validation.fit import check_tensors
 from adapters.validation.targets import targeted
 
@@ -157,7 +157,7 @@ def test_any_json_as_a_config(value: Any) -> None:
 @quick
 @given(st.binary(max_size=400) | values.map(lambda value: json.dumps(value).encode()))
 def test_any_facts(data: bytes) -> None:
-    for reader in (_from_state, _from_log, _from_card):
+    for reader in (from_state, from_log, from_card):
         summary: dict[str, Any] = {}
         try:
             reader(data, summary, {})

@@ -59,7 +59,7 @@ CONFIGS: list[tuple[dict[str, Any], str]] = [
     ({"init_lora_weights": "loftq"}, "init_changes_base"),
     ({"init_lora_weights": "olora"}, "init_changes_base"),
     ({"alora_invocation_tokens": [1]}, "variant_unsupported"),
-    ({"target_parameters": ["mlp.experts.gate_up_proj"]}, "variant_unsupported"),
+    ({"target_parameters": ["mlp.experts.gate_up_proj"]}, "parameters_unsupported"),
     ({"use_qalora": True}, "variant_unsupported"),
     ({"r": 2_000_000}, "config_invalid"),
     ({"r": "4"}, "config_invalid"),
