@@ -10,6 +10,7 @@ import ipaddress
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
@@ -79,10 +80,13 @@ def addresses_of(place: Place, private: bool) -> list[tuple[Any, ...]]:
 
 
 def connected(place: Place, private: bool, connect_seconds: float, read_seconds: float) -> socket.socket:
-    """A socket, for HTTPS before its handshake (`ended_after` does that). Raises UnreachableError, PrivateAddressError."""
-    for family, kind, protocol, _name, address in addresses_of(place, private):
+    """A socket, for HTTPS before its handshake (`ended_after` does that). `connect_seconds`: for all addresses of the
+    host together. Raises UnreachableError, PrivateAddressError."""
+    until = time.monotonic() + connect_seconds
+    addresses = addresses_of(place, private)
+    for number, (family, kind, protocol, _name, address) in enumerate(addresses):
         raw = socket.socket(family, kind, protocol)
-        raw.settimeout(connect_seconds)
+        raw.settimeout(max(0.1, (until - time.monotonic()) / (len(addresses) - number)))
         try:
             raw.connect(address)
         except OSError:
