@@ -85,8 +85,11 @@ def _slot() -> tuple[int, HeldLease]:
 
 def remove(row: HubImport) -> None:
     """Of one that has ended: the row, and what is kept of an unfinished one. Raises OSError."""
-    if row.upload_key and row.actor_id is not None and row.state != JobState.DONE:
-        with suppress(FileNotFoundError, ApiError):  # (another import of the same goes on with it)
+    others = HubImport.objects.filter(actor_id=row.actor_id).exclude(pk=row.pk)
+    same = Q(state=JobState.RUNNING, repo=row.repo) | Q(state=JobState.FAILED, upload_key=row.upload_key)
+    again = others.filter(same)  # which goes on with it, or may
+    if row.upload_key and row.actor_id is not None and row.state != JobState.DONE and not again.exists():
+        with suppress(FileNotFoundError, ApiError):
             arriving.cancel(row.actor_id, row.upload_key, fetched=True)
     row.delete()
 

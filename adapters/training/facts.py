@@ -8,7 +8,6 @@ base_model, tags, license.
 
 from __future__ import annotations
 
-import codecs
 import io
 import logging
 import math
@@ -26,6 +25,8 @@ from adapters.formats.config import clean
 from adapters.formats.files import parse_json, read_small
 from adapters.models import LoraAdapter, TrainingFacts
 
+from .model_card import fields_of
+
 logger = logging.getLogger(__name__)
 Facts = tuple[dict[str, Any], list[dict[str, Any]], list[str]]  # summary, curve, names of damaged files
 
@@ -34,7 +35,6 @@ LOG, SWIFT_LOG = "trainer_log.jsonl", "logging.jsonl"  # of LLaMA-Factory and of
 LIMITS = {STATE: 32 * 2**20, LOG: 32 * 2**20, SWIFT_LOG: 32 * 2**20, ARGS: 2**20, CARD: 2**20}
 MAX_POINTS = 500
 MAX_LINES = 200_000  # of a log
-FRONT_MATTER = 65536  # bytes at the beginning of a model card
 LOSSES = ("loss", "eval_loss")
 CURVE_KEYS = (*LOSSES, "learning_rate", "grad_norm", "epoch")
 CLOCK = re.compile(r"(?:(\d{1,4}) days?, )?(\d{1,4}):(\d\d):(\d\d)")
@@ -204,20 +204,8 @@ def _from_args(data: bytes, summary: dict[str, Any], points: dict[int, dict[str,
 
 
 def _from_card(data: bytes, summary: dict[str, Any], points: dict[int, dict[str, Any]]) -> None:
-    """The front matter of a model card: `key: value` and `key:` with `- value` lines; nothing deeper of YAML."""
-    found: dict[str, list[str]] = {}
-    key = ""
-    for line in _front_matter(data):
-        item = re.match(r"\s*-\s+(\S.*)$", line)
-        if item and key:
-            found[key].append(item.group(1).strip().strip("'\""))
-            continue
-        entry = re.match(r"([A-Za-z_][\w-]*):\s*(.*)$", line)
-        if entry:
-            key = entry.group(1)
-            value = entry.group(2).strip().strip("'\"")
-            inner = value[1:-1].split(",") if value.startswith("[") and value.endswith("]") else [value]
-            found[key] = [part.strip().strip("'\"") for part in inner if part.strip()]
+    """The front matter of a model card."""
+    found = fields_of(data)
     for target, source in (("dataset", "datasets"), ("base_model", "base_model"), ("license", "license")):
         if target not in summary and found.get(source):
             _put(summary, target, clean(", ".join(found[source][:10]), 200))
@@ -227,16 +215,6 @@ def _from_card(data: bytes, summary: dict[str, Any], points: dict[int, dict[str,
     for tag in found.get("tags", []):
         if tag in names:
             summary.setdefault("trainer", names[tag])
-
-
-def _front_matter(data: bytes) -> list[str]:
-    """The lines between the first line `---` and the next one; none where either is missing."""
-    start = data.removeprefix(codecs.BOM_UTF8)[:FRONT_MATTER].decode("utf-8", "replace")
-    first, *lines = start.split("\n")
-    if first.rstrip() != "---":
-        return []
-    end = next((number for number, line in enumerate(lines) if line.rstrip() == "---"), None)
-    return lines[:end] if end is not None else []
 
 
 READERS = {LOG: _from_log, SWIFT_LOG: _from_swift_log, STATE: _from_state, ARGS: _from_args, CARD: _from_card}
