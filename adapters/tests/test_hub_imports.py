@@ -237,6 +237,10 @@ def test_the_token_goes_to_the_hub_alone_and_is_told_to_nobody(
     assert {came.headers["User-Agent"] for came in hub.server.came} == {"lora-portal"}
     assert not any("Cookie" in came.headers for came in [*hub.server.came, *hub.files.came])
     assert hub.token not in caplog.text and hub.token not in repr(found)
+    # Whatever the client says, what makes the connection tells it to no other host.
+    with reaching.client() as client:
+        client.get(hub.files.url + hub.files.came[0].path, headers={"Authorization": f"Bearer {hub.token}"})
+    assert "Authorization" not in hub.files.came[-1].headers
 
 
 def test_a_redirect_leads_only_to_hosts_that_are_named(
