@@ -27,6 +27,10 @@ from tests.fixtures.portal import wait_for
 pytestmark = pytest.mark.django_db(transaction=True)
 URL = "/api/lora/imports"
 NAME = "ada/pirate-lora"
+OTHER = {
+    ".gitattributes": b"*.safetensors filter=lfs", "adapter_model.bin": b"x" * 50, "train.py": b"import os",
+    "training_args.bin": b"x", "model-00001-of-00002.safetensors": b"x" * 5000, "data/train.json": b"[]",
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -51,13 +55,17 @@ def repo(hub: FakeHub, tmp_path: Path) -> Repo:
     folder = make.adapter(tmp_path / "elsewhere" / "pirate")
     files = {path.rpartition("/")[2]: data for path, data in files_of(folder).items()}
     files["tokenizer_config.json"] = b'{"chat_template": "{{ messages }}"}'
-    other = {
-        ".gitattributes": b"*.safetensors filter=lfs", "adapter_model.bin": b"x" * 50, "train.py": b"import os",
-        "training_args.bin": b"x", "model-00001-of-00002.safetensors": b"x" * 5000, "data/train.json": b"[]",
-    }  # fmt: skip
-    hub.repos[NAME] = Repo(files | other, revisions={"main", "v1.0", "feature/x"})
-    hub.kept = files  # type: ignore[attr-defined]
+    hub.repos[NAME] = Repo(files | OTHER, revisions={"main", "v1.0", "feature/x"})
     return hub.repos[NAME]
+
+
+def taken(repo: Repo) -> dict[str, bytes]:
+    """The files that an import fetches."""
+    return {path: data for path, data in repo.files.items() if path not in OTHER}
+
+
+def size_of(repo: Repo) -> int:
+    return sum(len(data) for data in taken(repo).values())
 
 
 def begin(op: Client, repo: str = NAME, **more: Any) -> Any:
@@ -92,8 +100,7 @@ def test_an_adapter_is_imported_by_name_and_activated(
 ) -> None:
     found = imported(op)
     assert (found["state"], found["failure"], found["progress"]) == ("done", None, 1.0)
-    kept: dict[str, bytes] = hub.kept  # type: ignore[attr-defined]
-    size = sum(map(len, kept.values()))
+    kept, size = taken(repo), size_of(repo)
     assert (found["commit"], found["files"]) == (repo.commit, len(kept))
     assert found["size_bytes"] == found["received_bytes"] == size
     assert found["folder"] == f"{operator.pk}/pirate-lora"
@@ -177,7 +184,7 @@ def test_what_is_no_adapter(uploads: Path, op: Client, hub: FakeHub, repo: Repo)
 def test_room_is_looked_at_before_a_file_is_fetched(
     uploads: Path, op: Client, hub: FakeHub, repo: Repo, settings: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    size = sum(map(len, hub.kept.values()))  # type: ignore[attr-defined]
+    size = size_of(repo)
     settings.UPLOAD_MAX_BYTES = size - 1
     found = imported(op)
     assert (code_of(found), found["size_bytes"]) == ("import_too_large", size)

@@ -80,7 +80,8 @@ def _plain(lines: list[str]) -> list[str]:
 
 
 def _without_comments(line: str, in_comment: bool) -> tuple[str, bool]:
-    kept, at = [], 0
+    kept: list[str] = []
+    at = 0
     while True:
         if in_comment:
             end = line.find("-->", at)
