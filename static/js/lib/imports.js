@@ -114,7 +114,7 @@ function rowOf(one, key, { remove, again }) {
   const end = el("button", { type: "button", className: "btn btn-quiet btn-sm btn-icon ml-auto", "aria-label": `${words}: ${one.repo}`, title: words }, icon("xmark"));
   end.addEventListener("click", () => remove(one, end));
   const at = one.commit ? one.commit.slice(0, 12) : one.revision;
-  const head = el("div", { className: "flex items-center gap-2 text-sm" }, el("span", { className: "min-w-0 truncate font-medium", title: one.repo }, one.repo), el("code", { className: "code", title: one.commit || one.revision }, at), end);
+  const head = el("div", { className: "flex items-center gap-2 text-sm" }, el("span", { className: "min-w-0 truncate font-medium", title: one.repo }, one.repo), el("code", { className: "code shrink-0", title: one.commit || one.revision }, at), end);
   const parts = [head];
   if (running) {
     parts.push(el("div", { className: "flex items-center gap-2" }, el("progress", { className: "progress min-w-0 grow", max: 1, value: 0, "aria-label": fill(gettext("Import of %(name)s"), { name: one.repo }) }), el("span", { className: "num text-xs whitespace-nowrap text-ink-2", dataset: { share: "" } })));
