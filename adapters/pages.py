@@ -24,7 +24,7 @@ from .curves import RECENT, curve_of, is_recent
 from .details import files_of, layer_map, promotion_of, prompting_of, repair_view, unknown_keys_of
 from .discovery.passed_over import passed_over
 from .failures import render as explain
-from .hub.hosts import hub_name
+from .hub import hosts
 from .identifiers import UNKNOWN
 from .listing import Wanted
 from .models import BaseModel, LoraAdapter, Scan, ScanState, Status, Tag, TrainingFacts
@@ -146,7 +146,7 @@ def _listing(request: HttpRequest, visible: AdapterQuerySet) -> dict[str, Any]:
         "scan": _running_scan() if request.user.is_staff else None,
         "passed_over": passed_over() if request.user.is_staff else None,
         "roots": [r for r in settings.LORA_ROOTS if r != settings.UPLOADS_DIR] if request.user.is_staff else [],
-        "hub": hub_name() if settings.HUB_IMPORT and request.user.is_staff else "",
+        "hub": hosts.hub_name() if hosts.is_on() and request.user.is_staff else "",
         "bases_dir": settings.BASE_MODELS_DIR if request.user.is_staff else "",
         "scan_interval": settings.SCAN_INTERVAL,
         "registry_empty": not asked.any and not counts,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 from typing import Annotated, Any
 
-from django.conf import settings
 from django.db.models import QuerySet
 from django.http import Http404
 from django.utils.translation import gettext as _
@@ -17,7 +16,7 @@ from rest_framework.views import APIView
 
 from accounts.permissions import IsOperator
 from adapters import jobs
-from adapters.hub import importing, names
+from adapters.hub import hosts, importing, names
 from adapters.models import HubImport, JobState
 from common.answers import Answer, one_of, page_of
 from common.api import ApiError, Pagination
@@ -85,7 +84,7 @@ class ImportsView(APIView):
     def post(self, request: Request) -> Response:
         """202: it is under way."""
         asked = read(NewImport, request.data)
-        if not settings.HUB_IMPORT:
+        if not hosts.is_on():
             raise ApiError("import_off", _("Importing from a hub is turned off on this portal (HUB_IMPORT)."), 409)
         if not names.is_repo(asked.repo):
             text = _("Enter a repository as owner/name, with letters, digits, “-”, “_” and “.”.")

@@ -21,6 +21,10 @@ class FileHost(NamedTuple):
         return place.host.endswith(f".{self.place.host}") if self.below else place.host == self.place.host
 
 
+def is_on() -> bool:
+    return bool(settings.HUB_IMPORT and settings.HF_ENDPOINT)
+
+
 def hub() -> Place:
     """Of HF_ENDPOINT. Raises ValueError."""
     return place_of(settings.HF_ENDPOINT)

@@ -27,6 +27,7 @@ from adapters.models import EventKind, HubImport, JobState, LoraAdapter
 from adapters.places import Place
 from adapters.uploads import arriving, finishing
 from adapters.uploads.arriving import MANIFEST, Upload, alone
+from adapters.uploads.refusals import FULL
 from common.api import ApiError
 
 from . import choosing, hosts
@@ -131,6 +132,12 @@ class _Importing(jobs.Job):
                 for index, file in enumerate(files):
                     fetch(client, self.row, place, index, file, self)
                 folder = finishing.finish_held(place, arriving.again(place, upload)).folder
+            except OSError as error:
+                if error.errno not in FULL:
+                    raise
+                with suppress(OSError):
+                    removal.remove(place)
+                raise Refused("import_no_space", size=self.row.size_bytes) from None
             except (Refused, jobs.CancelledError) as error:
                 if not (isinstance(error, Refused) and error.code in PASSING):
                     with suppress(OSError):
@@ -188,7 +195,7 @@ class _Importing(jobs.Job):
         until = time.monotonic() + SCAN_PATIENCE
         while True:
             try:
-                scan(self.row.actor)
+                scan(self.row.actor, progress=lambda *_far: self.hold.touch())
                 break
             except BusyError:
                 if time.monotonic() > until:

@@ -134,6 +134,8 @@ def test_a_tag_and_a_renamed_repository(uploads: Path, op: Client, hub: FakeHub,
 def test_it_is_off_by_default(uploads: Path, op: Client, hub: FakeHub, repo: Repo, settings: Any) -> None:
     settings.HUB_IMPORT = False
     assert error(begin(op)) == (409, "import_off", None)
+    page = op.get("/models").content.decode()
+    assert "HUB_IMPORT=true" in page and "import-repo" not in page
     assert not hub.server.came and not HubImport.objects.exists()
 
 
@@ -194,6 +196,13 @@ def test_room_is_looked_at_before_a_file_is_fetched(
         patch.setattr("adapters.uploads.arriving.RESERVE", 2**60)
         assert code_of(imported(op)) == "import_no_space"
     assert not hub.files.came and len({came.path for came in hub.server.came}) == 1
+
+    def full(descriptor: int, data: bytes, offset: int) -> int:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fetching.os, "pwrite", full)
+        assert code_of(imported(op)) == "import_no_space" and left(uploads) == []
     assert imported(op)["state"] == "done"
     assert code_of(imported(op)) == "import_quota"
 
