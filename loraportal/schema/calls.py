@@ -243,7 +243,7 @@ describe(
 )
 describe(
     "adapters.api.imports.ImportsView",
-    get=call(imports.ImportPage, "One's imports from a hub", 401, 403, operation_id="list_imports", parameters=PAGING),
+    get=call(imports.ImportPage, "One's imports from a hub", *READING, operation_id="list_imports", parameters=PAGING),
     post=call(
         imports.ImportAnswer,
         "Import an adapter by name from a hub",
