@@ -7,4 +7,5 @@ pytest_plugins = [
     "tests.fixtures.models",
     "tests.fixtures.portal",
     "tests.fixtures.browser",
+    "tests.fixtures.hub",
 ]

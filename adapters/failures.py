@@ -18,7 +18,9 @@ from common.numbers import grouped
 
 CHECK_FAILED = "check_failed"  # an error that nobody thought of
 
-Area = Literal["files", "config", "weights", "repair", "base", "effect", "store", "merge", "fleet", "gate", "remark"]
+Area = Literal[
+    "files", "config", "weights", "repair", "base", "effect", "store", "merge", "import", "fleet", "gate", "remark"
+]
 Text = str | Promise
 
 
@@ -661,6 +663,120 @@ _CATALOGUE = [
         _("See the server log for details, then merge again."),
     ),
     # Fleet: INFERENCE_BACKEND=vllm
+    Failure(
+        "import_repo_not_found",
+        "import",
+        _("The hub has no repository %(repo)s, or this portal may not see it."),
+        _("Check the name. For a private repository, HUB_TOKEN_FILE has to name a token that may read it."),
+    ),
+    Failure(
+        "import_gated",
+        "import",
+        _("The owner of %(repo)s gives access to accounts only that have asked for it."),
+        _("Ask for access on the hub's page with the account whose token HUB_TOKEN_FILE names, then import again."),
+    ),
+    Failure(
+        "import_denied",
+        "import",
+        _("The hub refused access to %(repo)s."),
+        _("Check that the token of HUB_TOKEN_FILE is valid and may read this repository."),
+    ),
+    Failure(
+        "import_revision_not_found",
+        "import",
+        _("%(repo)s has no revision %(revision)s."),
+        _("Enter a branch, a tag or a commit of the repository; main is the usual branch."),
+    ),
+    Failure(
+        "import_no_adapter",
+        "import",
+        _("The repository holds no adapter: no folder has adapter_config.json and weights as safetensors."),
+        _("Check the name: a base model or a merged model is not an adapter."),
+    ),
+    Failure(
+        "import_pickle",
+        "import",
+        _("The adapter's weights are a pickle file only (adapter_model.bin), which is not accepted from outside."),
+        _("Ask the repository's owner for safetensors, or save the adapter as safetensors yourself and upload it."),
+    ),
+    Failure(
+        "import_too_many",
+        "import",
+        _("The adapters of the repository have more than %(limit)s files."),
+        _("Download what is needed and upload it."),
+    ),
+    Failure(
+        "import_too_large",
+        "import",
+        _("The files have %(size)s bytes; an import may have at most %(limit)s."),
+        _("Raise UPLOAD_MAX_BYTES if files of this size are wanted here."),
+    ),
+    Failure(
+        "import_quota",
+        "import",
+        _("The files have %(size)s bytes, for which your uploads have no room; they may take %(quota)s bytes in all."),
+        _("Delete adapters that you uploaded or imported, with their files, then import again."),
+    ),
+    Failure(
+        "import_no_space",
+        "import",
+        _("The server's disk has no room for %(size)s bytes more."),
+        _("Free some space on the disk of UPLOADS_DIR, then import again."),
+    ),
+    Failure(
+        "import_unreachable",
+        "import",
+        _("The hub could not be reached, or the connection was lost (%(host)s)."),
+        _("Import again later: it continues where it ended. If this persists, check HF_ENDPOINT and the network."),
+    ),
+    Failure(
+        "import_rate_limited",
+        "import",
+        _("The hub answers no further requests of this portal for now."),
+        _("Import again later: it continues where it ended. With a token (HUB_TOKEN_FILE) hubs allow more."),
+    ),
+    Failure(
+        "import_redirected",
+        "import",
+        _("The hub sent the import on to %(host)s, which is not among the permitted hosts."),
+        _("If the hub keeps its files there, add the host to HUB_FILE_HOSTS."),
+    ),
+    Failure(
+        "import_private",
+        "import",
+        _("%(host)s leads to a private address."),
+        _("If the hub is in your own network, set HUB_PRIVATE_HOSTS=true."),
+    ),
+    Failure(
+        "import_bad_answer",
+        "import",
+        _("The hub gave an answer that is not understood (%(reason)s)."),
+        _("Check that HF_ENDPOINT names a server with Hugging Face's API."),
+    ),
+    Failure(
+        "import_digest",
+        "import",
+        _("What arrived of %(file)s is not what the hub says it is: its checksum differs. Nothing was kept."),
+        _("Import again; if it happens again, the mirror or something on the way changes the file."),
+    ),
+    Failure(
+        "import_too_long",
+        "import",
+        _("The import took too long."),
+        _("Import again: it continues where it ended."),
+    ),
+    Failure(
+        "import_interrupted",
+        "import",
+        _("The portal ended during the import."),
+        _("Import again: it continues where it ended."),
+    ),
+    Failure(
+        "import_failed",
+        "import",
+        _("The import failed (%(reason)s)."),
+        _("See the server log for details, then import again."),
+    ),
     Failure(
         "fleet_rank",
         "fleet",

@@ -19,10 +19,12 @@ from django.views.decorators.http import require_safe
 
 from adapters.models.adapter import AdapterQuerySet
 
+from .cards import card_of
 from .curves import RECENT, curve_of, is_recent
 from .details import files_of, layer_map, promotion_of, prompting_of, repair_view, unknown_keys_of
 from .discovery.passed_over import passed_over
 from .failures import render as explain
+from .hub import hosts
 from .identifiers import UNKNOWN
 from .listing import Wanted
 from .models import BaseModel, LoraAdapter, Scan, ScanState, Status, Tag, TrainingFacts
@@ -104,6 +106,7 @@ def model(request: HttpRequest, pk: int) -> HttpResponse:
             "prompting": prompting_of(adapter),
             "promotion": promotion_of(adapter),
             "files": files_of(adapter),
+            "card": card_of(adapter),
             "unknown_keys": unknown_keys_of(adapter),
             "repair": repair_view(adapter) if operator else None,
             "remarks": [(code, explain(code, {})) for code in adapter.flags],
@@ -143,6 +146,7 @@ def _listing(request: HttpRequest, visible: AdapterQuerySet) -> dict[str, Any]:
         "scan": _running_scan() if request.user.is_staff else None,
         "passed_over": passed_over() if request.user.is_staff else None,
         "roots": [r for r in settings.LORA_ROOTS if r != settings.UPLOADS_DIR] if request.user.is_staff else [],
+        "hub": hosts.hub_name() if hosts.is_on() and request.user.is_staff else "",
         "bases_dir": settings.BASE_MODELS_DIR if request.user.is_staff else "",
         "scan_interval": settings.SCAN_INTERVAL,
         "registry_empty": not asked.any and not counts,

@@ -11,7 +11,8 @@ from adapters.lifecycle.cleaning import sweep_published
 
 from . import jobs, leases
 from .exports import merging, shelf
-from .models import Merge
+from .hub import importing
+from .models import HubImport, Merge
 from .uploads import arriving
 
 logger = logging.getLogger(__name__)
@@ -31,6 +32,8 @@ def recover() -> None:
             logger.warning("removed, nobody has continued this upload for a day: %s", name)
     if ended := jobs.end_interrupted(Merge, merging.INTERRUPTED):
         logger.warning("merges ended that nobody carries on: %d", ended)
+    if ended := jobs.end_interrupted(HubImport, importing.INTERRUPTED):
+        logger.warning("imports ended that nobody carries on: %d", ended)
     with suppress(OSError):
         for name in shelf.sweep():
             logger.warning("removed from the merged models: %s", name)

@@ -6,7 +6,7 @@ from django.views.generic import RedirectView
 from common.routes import optional_slash
 
 from . import pages
-from .api import blends, exports, uploads, views
+from .api import blends, exports, imports, uploads, views
 
 urlpatterns = [
     *optional_slash("models", pages.models, "models"),
@@ -32,6 +32,8 @@ urlpatterns = [
     *optional_slash("api/lora/uploads/<slug:key>", uploads.UploadView.as_view(), "api-upload"),
     *optional_slash("api/lora/uploads/<slug:key>/files/<int:index>", uploads.PieceView.as_view(), "api-upload-file"),
     *optional_slash("api/lora/uploads/<slug:key>/finish", uploads.FinishView.as_view(), "api-upload-finish"),
+    *optional_slash("api/lora/imports", imports.ImportsView.as_view(), "api-imports"),
+    *optional_slash("api/lora/imports/<int:pk>", imports.ImportView.as_view(), "api-import"),
     *optional_slash("api/lora/blends", blends.BlendsView.as_view(), "api-blends"),
     *optional_slash("api/lora/bases", views.BasesView.as_view(), "api-bases"),
 ]

@@ -20,6 +20,7 @@ from django.core import checks
 from django.core.checks import CheckMessage, register
 from django.utils.translation import gettext as _
 
+from adapters.hub.hosts import file_hosts
 from evaluations.gates.sending import allowed
 
 LITTLE_SPACE = 2**30
@@ -218,6 +219,33 @@ def check_webhooks(app_configs: Any, **kwargs: Any) -> Iterator[CheckMessage]:
             hint=_("Set it to a random key that the receivers know, for example from: %(command)s")
             % {"command": "openssl rand -hex 32"},
             id="loraportal.E017",
+        )
+
+
+@register("loraportal")
+def check_hub(app_configs: Any, **kwargs: Any) -> Iterator[CheckMessage]:
+    if not settings.HUB_IMPORT:
+        return
+    try:
+        file_hosts()
+    except ValueError:
+        yield checks.Error(
+            _("HUB_FILE_HOSTS contains something other than hosts."),
+            hint=_("Use cdn.example.org or *.example.org, and http://files.example.org:9000 for one without TLS."),
+            id="loraportal.E018",
+        )
+    parts = urlsplit(settings.HF_ENDPOINT)
+    if not parts.hostname:
+        yield checks.Error(
+            _("HUB_IMPORT is on, but HF_ENDPOINT is empty."),
+            hint=_("Set HF_ENDPOINT to the hub or a mirror, such as https://huggingface.co."),
+            id="loraportal.E019",
+        )
+    elif settings.HUB_TOKEN and parts.scheme == "http" and not is_local(parts.hostname):
+        yield checks.Warning(
+            _("The token of HUB_TOKEN_FILE is sent to HF_ENDPOINT without TLS."),
+            hint=_("Use an https:// address."),
+            id="loraportal.W010",
         )
 
 

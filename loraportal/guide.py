@@ -98,6 +98,17 @@ GROUPS: list[tuple[Promise, list[Described]]] = [
                 "UPLOAD_QUOTA_BYTES",
                 _("the most that the uploads of one account may take in all; 0: no uploads"),
             ),
+            Described("HUB_IMPORT", _("operators may import adapters by name from the hub that `HF_ENDPOINT` names")),
+            Described("HF_ENDPOINT", _("the hub, or a mirror of it; only it is told the token"), Shown.ADDRESS),
+            Described(
+                "HUB_FILE_HOSTS",
+                _(
+                    "hosts that the hub may send to for files, separated by commas: `cdn.example.org`, "
+                    "`*.example.org`, `http://files:9000` without TLS"
+                ),
+            ),
+            Described("HUB_PRIVATE_HOSTS", _("the hub and these hosts may lead to private addresses")),
+            Described("HUB_TOKEN_FILE", _("a file that holds the token for private and gated repositories")),
             Described("EXPORT_QUOTA_BYTES", _("the most that all merged models may take; 0: no merging")),
             Described("EXPORT_KEEP_HOURS", _("hours until a merged model is removed; 0: only when it is deleted")),
             Described(

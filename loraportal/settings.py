@@ -224,6 +224,12 @@ STORE_HASH_INTERVAL = env_int("STORE_HASH_INTERVAL", 604_800, 0, 315_360_000)  #
 
 UPLOAD_MAX_BYTES = env_int("UPLOAD_MAX_BYTES", 4 * 2**30, 2**20, 2**50)  # of one upload
 UPLOAD_QUOTA_BYTES = env_int("UPLOAD_QUOTA_BYTES", 20 * 2**30, 0, 2**50)  # of one user's uploads in all; 0: no uploads
+# Import by name from a hub that speaks Hugging Face's calls: where it is, and what else its files come from.
+HUB_IMPORT = env_bool("HUB_IMPORT", False)
+HF_ENDPOINT = env_address("HF_ENDPOINT", "https://huggingface.co")  # or a mirror
+HUB_FILE_HOSTS = env_list("HUB_FILE_HOSTS", ["*.hf.co", "*.huggingface.co"])  # where HF_ENDPOINT may send for files
+HUB_PRIVATE_HOSTS = env_bool("HUB_PRIVATE_HOSTS", False)  # these hosts may lead to private addresses
+HUB_TOKEN = env_secret("", "HUB_TOKEN", env_str("HUB_TOKEN_FILE", ""))  # told to HF_ENDPOINT alone
 EXPORT_QUOTA_BYTES = env_int("EXPORT_QUOTA_BYTES", 100 * 2**30, 0, 2**50)  # of all merged models; 0: no merging
 EXPORT_KEEP_HOURS = env_int("EXPORT_KEEP_HOURS", 72, 0, 87_600)  # until a merged model goes; 0: when it is deleted
 

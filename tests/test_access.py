@@ -112,6 +112,9 @@ ROUTES: dict[str, dict[str, str]] = {
     "api/lora/bases": {"GET": SIGNED},
     "api/lora/scan": {"GET": OPERATE, "POST": OPERATE},
     "api/lora/blends": {"POST": OPERATE},
+    "api/lora/imports": {"GET": OPERATE, "POST": OPERATE},
+    # One's own alone: adapters/tests/test_hub_imports.py
+    "api/lora/imports/<int:pk>": {"GET": OPERATE_OWN, "DELETE": OPERATE_OWN},
     "api/lora/uploads": {"GET": OPERATE, "POST": OPERATE},
     # One's own alone: adapters/tests/test_uploads.py
     "api/lora/uploads/<slug:key>": {"GET": OPERATE_OWN, "DELETE": OPERATE_OWN},

@@ -21,6 +21,7 @@ from django.db import connection
 from websockets.exceptions import ConnectionClosed
 
 from adapters.tests import layouts
+from tests.fixtures.hub import FakeHub, Repo, fake_hub
 from tests.fixtures.machine import slowness
 from tests.fixtures.portal import Portal, free_port, make_old, running_portal, wait_for
 
@@ -32,8 +33,14 @@ READ = 600  # characters
 LOST_SECONDS = 1.0  # of text at most
 
 
+@pytest.fixture(scope="module", name="mortal_hub")
+def hub_of_mortals() -> Iterator[FakeHub]:
+    with fake_hub() as hub:
+        yield hub
+
+
 @pytest.fixture(scope="module", name="mortal")
-def mortal_portal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Portal]:
+def mortal_portal(tmp_path_factory: pytest.TempPathFactory, mortal_hub: FakeHub) -> Iterator[Portal]:
     """One answer at a time for everybody; the engine is a fake that says a character every few milliseconds."""
     var_dir = tmp_path_factory.mktemp("killed") / "var"
     layouts.base_model(var_dir / "models" / layouts.BASE_NAME, HIDDEN, LAYERS)
@@ -44,7 +51,7 @@ def mortal_portal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Portal]:
         shutil.copytree(small, var_dir / "adapters" / f"small-{number}", copy_function=os.link)
     make_old(var_dir / "adapters")
     fake = {"ENGINE_RUNNER": "inference.engine.fake:FakeRunner", "LORAPORTAL_FAKE_STEP": "0.004"}
-    with running_portal(var_dir, USER_CONCURRENT="1", TOKEN_CONCURRENT="1", **fake) as portal:
+    with running_portal(var_dir, USER_CONCURRENT="1", TOKEN_CONCURRENT="1", **fake, **mortal_hub.environment) as portal:
         yield portal
 
 
@@ -104,6 +111,26 @@ def test_a_killed_activation_leaves_nothing_and_nobody_waits(mortal: Portal) -> 
     answer = mortal.api("POST", f"/api/lora/models/{found['id']}/activate", {})
     assert (answer.status, answer.json()["status"]) == (200, "active")
     assert [path.name for path in store.iterdir()] == [answer.json()["digest"]]
+
+
+def test_a_killed_import_goes_on_where_it_ended(mortal: Portal, mortal_hub: FakeHub) -> None:
+    small = mortal.var_dir / "adapters" / "small-0"
+    mortal_hub.repos["ada/mortal"] = Repo({path.name: path.read_bytes() for path in small.iterdir()})
+    mortal_hub.hold_after = 500
+    asked = {"repo": "ada/mortal"}
+    call = f"/api/lora/imports/{mortal.api('POST', '/api/lora/imports', asked).json()['id']}"
+    arriving = mortal.var_dir / "uploads" / ".arriving"
+    wait_for(lambda: any(file.stat().st_size == 500 for file in arriving.glob("*/*")), what="half a file")
+    process = kill(mortal)
+    mortal_hub.release.set()
+    mortal.start()
+    failure = mortal.api("GET", call).json()["failure"]
+    assert failure["code"] == "import_interrupted"
+    call = f"/api/lora/imports/{mortal.api('POST', '/api/lora/imports', asked).json()['id']}"
+    wait_for(lambda: mortal.api("GET", call).json()["state"] == "done", 120, what="the import")
+    assert [came.headers["Range"] for came in mortal_hub.files.came] == [None, "bytes=500-"]
+    assert list(arriving.iterdir()) == []
+    process.wait()
 
 
 def connect(portal: Portal) -> Any:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.fixtures.hub import FakeHub, Repo
 from tests.fixtures.models import TinyAdapter, write_tiny_adapter
 from tests.fixtures.portal import Portal
 
@@ -73,3 +74,32 @@ def test_what_cannot_be_an_adapter_is_not_sent(portal: Portal, sign_in: Callable
     page.get_by_test_id("upload-cancel").click()
     page.get_by_test_id("upload-dialog").wait_for(state="hidden")
     page.wait_for_function("async () => !(await (await fetch('/api/lora/uploads')).json()).results.length")
+
+
+def test_an_adapter_is_imported_by_name_with_the_keyboard(
+    portal: Portal, portal_hub: FakeHub, sign_in: Callable[..., Any], folder: Path
+) -> None:
+    portal_hub.repos["ada/dropped-here"] = Repo({path.name: path.read_bytes() for path in folder.iterdir()})
+    page = sign_in(portal)
+    page.locator("html[data-ready=true]").wait_for()
+    page.get_by_test_id("upload-open").press("Enter")
+    name = page.get_by_test_id("import-repo")
+    name.fill("nobody")
+    name.press("Enter")
+    page.get_by_test_id("import-error").wait_for()
+    assert name.get_attribute("aria-invalid") == "true" and name.evaluate("field => field === document.activeElement")
+    name.fill("ada/nobody")
+    name.press("Enter")
+    row = page.get_by_test_id("import-row")
+    page.locator("[data-testid=import-row][data-state=failed]").wait_for()
+    assert "import_denied" in row.inner_text() and page.get_by_test_id("import-error").is_hidden()
+    name.fill("ada/dropped-here")
+    name.press("Enter")
+    page.locator("[data-testid=import-row][data-state=done]").wait_for()
+    link = row.first.get_by_role("link", name="dropped-here")
+    assert name.input_value() == ""
+    link.press("Enter")
+    page.wait_for_url("**/models/*")
+    assert "a1a1a1a1a1a1" in page.get_by_test_id("origin").inner_text()
+    for one in portal.api("GET", "/api/lora/imports").json()["results"]:
+        assert portal.api("DELETE", f"/api/lora/imports/{one['id']}").status == 204

@@ -72,6 +72,13 @@ class Use(Answer):
     last_used_at: datetime | None
 
 
+class Origin(Answer):
+    hub: str
+    repo: str
+    revision: str = Field(description="As it was asked for.")
+    commit: str
+
+
 class Adapter(Answer):
     id: int
     name: str
@@ -107,6 +114,7 @@ class Adapter(Answer):
     use: Use
     repair: Repair | None = Field(None, description="What would be or was put right without loss; not in lists.")
     activation: Activation | None = Field(None, description="While one is under way; not in lists.")
+    origin: Origin | None = Field(description="Of files that were imported from a hub and have not changed since.")
     loss: float | None = Field(description="The last one, or that of the checkpoint's step.")
     eval_loss: float | None
     trained_at: datetime | None
@@ -220,6 +228,7 @@ def adapter_json(adapter: LoraAdapter, **more: Any) -> dict[str, Any]:
         effect=adapter if adapter.effect_kl is not None else None,
         tags=[tag.name for tag in adapter.tags.all()],
         use=adapter,
+        origin=adapter.origin or None,
         **more,
     )
 

@@ -59,6 +59,8 @@ def busy_error(busy: BusyError) -> ApiError:
     texts = {
         "scan_running": _("A scan is already running."),
         "merge_running": _("Another adapter is being merged. Wait until that has ended, or cancel it."),
+        "import_running": _("This repository is being imported already."),
+        "imports_busy": _("Other imports are running. Wait until one has ended, or cancel one of yours."),
         "in_use": _(
             "The adapter is still finishing its running requests and accepts no new ones. Try again in a moment."
         ),

@@ -205,6 +205,7 @@ class Intake:
         other = not same_files(known.signature, judged.candidate)
         if other and not known.incomplete and not known.missing:
             adapter.record(EventKind.CHANGED, self.actor)
+            adapter.origin = {}
         settle_status(adapter, judged.candidate, judged.verdict, self.actor)
         standing = adapter.failure_code if adapter.status == Status.FAILED else ""
         fill(adapter, judged.candidate, judged.verdict, self.bases, standing)

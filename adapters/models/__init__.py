@@ -4,6 +4,7 @@ from .adapter import LoraAdapter, Status, Tag
 from .base import BaseLayers, BaseMapping, BaseModel, MatchedBy
 from .event import AdapterEvent, EventKind
 from .facts import TrainingFacts
+from .hub_import import HubImport
 from .job import JobState
 from .lease import Lease
 from .merge import Merge, MergeType
@@ -16,6 +17,7 @@ __all__ = [
     "BaseMapping",
     "BaseModel",
     "EventKind",
+    "HubImport",
     "JobState",
     "Lease",
     "LoraAdapter",

@@ -114,6 +114,8 @@ class LoraAdapter(models.Model):
     prompting = models.JSONField(default=dict, blank=True, editable=False)
     # Of the stored copy: what the running side reported when it took it, or nothing (hooks.py).
     promotion = models.JSONField(default=dict, blank=True, editable=False)
+    # Of files that were imported and have not changed since: {"hub", "repo", "revision", "commit"} (hub/importing.py).
+    origin = models.JSONField(default=dict, blank=True, editable=False)
     activated_at = models.DateTimeField(_("activated at"), null=True, blank=True)
     proven_digest = models.CharField(max_length=64, blank=True, default="", editable=False)
     proven_at = models.DateTimeField(_("effect verified at"), null=True, blank=True)

@@ -25,7 +25,7 @@ class EventKind(models.TextChoices):
     EDITED = "edited", _("edited")
     FORGOTTEN = "forgotten", _("entry removed")
     FILES_DELETED = "files_deleted", _("files deleted")
-    IMPORTED = "imported", _("imported")  # from an older database
+    IMPORTED = "imported", _("imported")  # from a hub, or from an older database
 
 
 class AdapterEvent(models.Model):

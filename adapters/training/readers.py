@@ -5,7 +5,6 @@ The keys of the summary are those of `facts.py`. A reader raises Refused or Valu
 
 from __future__ import annotations
 
-import codecs
 import io
 import math
 import re
@@ -19,12 +18,12 @@ from adapters.formats.config import clean
 from adapters.formats.files import parse_json
 
 from .layout import CONFIG
+from .model_card import fields_of
 
 STATE, ARGS, CARD = "trainer_state.json", "args.json", "README.md"
 LOG, SWIFT_LOG = "trainer_log.jsonl", "logging.jsonl"  # of LLaMA-Factory and of ms-swift, written at each step
 LIMITS = {STATE: 32 * 2**20, LOG: 32 * 2**20, SWIFT_LOG: 32 * 2**20, ARGS: 2**20, CONFIG: 2**20, CARD: 2**20}
 MAX_LINES = 200_000  # of a log
-FRONT_MATTER = 65536  # bytes at the beginning of a model card
 LOSSES = ("loss", "eval_loss")
 CURVE_KEYS = (*LOSSES, "learning_rate", "grad_norm", "epoch")
 CLOCK = re.compile(r"(?:(\d{1,4}) days?, )?(\d{1,4}):(\d\d):(\d\d)")
@@ -162,20 +161,8 @@ def from_config(data: bytes, summary: dict[str, Any], points: dict[int, dict[str
 
 
 def from_card(data: bytes, summary: dict[str, Any], points: dict[int, dict[str, Any]]) -> None:
-    """The front matter of a model card: `key: value` and `key:` with `- value` lines; nothing deeper of YAML."""
-    found: dict[str, list[str]] = {}
-    key = ""
-    for line in _front_matter(data):
-        item = re.match(r"\s*-\s+(\S.*)$", line)
-        if item and key:
-            found[key].append(item.group(1).strip().strip("'\""))
-            continue
-        entry = re.match(r"([A-Za-z_][\w-]*):\s*(.*)$", line)
-        if entry:
-            key = entry.group(1)
-            value = entry.group(2).strip().strip("'\"")
-            inner = value[1:-1].split(",") if value.startswith("[") and value.endswith("]") else [value]
-            found[key] = [part.strip().strip("'\"") for part in inner if part.strip()]
+    """The front matter of a model card."""
+    found = fields_of(data)
     for target, source in (("dataset", "datasets"), ("base_model", "base_model"), ("license", "license")):
         if target not in summary and found.get(source):
             put(summary, target, clean(", ".join(found[source][:10]), 200))
@@ -186,16 +173,6 @@ def from_card(data: bytes, summary: dict[str, Any], points: dict[int, dict[str, 
     for tag in found.get("tags", []):
         if tag in names:
             summary.setdefault("trainer", names[tag])
-
-
-def _front_matter(data: bytes) -> list[str]:
-    """The lines between the first line `---` and the next one; none where either is missing."""
-    start = data.removeprefix(codecs.BOM_UTF8)[:FRONT_MATTER].decode("utf-8", "replace")
-    first, *lines = start.split("\n")
-    if first.rstrip() != "---":
-        return []
-    end = next((number for number, line in enumerate(lines) if line.rstrip() == "---"), None)
-    return lines[:end] if end is not None else []
 
 
 READERS: dict[str, Reader] = {

@@ -17,8 +17,9 @@ import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from django.conf import settings
 
@@ -45,13 +46,15 @@ class Announced:
 
 @dataclass(frozen=True)
 class Upload:
-    """`name`: of the folder that it shall become; "" where the server chooses. `received`: bytes of each file."""
+    """`name`: of the folder that it shall become; "" where the server chooses. `received`: bytes of each file.
+    `fetched`: by the portal itself, from a hub; nobody else writes to it."""
 
     id: str
     user: int
     name: str
     files: tuple[Announced, ...]
     received: tuple[int, ...]
+    fetched: bool = False
 
     @property
     def size(self) -> int:
@@ -77,16 +80,21 @@ def id_of(user: int, name: str, files: list[tuple[str, int, int]]) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
-def begin(user: int, name: str, files: list[tuple[str, int, int]]) -> tuple[Upload, bool]:
+def begin(user: int, name: str, files: list[tuple[str, int, int]], fetched: bool = False) -> tuple[Upload, bool]:
     """The upload of these files, and whether it is new. Raises ApiError, OSError."""
     key = id_of(user, name, files)
     with shelf() as root, folder_in(root, ARRIVING) as arriving:
         sweep(arriving)
         with suppress(FileNotFoundError):
-            return _read(arriving, key), False
+            found = _read(arriving, key)
+            if found.fetched == fetched:
+                return found, False
+            raise refusals.busy()
         size = sum(size for _, size, _ in files)
         check_room(root, arriving, user, size)
-        manifest = {"user": user, "name": name, "files": [[path, size] for path, size, _ in files]}
+        manifest: dict[str, Any] = {"user": user, "name": name, "files": [[path, size] for path, size, _ in files]}
+        if fetched:
+            manifest["fetched"] = True
         # Whole before it has its name: a manifest is never half there.
         temporary = f"new-{key}-{os.urandom(4).hex()}"
         with arriving.make(temporary, 0o700) as place:
@@ -141,7 +149,8 @@ def _size(folder: Place) -> int:
 def of_user(user: int) -> list[Upload]:
     """A user's uploads under way, by name."""
     with shelf() as root, folder_in(root, ARRIVING) as arriving:
-        return sorted((upload for upload in _all(arriving) if upload.user == user), key=lambda upload: upload.name)
+        own = (upload for upload in _all(arriving) if upload.user == user and not upload.fetched)
+        return sorted(own, key=lambda upload: upload.name)
 
 
 def find(user: int, key: str) -> Upload:
@@ -151,13 +160,15 @@ def find(user: int, key: str) -> Upload:
 
 
 @contextmanager
-def held(user: int, key: str) -> Iterator[tuple[Place, Upload]]:
+def held(user: int, key: str, fetched: bool = False) -> Iterator[tuple[Place, Upload]]:
     """The folder of an upload under way. Raises FileNotFoundError, also for another user's."""
     if not ID.match(key):
         raise FileNotFoundError(key)
     with shelf() as root, folder_in(root, ARRIVING) as arriving:
         upload = _read(arriving, key)
         if upload.user != user:
+            raise FileNotFoundError(key)
+        if upload.fetched != fetched:
             raise FileNotFoundError(key)
         with arriving.below(key) as place:
             yield place, upload
@@ -179,7 +190,12 @@ def _read(arriving: Place, key: str) -> Upload:
             data = json.loads(file.read(MANIFEST_LIMIT))
         files = tuple(Announced(path, size) for path, size in data["files"])
         received = tuple(_length(place, index) for index in range(len(files)))
-        return Upload(key, data["user"], data["name"], files, received)
+        return Upload(key, data["user"], data["name"], files, received, bool(data.get("fetched")))
+
+
+def again(place: Place, upload: Upload) -> Upload:
+    """With what has arrived by now."""
+    return replace(upload, received=tuple(_length(place, index) for index in range(len(upload.files))))
 
 
 def _length(place: Place, index: int) -> int:
@@ -224,9 +240,9 @@ def write(user: int, key: str, index: int, offset: int, data: bytes) -> int:
         return arrived + len(data)
 
 
-def cancel(user: int, key: str) -> None:
+def cancel(user: int, key: str, fetched: bool = False) -> None:
     """Raises FileNotFoundError, ApiError while it is being finished, OSError."""
-    with held(user, key) as (place, _), alone(place, MANIFEST):
+    with held(user, key, fetched) as (place, _), alone(place, MANIFEST):
         removal.remove(place)
 
 

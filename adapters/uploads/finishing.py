@@ -34,16 +34,21 @@ def finish(user: int, key: str) -> Finished:
     """Raises FileNotFoundError, ApiError, OSError. A refused upload stays, so that the sender may look; it ends by
     `cancel` or by age."""
     with held(user, key) as (place, upload), alone(place, MANIFEST):
-        for file, received in zip(upload.files, upload.received, strict=True):
-            if received != file.size:
-                raise refusals.incomplete(file.path)
-        with _emptied(place) as ready:
-            contents = _fill(place, ready, upload)
-            _check(ready)
-            folder = _publish(ready, user, _name(upload, ready))
-        with suppress(OSError):  # swept later
-            removal.remove(place)
-        return Finished(folder, contents.files, contents.left_out, contents.left_out_count)
+        return finish_held(place, upload)
+
+
+def finish_held(place: Place, upload: Upload) -> Finished:
+    """`finish`, for whoever holds the upload's lock. Raises ApiError, OSError."""
+    for file, received in zip(upload.files, upload.received, strict=True):
+        if received != file.size:
+            raise refusals.incomplete(file.path)
+    with _emptied(place) as ready:
+        contents = _fill(place, ready, upload)
+        _check(ready)
+        folder = _publish(ready, upload.user, _name(upload, ready))
+    with suppress(OSError):  # swept later
+        removal.remove(place)
+    return Finished(folder, contents.files, contents.left_out, contents.left_out_count)
 
 
 def path_of(folder: str) -> str:

@@ -21,7 +21,7 @@ DESCRIBED = [
     "root", "path", "signature", "content_key", "group_hash", "run_name", "checkpoint", "flags", "incomplete",
     "missing", "update_available", "base", "matched_by", "base_name_recorded", "peft_type", "rank", "alpha",
     "target_modules",
-    "size_bytes", "trained_at", "updated_at",
+    "size_bytes", "trained_at", "origin", "updated_at",
 ]  # fmt: skip
 
 

@@ -19,6 +19,7 @@ from django.test import Client
 from django.utils import timezone
 
 from adapters.models import LoraAdapter
+from common import outbound
 from common.api import ApiError
 from evaluations.gates import judging, keeping, sending, webhooks
 from evaluations.models import Family, Gate, GateVerdict, Notice, NoticeState, PromptSet, VerdictState
@@ -189,7 +190,7 @@ def test_a_named_host_that_leads_to_a_private_address_is_not_told(
         assert host == "ci.example.org"
         return [(2, 1, 6, "", (address, port)) for address in resolved]
 
-    monkeypatch.setattr(sending.socket, "getaddrinfo", getaddrinfo)
+    monkeypatch.setattr(outbound.socket, "getaddrinfo", getaddrinfo)
     assert sending.post(url, b"{}", {}) == 204
     settings.WEBHOOK_PRIVATE_HOSTS = False
     with pytest.raises(sending.NotSentError, match="webhook_private"):
@@ -210,11 +211,9 @@ def test_a_named_host_that_leads_to_a_private_address_is_not_told(
         ("224.0.0.1", False, False), ("255.255.255.255", False, False), ("::", False, False),
     ],
 )  # fmt: skip
-def test_addresses(settings: Any, address: str, private: bool, public: bool) -> None:
-    settings.WEBHOOK_PRIVATE_HOSTS = True
-    assert sending.is_reachable(address) == private
-    settings.WEBHOOK_PRIVATE_HOSTS = False
-    assert sending.is_reachable(address) == public
+def test_addresses(address: str, private: bool, public: bool) -> None:
+    assert outbound.is_reachable(address, private=True) == private
+    assert outbound.is_reachable(address, private=False) == public
 
 
 def test_a_receiver_that_never_ends_is_left(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:

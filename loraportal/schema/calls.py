@@ -8,7 +8,7 @@ from drf_spectacular.extensions import OpenApiViewExtension
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse, extend_schema, extend_schema_view
 
-from adapters.api import blends, exports, present, uploads
+from adapters.api import blends, exports, imports, present, uploads
 from adapters.api import views as adapter_views
 from adapters.api.query import ORDERINGS
 from adapters.models import Status
@@ -239,6 +239,30 @@ describe(
         503,
         operation_id="finish_upload",
         status=201,
+    ),
+)
+describe(
+    "adapters.api.imports.ImportsView",
+    get=call(imports.ImportPage, "One's imports from a hub", *READING, operation_id="list_imports", parameters=PAGING),
+    post=call(
+        imports.ImportAnswer,
+        "Import an adapter by name from a hub",
+        *CHANGING,
+        429,
+        operation_id="import_adapter",
+        status=202,
+        body=imports.NewImport,
+        examples=example({"repo": "owner/pirate-lora", "revision": "main"}),
+    ),
+)
+describe(
+    "adapters.api.imports.ImportView",
+    get=call(imports.ImportAnswer, "One import and how far it is", *READING, operation_id="get_import"),
+    delete=extend_schema(
+        summary="Cancel an import that runs (202), or remove it from the list (204)",
+        request=None,
+        responses={202: imports.ImportAnswer, 204: None, **errors(*READING)},
+        operation_id="delete_import",
     ),
 )
 describe(

@@ -30,7 +30,7 @@ NAMES = set(
 CODE_WORDS = set(
     "true false type messages prompt operate infer confirm generate stop ack logprobs stream schema user me all days "
     "best done cuda vllm svd httpx2 mysqlclient host Class make run redis http https env DEBUG instruction "
-    "conversations".split()
+    "conversations main".split()
 )
 WORD = re.compile(r"[A-Za-z][\w.=/'-]*", re.ASCII)
 HAN = "[\u3400-\u9fff]"

@@ -14,6 +14,8 @@ const name = $("[data-id]").dataset.name;
 const merging = $("[data-merge]");
 if (merging) import("./lib/merges.js").then(({ merges }) => merges(merging));
 
+if ($("[data-markdown]")) import("./lib/markdown.js").then(({ drawMarkdown }) => drawMarkdown());
+
 if ($("[data-training]")) import("./lib/training.js");
 
 // The run's list is scrolled to this adapter.

@@ -197,6 +197,16 @@ const upload =
     refresh();
   });
 
+const importing = $("[data-import]");
+if (importing) {
+  import("./lib/imports.js").then(({ imports }) =>
+    imports(importing, $("[data-import-form]"), () => {
+      list.dataset.etag = "";
+      refresh();
+    }),
+  );
+}
+
 // Events ---------------------------------------------------------------------------------------------------------
 
 document.addEventListener("click", (event) => {

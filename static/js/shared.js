@@ -1,11 +1,5 @@
 // A shared conversation: the answers' Markdown is drawn.
-import { $$ } from "./lib/dom.js";
-import { MarkdownView } from "./lib/markdown.js";
+import { drawMarkdown } from "./lib/markdown.js";
 
-for (const body of $$("[data-markdown]")) {
-  const text = body.textContent;
-  body.replaceChildren();
-  body.classList.remove("whitespace-pre-wrap");
-  new MarkdownView(body).show(text);
-}
+drawMarkdown();
 document.documentElement.dataset.ready = "true";

@@ -17,6 +17,7 @@ AREAS = {
     "effect": "Effect and engine",
     "store": "Store",
     "merge": "Merging into the base model",
+    "import": "Importing from a hub",
     "fleet": "Fleet",
     "gate": "Gates",
     "remark": "Remarks, which stop nothing",

@@ -1,6 +1,6 @@
 // Markdown in the page, drawn again and again as it grows. Nothing in a text can become markup of its own.
 import { copyText } from "./clipboard.js";
-import { icon } from "./dom.js";
+import { $$, icon } from "./dom.js";
 import { gettext } from "./i18n.js";
 import { Blocks } from "./markdown/blocks.js";
 import { partReasoning } from "./markdown/reasoning.js";
@@ -52,5 +52,15 @@ export class MarkdownView {
     const summary = node("summary", { "data-testid": "reasoning" }, made("fold", () => icon("chevron-right")), words, spinner);
     const text = node("div", { className: "md-think-text" }, this.#thoughts.elements(thoughts));
     return node("details", { className: "md-think" }, summary, text);
+  }
+}
+
+/** Texts that the server has written into the page as they are: `data-markdown`. */
+export function drawMarkdown() {
+  for (const body of $$("[data-markdown]")) {
+    const text = body.textContent;
+    body.replaceChildren();
+    body.classList.remove("whitespace-pre-wrap");
+    new MarkdownView(body).show(text);
   }
 }
