@@ -82,7 +82,7 @@ def test_what_is_served_stays_served(registry: Path, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize(
-    ("module", "name"), [(facts, "read_facts"), (grouping, "best_step"), (readers, "_front_matter")], ids=str
+    ("module", "name"), [(facts, "read_facts"), (grouping, "best_step"), (readers, "fields_of")], ids=str
 )
 def test_what_is_said_beside_an_adapter(
     registry: Path, monkeypatch: pytest.MonkeyPatch, module: Any, name: str
