@@ -103,7 +103,7 @@ def test_expert_parameters_are_refused_by_name_and_the_advice_holds(models: Path
     tiny.write_adapter(folder, base, tiny.AdapterRecipe(targets=["q_proj"], extra={"target_parameters": EXPERTS}))
     adapter = found(base, settings)
     assert (adapter.status, adapter.failure_code) == (Status.FAILED, "parameters_unsupported")
-    assert adapter.failure_details["parameters"] == ", ".join(EXPERTS)
+    assert sorted(adapter.failure_details["parameters"].split(", ")) == sorted(EXPERTS)  # (PEFT saves a set)
 
     merged = models / "sea-merged"
     model = AutoModelForCausalLM.from_pretrained(base)
