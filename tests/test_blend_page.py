@@ -161,7 +161,9 @@ def test_a_blend_is_a_column_of_a_comparison(ready: Portal, sign_in: Callable[..
     columns = page.get_by_test_id("compare-column")
     assert "adapter_inactive" in columns.nth(1).get_by_test_id("column-error").inner_text()
     assert columns.nth(0).get_by_test_id("compare-output").inner_text() == answers[0]
-    assert ready.api("DELETE", f"/api/compare/votes/{vote['run']}", user="teammate").status == 204  # others count theirs
+    assert (
+        ready.api("DELETE", f"/api/compare/votes/{vote['run']}", user="teammate").status == 204
+    )  # others count theirs
 
 
 @pytest.mark.parametrize("method", ["concatenate", "svd"])

@@ -51,6 +51,7 @@ def mortal_portal(tmp_path_factory: pytest.TempPathFactory, mortal_hub: FakeHub)
         shutil.copytree(small, var_dir / "adapters" / f"small-{number}", copy_function=os.link)
     make_old(var_dir / "adapters")
     fake = {"ENGINE_RUNNER": "inference.engine.fake:FakeRunner", "LORAPORTAL_FAKE_STEP": "0.004"}
+    fake["CHECK_BASES"] = "false"  # the fake serves this base; the engine itself would not
     with running_portal(var_dir, USER_CONCURRENT="1", TOKEN_CONCURRENT="1", **fake, **mortal_hub.environment) as portal:
         yield portal
 
@@ -223,6 +224,7 @@ def test_another_portal_sees_at_once_that_the_writer_is_gone(mortal: Portal, tmp
             until(reader, "text")
     finally:
         other.stop()
+        process.kill()
         process.wait()
         mortal.start()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterable
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
@@ -20,6 +21,7 @@ from adapters.models import BaseMapping, BaseModel, EventKind, LoraAdapter, Stat
 from adapters.validation import repairs
 from adapters.validation.outcome import describe, settle_status
 from adapters.validation.validate import validate
+from common.database import deadlocks_retried
 
 from . import offers
 from .sources import look_again, real_roots
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from django.contrib.auth.models import AbstractBaseUser
 
 MAX_TAGS = 32
+TRIES = 5  # where another transaction wins
 
 
 class SlugTaken(ValueError):  # noqa: N818
@@ -137,6 +140,10 @@ def base_judged(base: BaseModel) -> None:
     for adapter in LoraAdapter.objects.filter(base=base, missing=False).exclude(status=Status.ACTIVE):
         with contained("%s could not be validated again", adapter), suppress(BusyError, LoraAdapter.DoesNotExist):
             with HeldLease(adapter_lock(adapter.pk)):
-                adapter.refresh_from_db()
-                if adapter.status != Status.ACTIVE:
-                    revalidate(adapter, None)
+                deadlocks_retried(partial(_validate_again, adapter), TRIES)  # a scan may write to the same rows
+
+
+def _validate_again(adapter: LoraAdapter) -> None:
+    adapter.refresh_from_db()
+    if adapter.status != Status.ACTIVE:
+        revalidate(adapter, None)

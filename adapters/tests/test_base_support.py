@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 from django.contrib.auth.models import User
 from django.core.management import call_command
+from django.db import OperationalError
 
 from adapters import hooks, services
 from adapters.bases import support
+from adapters.lifecycle import editing
 from adapters.models import BaseModel, LoraAdapter
 from adapters.tests import layouts
 from adapters.tests.conftest import RecordingSide
@@ -209,6 +211,26 @@ def test_adapters_are_compared_with_the_names_of_the_running_model(
     assert states == {"renamed": ("discovered", ""), "plain": ("failed", "repairable")}
     adapter = services.activate(LoraAdapter.objects.get(name="renamed").pk, operator)
     assert adapter.status == "active"
+
+
+def test_they_are_compared_again_where_a_scan_wins_the_rows(
+    answering: Callable[[Any], list[str]], base_folder: Path, registry: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settle_status, lost = editing.settle_status, []
+
+    def losing(adapter: LoraAdapter, *args: Any) -> None:
+        settle_status(adapter, *args)
+        if len(lost) < 2:
+            lost.append(adapter.name)
+            raise OperationalError(1213, "Deadlock found when trying to get lock; try restarting transaction")
+
+    monkeypatch.setattr(editing, "settle_status", losing)
+    answering(renamed())
+    look()
+    assert lost == ["plain", "plain"]
+    adapter = LoraAdapter.objects.get(name="plain")
+    assert (adapter.status, adapter.failure_code) == ("failed", "repairable")
+    assert [event.kind for event in adapter.events.all()].count("failed") == 1
 
 
 def test_an_activation_does_not_refuse_by_names_that_nobody_has_asked_for(
