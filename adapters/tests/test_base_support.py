@@ -216,7 +216,8 @@ def test_adapters_are_compared_with_the_names_of_the_running_model(
 def test_they_are_compared_again_where_a_scan_wins_the_rows(
     answering: Callable[[Any], list[str]], base_folder: Path, registry: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settle_status, lost = editing.settle_status, []
+    settle_status = editing.settle_status
+    lost: list[str] = []
 
     def losing(adapter: LoraAdapter, *args: Any) -> None:
         settle_status(adapter, *args)
