@@ -118,6 +118,9 @@ def test_what_a_click_shows_keeps_its_width(page: Any, crowded: tuple[Portal, di
     page.get_by_test_id("delete-button").click()
     assert beyond(page) == []
     assert page.get_by_test_id("delete-confirm").is_visible()
+    # It has no stored copy, which the portal notices sooner or later.
+    again = "from adapters.models import LoraAdapter as A; A.objects.filter(slug='long').update(status='active')"
+    run_python(crowded[0].environment, "manage.py", "shell", "-v", "0", "-c", again)
     ready(page, "/compare?models=long:0.5")
     page.get_by_test_id("chip-blend").click()
     page.get_by_test_id("blend-part").wait_for()
