@@ -44,6 +44,7 @@ def card_of(adapter: LoraAdapter) -> Card | None:
     except (Refused, OSError):
         return None
     found = model_card.fields_of(data[:LIMIT])
+    found["tags"] = model_card.tags_of(found)
     fields = [(key, _joined(found[key])) for key in FIELDS if found.get(key)]
     card = Card(fields, model_card.text_of(data[:LIMIT]), len(data) > LIMIT)
     return card if card.text or card.fields else None

@@ -662,7 +662,7 @@ _CATALOGUE = [
         _("Merging failed (%(reason)s)."),
         _("See the server log for details, then merge again."),
     ),
-    # Fleet: INFERENCE_BACKEND=vllm
+    # Imports from a hub
     Failure(
         "import_repo_not_found",
         "import",
@@ -777,6 +777,7 @@ _CATALOGUE = [
         _("The import failed (%(reason)s)."),
         _("See the server log for details, then import again."),
     ),
+    # Fleet: INFERENCE_BACKEND=vllm
     Failure(
         "fleet_rank",
         "fleet",

@@ -35,7 +35,9 @@ class Column:
 
     @property
     def slugs(self) -> list[str]:
-        return [part.model for part in self.blend] or [self.model][: bool(self.model)]
+        if self.blend:
+            return [part.model for part in self.blend]
+        return [self.model] if self.model else []
 
     @property
     def entry(self) -> dict[str, Any]:

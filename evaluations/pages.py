@@ -15,6 +15,7 @@ from django.views.decorators.http import require_safe
 
 from accounts.decorators import operator_required
 from adapters.models import LoraAdapter, Tag
+from adapters.training.steps import step_of
 from inference.pages import targets
 
 from . import sets
@@ -151,7 +152,7 @@ def parities(request: HttpRequest) -> HttpResponse:
     adapter = None
     if pk.isdecimal() and len(pk) < 19:
         adapter = LoraAdapter.objects.visible_to(request.user).select_related("base").filter(pk=int(pk)).first()
-    step = parity_making.step_of(adapter) if adapter else None
+    step = step_of(adapter) if adapter else None
     context = {
         "page": page,
         "listed": [parity_json(report, report.done) for report in page],

@@ -7,7 +7,7 @@ from django.views.decorators.cache import cache_control
 from django.views.i18n import JavaScriptCatalog
 
 from common.routes import optional_slash
-from loraportal.schema.views import Description, docs
+from loraportal.schema.views import SchemaView, docs
 
 from . import pages, views
 
@@ -23,7 +23,7 @@ urlpatterns = [
     ),
     path("i18n/", include("django.conf.urls.i18n")),
     path("admin/", admin.site.urls),
-    *optional_slash("api/schema", Description.as_view(), "api-schema"),
+    *optional_slash("api/schema", SchemaView.as_view(), "api-schema"),
     *optional_slash("api/docs", docs, "api-docs"),
     path("", include("accounts.urls")),
     path("", include("adapters.urls")),

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from django.contrib.auth import get_user_model
+from django.test import Client
 
 from adapters import hooks
 from adapters.tests import layouts
@@ -48,6 +49,22 @@ def running_side() -> Iterator[RecordingSide]:
     before = hooks.register(side)
     yield side
     hooks.register(before)
+
+
+@pytest.fixture
+def op(operator: Any) -> Client:
+    """The browser of an operator who has signed in."""
+    client = Client()
+    client.force_login(operator)
+    return client
+
+
+@pytest.fixture
+def uploads(registry: Path, settings: Any, tmp_path: Path) -> Path:
+    """The folder of uploads, which is a root like others."""
+    settings.UPLOADS_DIR = tmp_path / "uploads"
+    settings.LORA_ROOTS = [registry, settings.UPLOADS_DIR]
+    return tmp_path / "uploads"
 
 
 @pytest.fixture

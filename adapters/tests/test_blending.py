@@ -25,20 +25,6 @@ WEIGHTS = {"wide": 0.75, "narrow": -1.5}
 
 
 @pytest.fixture
-def uploads(registry: Path, settings: Any, tmp_path: Path) -> Path:
-    settings.UPLOADS_DIR = tmp_path / "uploads"
-    settings.LORA_ROOTS = [registry, settings.UPLOADS_DIR]
-    return tmp_path / "uploads"
-
-
-@pytest.fixture
-def op(operator: Any) -> Client:
-    client = Client()
-    client.force_login(operator)
-    return client
-
-
-@pytest.fixture
 def members(uploads: Path, registry: Path, operator: Any) -> dict[str, LoraAdapter]:
     """Of other ranks, types, scalings and layers; one with a chat template of its own."""
     wide = make.adapter(registry / "wide", make.lora_tensors(6, dtype="BF16", seed=1), r=6, use_rslora=True)

@@ -12,13 +12,14 @@ from django.test import Client
 from adapters import cards, services
 from adapters.models import LoraAdapter
 from adapters.tests import layouts as make
-from adapters.training.model_card import fields_of, text_of
+from adapters.training.model_card import fields_of, tags_of, text_of
 
 CARD = """---
 base_model: tiny/base
 license: mit
 language: [en, zh]
 tags:
+- base_model:adapter:tiny/base
 - lora
 - 'trl'
 model-index:
@@ -39,7 +40,8 @@ Use `<p>` as is, and 1 < 2 <script>alert(1)</script>
 
 
 def test_fields_and_text() -> None:
-    assert fields_of(CARD.encode())["tags"] == ["lora", "trl"] and fields_of(CARD.encode())["language"] == ["en", "zh"]
+    fields = fields_of(CARD.encode())
+    assert tags_of(fields) == ["lora", "trl"] and fields["language"] == ["en", "zh"]
     assert text_of(CARD.encode()).split("\n") == [
         "# Pirate ", " lora", "Made with X", "[–](https://files.example)",
         "Use `<p>` as is, and 1 < 2 <script>alert(1)</script>", "", "```html", "<!-- kept --><p>", "```",
@@ -64,6 +66,7 @@ def test_the_page_shows_it_as_text(registry: Path, operator: Any, client: Client
     client.force_login(operator)
     page = client.get(f"/models/{adapter.pk}").content.decode()
     assert "data-markdown" in page and "tiny/base" in page and "en, zh" in page and "model-index" not in page
+    assert "base_model:adapter" not in page
     assert "<script>alert" not in page and "&lt;script&gt;alert" in page and "files.example/a.png" not in page
     assert "card-more" not in page
     (folder / "README.md").write_text("# Long\n" + "line\n\n" * cards.LIMIT)

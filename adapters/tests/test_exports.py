@@ -42,13 +42,6 @@ def exports(registry: Path, settings: Any, tmp_path: Path) -> Iterator[Path]:
     jobs.wait()
 
 
-@pytest.fixture
-def op(operator: Any) -> Client:
-    client = Client()
-    client.force_login(operator)
-    return client
-
-
 def active(root: Path, name: str = "pirate", tensors: make.Tensors | None = None, **changes: Any) -> LoraAdapter:
     make.adapter(root / name, tensors, **changes)
     services.scan(None)

@@ -33,20 +33,11 @@ OTHER = {
 }  # fmt: skip
 
 
-@pytest.fixture
-def uploads(registry: Path, settings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    settings.UPLOADS_DIR = tmp_path / "uploads"
-    settings.LORA_ROOTS = [registry, settings.UPLOADS_DIR]
+@pytest.fixture(name="uploads")
+def uploads_of_jobs(uploads: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setattr(fetching, "PAUSES", (0.0, 0.0))
-    yield settings.UPLOADS_DIR
+    yield uploads
     jobs.wait()
-
-
-@pytest.fixture
-def op(operator: Any) -> Client:
-    client = Client()
-    client.force_login(operator)
-    return client
 
 
 @pytest.fixture

@@ -24,13 +24,6 @@ LIST = "/api/lora/models"
 
 
 @pytest.fixture
-def op(operator: Any) -> Client:
-    client = Client()
-    client.force_login(operator)
-    return client
-
-
-@pytest.fixture
 def plain(person: Any) -> Client:
     client = Client()
     client.force_login(person)

@@ -26,21 +26,6 @@ pytestmark = pytest.mark.django_db
 URL = "/api/lora/uploads"
 
 
-@pytest.fixture
-def uploads(registry: Path, settings: Any, tmp_path: Path) -> Path:
-    settings.UPLOADS_DIR = tmp_path / "uploads"
-    settings.LORA_ROOTS = [registry, settings.UPLOADS_DIR]
-    folder: Path = settings.UPLOADS_DIR
-    return folder
-
-
-@pytest.fixture
-def op(operator: Any) -> Client:
-    client = Client()
-    client.force_login(operator)
-    return client
-
-
 def files_of(folder: Path) -> dict[str, bytes]:
     return {
         str(path.relative_to(folder.parent)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()

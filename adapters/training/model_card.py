@@ -39,6 +39,11 @@ def fields_of(data: bytes) -> dict[str, list[str]]:
     return found
 
 
+def tags_of(fields: dict[str, list[str]]) -> list[str]:
+    """Without those in which PEFT repeats the base's name, or its path."""
+    return [tag for tag in fields.get("tags", []) if not tag.startswith("base_model:")]
+
+
 def text_of(data: bytes) -> str:
     """What follows the front matter, as Markdown, without comments and tags of HTML outside of code."""
     length = _front_matter(data)[1]

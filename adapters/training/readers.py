@@ -18,7 +18,7 @@ from adapters.formats.config import clean
 from adapters.formats.files import parse_json
 
 from .layout import CONFIG
-from .model_card import fields_of
+from .model_card import fields_of, tags_of
 
 STATE, ARGS, CARD = "trainer_state.json", "args.json", "README.md"
 LOG, SWIFT_LOG = "trainer_log.jsonl", "logging.jsonl"  # of LLaMA-Factory and of ms-swift, written at each step
@@ -166,8 +166,7 @@ def from_card(data: bytes, summary: dict[str, Any], points: dict[int, dict[str, 
     for target, source in (("dataset", "datasets"), ("base_model", "base_model"), ("license", "license")):
         if target not in summary and found.get(source):
             put(summary, target, clean(", ".join(found[source][:10]), 200))
-    # PEFT repeats the base's name, or its path, as a tag.
-    if tags := [tag for tag in found.get("tags", []) if not tag.startswith("base_model:")]:
+    if tags := tags_of(found):
         put(summary, "tags", [clean(tag, 64) for tag in tags[:20]])
     names = {"llama-factory": "LLaMA-Factory", "axolotl": "axolotl", "unsloth": "Unsloth", "trl": "TRL"}
     for tag in found.get("tags", []):

@@ -10,10 +10,10 @@ from django.conf import settings
 from django.http import Http404
 from django.utils.translation import gettext as _
 
-from adapters.identifiers import UNKNOWN
 from adapters.lifecycle.sources import real_roots
 from adapters.models import LoraAdapter, TrainingFacts
 from adapters.training.evaluated import evaluated
+from adapters.training.steps import step_of
 from common.api import ApiError
 from common.numbers import grouped
 from evaluations.models import Parity, SetVersion
@@ -70,26 +70,6 @@ def offered(adapter: LoraAdapter) -> list[dict[str, str]]:
         return []
     refusals = {name: refusal(adapter.base, name) for name in PRECISIONS}
     return [{"name": name, "reason": error.message if error else ""} for name, error in refusals.items()]
-
-
-def step_of(adapter: LoraAdapter) -> int | None:
-    """The step that its weights are of. A run's own adapter is that of the checkpoint with the same files, else of the
-    last step."""
-    if adapter.checkpoint is not None:
-        return adapter.checkpoint
-    if (twin := twins_step(adapter)) is not None:
-        return twin
-    facts = TrainingFacts.objects.filter(adapter=adapter).first()
-    step = facts.summary.get("steps") if facts is not None else None
-    return step if type(step) is int and 0 <= step < 2**31 else None
-
-
-def twins_step(adapter: LoraAdapter) -> int | None:
-    """Of a run's own adapter: the checkpoint with the same files, the earliest of several."""
-    if not adapter.group_hash or adapter.content_key in ("", UNKNOWN):
-        return None
-    same = LoraAdapter.objects.filter(group_hash=adapter.group_hash, content_key=adapter.content_key)
-    return same.exclude(checkpoint=None).order_by("checkpoint").values_list("checkpoint", flat=True).first()
 
 
 def recorded_of(adapter: LoraAdapter, step: int | None) -> dict[str, Any]:

@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from adapters.curves import curve_of
+from adapters.training.steps import twins_step
 from common.shares import wilson
 from evaluations import answers
 from evaluations.checks.judging import DIGITS
 from evaluations.models import Result, Run, RunTarget
-from evaluations.parity.making import twins_step
 
 SAMPLES = 1000  # of the bootstrap
 SEED = 20_240_601  # the same figure each time somebody looks

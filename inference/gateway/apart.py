@@ -10,18 +10,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib.util
-import json
 import logging
 import os
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from django.conf import settings
 from django.utils.translation import gettext_noop
 
+from adapters.bases.identity import base_root
 from adapters.bases.memory import free_bytes, needed_by_processor
+from adapters.bases.registry import CONFIG_LIMIT
+from adapters.failures import Refused
+from adapters.formats.files import parse_json, read_small
 from adapters.models import BaseModel
 from inference.backends.interface import Backend, OnVerdict
 from inference.errors import InferenceError
@@ -31,12 +33,11 @@ from .targets import Target
 
 logger = logging.getLogger(__name__)
 
-PRECISIONS = ("fp32", "bf16", "int8", "nf4")
 QUANTISED = ("int8", "nf4")  # by bitsandbytes
 ALWAYS_FREE = 2**30  # bytes that stay free beside the worker
 RESERVE = 512 * 2**20  # for keys, values and what is computed
 NICE = 15
-LARGEST_CONFIG = 2**20  # bytes
+CONFIG = "config.json"
 GIB = 2**30
 
 
@@ -66,9 +67,8 @@ def hindrance(base: BaseModel, precision: str) -> str:
 
 def is_quantised(base: BaseModel) -> bool:
     try:
-        with (Path(base.path) / "config.json").open("rb") as file:
-            config = json.loads(file.read(LARGEST_CONFIG))
-    except (OSError, ValueError, RecursionError):
+        config = parse_json(read_small(base_root(), base.path, CONFIG, CONFIG_LIMIT), CONFIG, strict=False)
+    except (Refused, OSError):
         return False  # its load will tell
     return isinstance(config, dict) and bool(config.get("quantization_config"))
 

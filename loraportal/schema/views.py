@@ -23,14 +23,16 @@ def description(language: str) -> dict[str, Any]:
     return made
 
 
-class Generator(SchemaGenerator):
+class KeptSchema(SchemaGenerator):
+    """Gives what was made for the language; one that the portal does not have is answered in its own."""
+
     def get_schema(self, request: Any = None, public: bool = False) -> Any:
         asked = get_language()
         return description(asked if asked in dict(settings.LANGUAGES) else settings.LANGUAGE_CODE)
 
 
-class Description(SpectacularJSONAPIView):
-    generator_class = Generator
+class SchemaView(SpectacularJSONAPIView):
+    generator_class = KeptSchema
 
 
 @require_safe
