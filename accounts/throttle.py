@@ -19,7 +19,7 @@ import math
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from django.conf import settings
 from django.db import IntegrityError, transaction
@@ -35,6 +35,9 @@ TRIES = 10  # of one booking, against other requests for the same key
 SWEEP_EVERY = 256  # new rows
 MOST_ROWS = 100_000
 KEPT = timedelta(days=90)  # what is to be told to somebody who does not come
+# When the next attempt is possible where nobody has to wait. No time of now: requests that meet, and web processes
+# whose clocks differ, would then refuse each other.
+AT_ONCE = datetime(1971, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,7 @@ class Bound:
         """When the next attempt is possible, from the number of those before this one."""
         waits = [2**power for power in range(self.longest.bit_length()) if 2**power < self.longest]
         return Case(
-            When(attempts__lt=self.free - 1, then=Value(now)),
+            When(attempts__lt=self.free - 1, then=Value(AT_ONCE)),
             *[
                 When(attempts=self.free - 1 + index, then=Value(now + timedelta(seconds=wait)))
                 for index, wait in enumerate(waits)
@@ -197,7 +200,7 @@ def _count_once(key: str, bound: Bound, now: datetime) -> bool | None:
     # In this order: MySQL uses what an earlier assignment of the same statement has written.
     if begun.update(next_at=bound.next_at(now), attempts=F("attempts") + 1):
         return True
-    if rows.filter(started_at__lte=now - bound.window).update(started_at=now, attempts=1, next_at=now):
+    if rows.filter(started_at__lte=now - bound.window).update(started_at=now, attempts=1, next_at=AT_ONCE):
         return True
     if rows.exists():
         return False
@@ -208,7 +211,7 @@ def _create(key: str, attempts: int, now: datetime) -> bool:
     """False where another request has made the row meanwhile."""
     try:
         with transaction.atomic():
-            row = SignInCounter.objects.create(key=key, started_at=now, next_at=now, attempts=attempts)
+            row = SignInCounter.objects.create(key=key, started_at=now, next_at=AT_ONCE, attempts=attempts)
     except IntegrityError:
         return False
     if row.pk % SWEEP_EVERY == 0:
@@ -228,8 +231,8 @@ def sweep(now: datetime) -> None:
 
 def _take_back(keys: list[str]) -> None:
     if keys:
-        now = timezone.now()
-        SignInCounter.objects.filter(key__in=keys, attempts__gt=0).update(attempts=F("attempts") - 1, next_at=now)
+        booked = SignInCounter.objects.filter(key__in=keys, attempts__gt=0)
+        booked.update(attempts=F("attempts") - 1, next_at=AT_ONCE)
 
 
 def _seconds_left(key: str, now: datetime) -> int:

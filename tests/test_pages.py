@@ -53,6 +53,7 @@ def tab_to(page: Any, test_id: str) -> None:
 def test_the_main_job_by_keyboard_alone(ready: Portal, new_page: Callable[..., Any]) -> None:
     page = new_page(base_url=ready.url)
     page.goto("/login")
+    page.locator("#id_username:focus").wait_for()  # one types at once
     page.keyboard.type("operator")
     page.keyboard.press("Tab")
     page.keyboard.type(PASSWORD)

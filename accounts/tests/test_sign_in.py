@@ -251,6 +251,14 @@ def test_success_starts_afresh_but_buys_no_guesses(owner: User) -> None:
     assert not SignInCounter.objects.filter(key=throttle.key_of("pair", "192.0.2.1 owner")).exists()
 
 
+def test_sign_ins_that_meet_do_not_refuse_each_other(owner: User, teammate: User, clock: Clock) -> None:
+    """Two people behind one address: the second request looked at its clock before the first one was done."""
+    assert attempt("owner", PASSWORD).status_code == 302
+    clock.advance(seconds=-1)
+    assert attempt("teammate", PASSWORD).status_code == 302
+    assert attempt("owner", PASSWORD).status_code == 302
+
+
 def test_counters_are_swept_and_bounded(db: None, monkeypatch: pytest.MonkeyPatch) -> None:
     now = timezone.now()
 
