@@ -44,6 +44,7 @@ def test_a_set_is_made_edited_and_run(portal: Portal, sign_in: Callable[..., Any
     page.get_by_test_id("set-file").set_input_files(file)
     page.get_by_test_id("set-create").click()
     page.get_by_test_id("item-row").nth(1).wait_for()
+    page.locator("html[data-ready=true]").wait_for()
 
     page.get_by_test_id("item-edit").first.click()
     page.get_by_test_id("check-add").click()

@@ -108,6 +108,7 @@ def test_a_shared_one_is_read_and_copied(scanned: Portal, sign_in: Callable[...,
     assert page.get_by_test_id("prompt-save").count() == 0
     page.get_by_test_id("prompt-copy").click()
     page.get_by_test_id("prompt-save").wait_for()
+    page.locator("html[data-ready=true]").wait_for()
     assert page.get_by_test_id("temperature").input_value() == "0.1"
     assert not page.get_by_test_id("prompt-shared").is_checked()
     scanned.api("DELETE", f"/api/prompts/{pk}", user="owner")
