@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
@@ -14,8 +15,9 @@ from django.contrib.auth.models import User
 from openai import OpenAI
 
 from accounts.models import ApiToken
+from tests.fixtures.machine import slowness
 
-from .test_server import SOON, Site
+from .test_server import Site
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow]
 
@@ -116,26 +118,31 @@ def test_completions(client: OpenAI) -> None:
     assert "".join(chunk.choices[0].text for chunk in stream) == "pirate says "
 
 
+@pytest.mark.alone
 def test_first_piece_comes_before_the_end_and_leaving_frees(client: OpenAI, site: Site) -> None:
+    began = time.monotonic()
     stream = client.chat.completions.create(model="pirate", messages=said("hang"), stream=True)
     for chunk in stream:
         if chunk.choices[0].delta.content:
             break
+    assert time.monotonic() - began < 5 * slowness()
     assert site.running() == 1
     stream.close()
-    site.wait_until(lambda: site.running() == 0, SOON)
+    assert site.wait_until(lambda: site.running() == 0) < 1.5 * slowness()
     with pytest.raises(openai.APITimeoutError):
         client.with_options(timeout=1).chat.completions.create(model="pirate", messages=said("hang"))
-    site.wait_until(lambda: site.running() == 0, SOON)
+    assert site.wait_until(lambda: site.running() == 0) < 1.5 * slowness()
 
 
+@pytest.mark.alone
 def test_withdrawn_token_ends_a_stream(client: OpenAI, site: Site) -> None:
     stream = client.chat.completions.create(model="pirate", messages=said("hang"), stream=True)
     next(iter(stream))
     ApiToken.objects.all().delete()
+    began = time.monotonic()
     with pytest.raises(openai.APIError) as caught:
-        list(stream)  # it would never end by itself
-    assert caught.value.code == "revoked"
+        list(stream)
+    assert caught.value.code == "revoked" and time.monotonic() - began < 2 * slowness()
 
 
 CHAT: dict[str, Any] = {"model": "pirate", "messages": said("ahoy")}
