@@ -298,6 +298,9 @@ def test_the_others_say_what_they_would_have_said(
     ask(undisturbed, llama, *ids)
     undisturbed.finish(*ids)
     d = real(native=native)
+    before = [f"before{index}" for index in range(4)]
+    ask(d, llama, *before)  # the adapters are in memory then, so all of the others start together
+    d.finish(*before)
     ask(d, llama, *ids)
     d.until(lambda: any(s.id == "r4" and s.generated > 4 for s in d.engine.scheduler.running))
     assert len(d.engine.scheduler.running) > 3
