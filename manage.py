@@ -1,11 +1,13 @@
 #!/usr/bin/env python
 """Django's command-line utility for LoRA Portal."""
 
+import gc
 import os
 import sys
 
 
 def main() -> None:
+    gc.disable()  # imports leave no garbage; `loraportal.apps` sets it going again when all of them are done
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "loraportal.settings")
     from django.conf import settings
     from django.core.exceptions import ImproperlyConfigured

@@ -1,3 +1,5 @@
+import gc
+
 from django.apps import AppConfig
 
 
@@ -15,3 +17,6 @@ class LoraPortalConfig(AppConfig):
             security,
             votes,
         )
+
+        gc.freeze()  # what was imported stays: no collection looks at it again
+        gc.enable()  # (see manage.py)

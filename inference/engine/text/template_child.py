@@ -9,6 +9,7 @@ does the end of standard input.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import resource
@@ -16,6 +17,7 @@ import signal
 import sys
 from typing import Any
 
+gc.disable()  # an import leaves no garbage
 try:
     from transformers.utils.chat_template_utils import render_jinja_template
 except ImportError:  # an installation whose models run elsewhere
@@ -44,6 +46,8 @@ def render(request: dict[str, Any]) -> dict[str, str]:
 
 
 def main() -> None:
+    gc.freeze()
+    gc.enable()
     with open("/proc/self/statm", encoding="ascii") as file:
         used = int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
     resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import fcntl
+import gc
 import logging
 import os
 import sys
@@ -100,12 +101,15 @@ def hold(path: Path, refusal: str) -> IO[str]:
 
 
 def serve() -> None:
+    gc.disable()  # imports leave no garbage
     from loraportal.asgi import application
     from loraportal.server.daphne_server import PortalServer
 
     logging.getLogger("daphne").setLevel(logging.WARNING)
     sys.setswitchinterval(SWITCH_SECONDS)
     server = PortalServer(application, settings.HOST, settings.PORT, listening)
+    gc.freeze()  # what was imported stays: a full collection would hold everybody up to look at it
+    gc.enable()
     server.run()
     if server.abort_start:
         sys.exit(1)
