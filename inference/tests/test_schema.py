@@ -80,7 +80,10 @@ def test_behaviour_agrees_with_the_description(site: Site, registry: SimpleNames
     lines = [f'parameters = {{ "path.id" = {registry.pirate.pk}, "path.model" = "poet" }}']
     for name in changing:  # on an adapter that the other calls do not need
         lines += ["[[operations]]", f'include-name = "{name}"', f'parameters = {{ "path.id" = {registry.idle.pk} }}']
-    lines += ["[generation]", "with-security-parameters = false"]  # cookies of sessions at random: of one call is enough
+    lines += [
+        "[generation]",
+        "with-security-parameters = false",
+    ]  # cookies of sessions at random: of one call is enough
     lines += ["[[operations]]", 'include-name = "GET /api/usage"', "generation.with-security-parameters = true"]
     (tmp_path / "schemathesis.toml").write_text("\n".join(lines))
     command: list[Any] = [Path(sys.executable).with_name("st"), "run", f"http://127.0.0.1:{site.port}/api/schema"]
