@@ -7,7 +7,7 @@ import sys
 
 
 def main() -> None:
-    gc.disable()  # imports leave no garbage; `loraportal.apps` sets it going again when all of them are done
+    gc.disable()  # imports leave no garbage; `loraportal.apps` sets it going again when the models are imported
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "loraportal.settings")
     from django.conf import settings
     from django.core.exceptions import ImproperlyConfigured
