@@ -10,25 +10,29 @@ django_application = get_asgi_application()
 
 from typing import Any  # noqa: E402
 
-from asgiref.sync import ThreadSensitiveContext  # noqa: E402
 from channels.routing import ProtocolTypeRouter, URLRouter  # noqa: E402
 from django.urls import re_path  # noqa: E402
 
 from accounts.websocket import AuthMiddleware, refuse  # noqa: E402
 from chat.routing import websocket_urlpatterns as chat_patterns  # noqa: E402
+from common.lent_threads import LentThreads  # noqa: E402
 from inference.api.ws.routing import websocket_urlpatterns as generate_patterns  # noqa: E402
 from inference.measuring import refusals  # noqa: E402
 
 
-async def sockets(scope: Any, receive: Any, send: Any) -> None:
-    """Each connection asks the database on a thread of its own, as Django has each request do: none waits for another.
+def on_lent_threads(app: Any) -> Any:
+    """Each request and each websocket asks the database on a thread that it does not share: none waits for another.
 
-    Without this all connections share one thread, and a write that waits for the database's lock holds all of them.
+    Without this all websockets have one thread, and a write that waits for the database's lock holds all of them.
     """
-    async with ThreadSensitiveContext():
-        await open_sockets(scope, receive, send)
+
+    async def answer(scope: Any, receive: Any, send: Any) -> None:
+        async with LentThreads():
+            await app(scope, receive, send)
+
+    return answer
 
 
 nowhere: Any = re_path("", refuse)  # type: ignore[arg-type]  # a websocket address that does not exist
-open_sockets = AuthMiddleware(URLRouter([*generate_patterns, *chat_patterns, nowhere]), refusals.note)
-application = ProtocolTypeRouter({"http": django_application, "websocket": sockets})
+sockets = AuthMiddleware(URLRouter([*generate_patterns, *chat_patterns, nowhere]), refusals.note)
+application = ProtocolTypeRouter({"http": on_lent_threads(django_application), "websocket": on_lent_threads(sockets)})

@@ -49,7 +49,7 @@ def answer(page: Any) -> str:
 
 
 def test_from_sign_in_to_a_streamed_answer(demo_portal: Portal, sign_in: Callable[..., Any]) -> None:
-    page = sign_in(demo_portal, "operator")
+    page = sign_in(demo_portal, "operator", at="/models")
 
     page.get_by_test_id("scan-button").click()
     row_of(page, "pirate").wait_for()
@@ -105,7 +105,7 @@ def test_stop(demo_portal: Portal, sign_in: Callable[..., Any]) -> None:
 
 
 def test_a_user_finds_no_operators_buttons(demo_portal: Portal, sign_in: Callable[..., Any]) -> None:
-    page = sign_in(demo_portal, "owner")
+    page = sign_in(demo_portal, "owner", at="/models")
     assert page.get_by_test_id("scan-button").count() == 0
     assert page.get_by_test_id("activate-button").count() == 0
     assert page.goto("/admin/").status == 403
@@ -122,7 +122,7 @@ def test_wrong_password_is_told(demo_portal: Portal, new_page: Callable[..., Any
 
 
 def test_chinese(demo_portal: Portal, sign_in: Callable[..., Any]) -> None:
-    page = sign_in(demo_portal, "operator", locale="zh-CN")
+    page = sign_in(demo_portal, "operator", at="/models", locale="zh-CN")
     assert page.locator("html").get_attribute("lang") == "zh-hans"
     label = page.get_by_test_id("scan-button").inner_text().strip()
     assert label and not label.isascii(), label

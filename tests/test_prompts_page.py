@@ -117,7 +117,7 @@ def test_a_shared_one_is_read_and_copied(scanned: Portal, sign_in: Callable[...,
 def test_recent_prompts_stay_in_the_browser_until_its_account_signs_out(
     scanned: Portal, sign_in: Callable[..., Any]
 ) -> None:
-    page = sign_in(scanned, "owner")
+    page = sign_in(scanned, "owner", at="/models")
     asked = {"model": "tiny-llama", "prompt": "hello", "max_tokens": 1}
     assert page.evaluate(ASK, asked) == 200  # so that the list of models has a recent one as well
     page.wait_for_function("async () => / data-recent[ >]/.test(await (await fetch('/test')).text())")
@@ -156,7 +156,7 @@ def test_recent_prompts_stay_in_the_browser_until_its_account_signs_out(
 
 
 def test_any_list_of_a_select_s_own_options_is_searched(scanned: Portal, sign_in: Callable[..., Any]) -> None:
-    page = sign_in(scanned, "operator")
+    page = sign_in(scanned, "operator", at="/models")
     page.locator("html[data-ready=true]").wait_for()
     page.get_by_test_id("filter-open").click()
     page.get_by_test_id("filter-base").evaluate(CHANGE_MODEL)

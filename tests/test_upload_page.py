@@ -29,7 +29,7 @@ def folder(portal: Portal, tmp_path: Path) -> Iterator[Path]:
 def test_a_folder_is_dropped_and_goes_on_after_a_lost_connection(
     portal: Portal, sign_in: Callable[..., Any], folder: Path
 ) -> None:
-    page = sign_in(portal)
+    page = sign_in(portal, at="/models")
     page.locator("html[data-ready=true]").wait_for()
     drag = page.context.new_cdp_session(page)
     data = {"items": [], "files": [str(folder)], "dragOperationsMask": 1}
@@ -61,7 +61,7 @@ def test_a_folder_is_dropped_and_goes_on_after_a_lost_connection(
 
 
 def test_what_cannot_be_an_adapter_is_not_sent(portal: Portal, sign_in: Callable[..., Any], tmp_path: Path) -> None:
-    page = sign_in(portal, locale="zh-CN", viewport={"width": 390, "height": 800})
+    page = sign_in(portal, at="/models", locale="zh-CN", viewport={"width": 390, "height": 800})
     page.locator("html[data-ready=true]").wait_for()
     page.get_by_test_id("upload-open").click()
     page.get_by_test_id("upload-files-input").set_input_files({"name": "a.json", "mimeType": "", "buffer": b"{}"})
@@ -80,7 +80,7 @@ def test_an_adapter_is_imported_by_name_with_the_keyboard(
     portal: Portal, portal_hub: FakeHub, sign_in: Callable[..., Any], folder: Path
 ) -> None:
     portal_hub.repos["ada/dropped-here"] = Repo({path.name: path.read_bytes() for path in folder.iterdir()})
-    page = sign_in(portal)
+    page = sign_in(portal, at="/models")
     page.locator("html[data-ready=true]").wait_for()
     page.get_by_test_id("upload-open").press("Enter")
     name = page.get_by_test_id("import-repo")

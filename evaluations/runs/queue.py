@@ -14,11 +14,11 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from asgiref.sync import ThreadSensitiveContext
 from django.db import close_old_connections, connections
 
 from adapters.failures import BusyError
 from adapters.leases import HeldLease
+from common.lent_threads import LentThreads
 from evaluations.models import Duel, Parity, Run
 
 from .duels.working import Judging
@@ -132,7 +132,7 @@ def _next(alive: Callable[[], None]) -> Job | None:
 
 
 async def _work(job: Job) -> None:
-    async with ThreadSensitiveContext():
+    async with LentThreads():
         await job.work()
 
 

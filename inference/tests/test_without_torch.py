@@ -86,6 +86,7 @@ TEMPLATES = [
     "{{ tools }}|{{ documents }}|{{ unknown }}",
     "{% if %}",
 ]
+TRAINED = PROJECT / "tests" / "data" / "real_tools"
 RENDER = """
 import json, sys
 for line in sys.stdin:
@@ -102,9 +103,16 @@ for line in sys.stdin:
 
 def test_templates_are_rendered_as_transformers_does() -> None:
     talk = [{"role": "user", "content": " hello <b> "}, {"role": "assistant", "content": "Well, "}]
+    taught = [{"role": "system", "content": 'Be "brief".'}, *talk, {"role": "user", "content": "{{ x }} 海\n"}]
+    templates = [*TEMPLATES, *sorted({file.read_text() for file in TRAINED.rglob("chat_template.jinja")})]
+    assert len(templates) > len(TEMPLATES)
     asked = [
-        [template, talk[:length], continued] for template in TEMPLATES for length, continued in ((1, False), (2, True))
-    ]
+        [template, messages, continued]
+        for template in templates
+        for messages, continued in (
+            (talk[:1], False), (talk, False), (talk, True), (taught, False), (taught, True), ([], False)
+        )
+    ]  # fmt: skip
     said = []
     for module in ("transformers.utils.chat_template_utils", "inference.engine.text.jinja_templates"):
         done = subprocess.run(

@@ -1,8 +1,9 @@
-"""Chat templates as Transformers renders them, for an installation without it; `template_child.py` alone imports it.
+"""Chat templates as Transformers renders them, without Transformers: importing it takes longer than everything else
+that `template_child.py` does, which alone imports this.
 
 Follows `transformers/utils/chat_template_utils.py` of release 5 (Apache-2.0): the same sandbox, filters, globals and
-way to continue a last message. A test compares the two. What the engine never passes (tools, documents, marks of
-generated parts) is left out.
+way to continue a last message. A test compares the two. What the engine never passes (tools, documents, reasoning,
+contents in parts, marks of generated parts) is left out.
 """
 
 from __future__ import annotations

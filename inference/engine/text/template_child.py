@@ -1,15 +1,13 @@
 """Renders chat templates, as a program of its own: `python -I template_child.py`; nobody imports it.
 
 Reads requests and writes answers, one JSON object a line: {template, messages, tokens, continue_last, whole} ->
-{"text": …} or {"error": …, "kind": the exception's class}. A template is a program of somebody else's. Transformers'
-sandbox (its like in `jinja_templates.py` where Transformers is not there) keeps it from everything but time and memory;
-those are bounded here: a request that uses `SECONDS` of the processor ends this process, whatever it is doing, and so
-does the end of standard input.
+{"text": …} or {"error": …, "kind": the exception's class}. A template is a program of somebody else's. The sandbox of
+`jinja_templates.py` keeps it from everything but time and memory; those are bounded here: a request that uses `SECONDS`
+of the processor ends this process, whatever it is doing, and so does the end of standard input.
 """
 
 from __future__ import annotations
 
-import gc
 import json
 import os
 import resource
@@ -17,12 +15,8 @@ import signal
 import sys
 from typing import Any
 
-gc.disable()  # an import leaves no garbage
-try:
-    from transformers.utils.chat_template_utils import render_jinja_template
-except ImportError:  # an installation whose models run elsewhere
-    sys.path.append(os.path.dirname(os.path.abspath(__file__)))  # (-I leaves a program's own folder out)
-    from jinja_templates import render_jinja_template  # type: ignore[no-redef]
+sys.path.append(os.path.dirname(os.path.abspath(__file__)))  # (-I leaves a program's own folder out)
+from jinja_templates import render_jinja_template  # noqa: E402
 
 SECONDS = 2.0  # a template takes milliseconds
 MEMORY = 2**30  # bytes beyond what the libraries take
@@ -46,8 +40,6 @@ def render(request: dict[str, Any]) -> dict[str, str]:
 
 
 def main() -> None:
-    gc.freeze()
-    gc.enable()
     with open("/proc/self/statm", encoding="ascii") as file:
         used = int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
     resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
