@@ -50,8 +50,19 @@ class Lender:
             ]
             del self._waiting[: len(ended)]  # those that wait longest come first
         for one in ended:
-            one.submit(connections.close_all)
-            one.shutdown(wait=False)
+            end(one, wait=False)
+
+    def close(self) -> None:
+        """End those that wait, and their connections."""
+        with self._lock:
+            waiting, self._waiting = self._waiting, []
+        for _since, one in waiting:
+            end(one)
+
+
+def end(thread: ThreadPoolExecutor, wait: bool = True) -> None:
+    thread.submit(connections.close_all)
+    thread.shutdown(wait)
 
 
 class Calls(Executor):

@@ -46,9 +46,7 @@ def mortal_portal(tmp_path_factory: pytest.TempPathFactory, mortal_hub: FakeHub)
     layouts.base_model(var_dir / "models" / layouts.BASE_NAME, HIDDEN, LAYERS)
     large = layouts.lora_tensors(RANK, tuple(layouts.OUT), LAYERS, hidden=HIDDEN)
     layouts.adapter(var_dir / "adapters" / "large", large, r=RANK, target_modules=list(layouts.OUT))
-    small = layouts.adapter(var_dir / "adapters" / "small-0")
-    for number in range(1, FOLDERS):
-        shutil.copytree(small, var_dir / "adapters" / f"small-{number}", copy_function=os.link)
+    layouts.adapter(var_dir / "adapters" / "small-0")
     make_old(var_dir / "adapters")
     fake = {"ENGINE_RUNNER": "inference.engine.fake:FakeRunner", "LORAPORTAL_FAKE_STEP": "0.004"}
     fake["CHECK_BASES"] = "false"  # the fake serves this base; the engine itself would not
@@ -80,6 +78,10 @@ def kill(portal: Portal) -> subprocess.Popen[bytes]:
 
 
 def test_a_killed_scan_is_over_at_the_start(mortal: Portal) -> None:
+    adapters = mortal.var_dir / "adapters"
+    for number in range(1, FOLDERS):
+        shutil.copytree(adapters / "small-0", adapters / f"small-{number}", copy_function=os.link)
+    make_old(adapters)
     thread = in_background(mortal, "/api/lora/scan")
 
     def under_way() -> bool:
@@ -147,6 +149,7 @@ def until(socket: Any, kind: str) -> dict[str, Any]:
 
 @pytest.mark.alone
 def test_a_killed_answer_has_ended_and_keeps_what_was_read(mortal: Portal) -> None:
+    mortal.api("POST", "/api/lora/scan", {}, timeout=300)
     base = mortal.api("GET", "/api/lora/bases").json()["results"][0]["slug"]
     conversation = mortal.api("POST", "/api/chat/conversations", {}).json()["id"]
     ask = {"type": "ask", "conversation": conversation, "content": "go", "target": base, "params": {"max_tokens": 4000}}
@@ -203,6 +206,7 @@ def test_a_killed_evaluation_goes_on_with_what_is_left(mortal: Portal) -> None:
 @pytest.mark.skipif(connection.vendor == "sqlite", reason="one portal alone has SQLite's file")
 def test_another_portal_sees_at_once_that_the_writer_is_gone(mortal: Portal, tmp_path: Path) -> None:
     """Two portals over one database: the killed one need not come back."""
+    mortal.api("POST", "/api/lora/scan", {}, timeout=300)
     base = mortal.api("GET", "/api/lora/bases").json()["results"][0]["slug"]
     conversation = mortal.api("POST", "/api/chat/conversations", {}).json()["id"]
     ask = {"type": "ask", "conversation": conversation, "content": "go", "target": base, "params": {"max_tokens": 4000}}

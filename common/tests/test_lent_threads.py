@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from asgiref.sync import sync_to_async
-from django.db import connection, connections
+from django.db import connection
 
 from common import lent_threads
 from common.lent_threads import Lender, LentThreads
@@ -26,9 +26,7 @@ def lender(monkeypatch: pytest.MonkeyPatch) -> Iterator[Lender]:
     lender = Lender()
     monkeypatch.setattr(lent_threads, "lender", lender)
     yield lender
-    for _since, thread in lender._waiting:
-        thread.submit(connections.close_all)
-        thread.shutdown()
+    lender.close()
 
 
 def used() -> tuple[int, Any]:
@@ -164,8 +162,9 @@ def test_few_wait_and_none_for_long() -> None:
         for number, one in enumerate(opened):
             assert is_closed(one) == (number != 3)
     assert lender.take() is threads[3]
-    threads[3].submit(connections.close_all)
-    threads[3].shutdown()
+    lender.give_back(threads[3])
+    lender.close()
+    assert is_ended(threads[3])
 
 
 def is_ended(thread: ThreadPoolExecutor) -> bool:

@@ -102,6 +102,7 @@ def hold(path: Path, refusal: str) -> IO[str]:
 
 def serve() -> None:
     gc.disable()  # imports leave no garbage
+    from common.lent_threads import lender
     from loraportal.asgi import application
     from loraportal.server.daphne_server import PortalServer
 
@@ -111,6 +112,7 @@ def serve() -> None:
     gc.freeze()  # what was imported stays: a full collection would hold everybody up to look at it
     gc.enable()
     server.run()
+    lender.close()
     if server.abort_start:
         sys.exit(1)
 
