@@ -13,6 +13,7 @@ from adapters.bases import support
 from adapters.exports import merging
 from adapters.hooks import BaseSupport
 from adapters.models import LoraAdapter, Merge
+from inference.engine.tests.conftest import shared_kernels  # noqa: F401  (a fixture)
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow]
 COUNT = 12

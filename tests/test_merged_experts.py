@@ -11,6 +11,7 @@ from adapters import jobs, services
 from adapters.bases import support
 from adapters.exports import merging
 from adapters.models import LoraAdapter, Merge, Status
+from inference.engine.tests.conftest import shared_kernels  # noqa: F401  (a fixture)
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow]
 COUNT = 12

@@ -14,6 +14,7 @@ import pytest
 
 from adapters import services
 from adapters.models import LoraAdapter, TrainingFacts
+from inference.engine.tests.conftest import shared_kernels  # noqa: F401  (a fixture)
 from tests.fixtures.models import write_tiny_base
 
 pytestmark = pytest.mark.django_db

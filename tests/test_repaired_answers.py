@@ -11,6 +11,7 @@ from adapters import services
 from adapters.models import LoraAdapter
 from adapters.tests import foreign
 from adapters.tests import layouts as make
+from inference.engine.tests.conftest import shared_kernels  # noqa: F401  (a fixture)
 
 pytestmark = pytest.mark.django_db
 HIDDEN, LAYERS = 64, 3  # of inference/engine/tests/tiny.py

@@ -23,7 +23,8 @@ pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow]
 
 # Runs in a process of its own: set up, say "ready", wait for a line, do the thing, tell the outcome.
 CHILD = """
-import os, signal, sys
+import gc, os, signal, sys
+gc.disable()
 import django
 django.setup()
 from django.conf import settings
