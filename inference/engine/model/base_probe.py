@@ -3,13 +3,12 @@
 `{"supported": true, "layers": {name: [outputs, inputs, role]}, "earlier_names": {name: name}}`,
 `{"supported": false, "reason": …}`, or `{"supported": null, "reason": …}` where the structure alone does not tell (the
 first load will). Reads config.json, the headers of the weights and the tokenizer, builds the
-model without numbers, runs no code of the folder but its chat template, in Transformers' sandbox. Meant for a child
+model without numbers, runs no code of the folder but its chat template, in a sandbox. Meant for a child
 process: it imports torch, and a hostile configuration costs nobody else anything.
 """
 
 from __future__ import annotations
 
-import gc
 import json
 import os
 import struct
@@ -18,8 +17,10 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from inference.engine import imports
+
 if __name__ == "__main__":
-    gc.disable()  # imports leave no garbage
+    imports.begin()
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
@@ -151,8 +152,7 @@ def end_with_parent() -> None:
 
 
 def main() -> None:
-    gc.freeze()
-    gc.enable()
+    imports.end()
     threading.Thread(target=end_with_parent, daemon=True).start()
     verdict, found = look_at(Path(sys.argv[1]))
     sys.stdout.write(json.dumps({**verdict, **found}) + "\n")
