@@ -18,7 +18,7 @@ def tables(schema_editor: BaseDatabaseSchemaEditor) -> set[str]:
 
 
 def columns(schema_editor: BaseDatabaseSchemaEditor, table: str) -> set[str]:
-    """Names alone: for the rest Django's introspection parses SQLite's statements, a seventh of a migration's time."""
+    """Names alone: for the rest Django's introspection parses SQLite's statements."""
     with schema_editor.connection.cursor() as cursor:
         cursor.execute(f"SELECT * FROM {schema_editor.quote_name(table)} LIMIT 0")  # noqa: S608
         return {column[0] for column in cursor.description}

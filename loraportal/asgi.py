@@ -11,7 +11,7 @@ django_application = get_asgi_application()
 from typing import Any  # noqa: E402
 
 from channels.routing import ProtocolTypeRouter, URLRouter  # noqa: E402
-from django.core.signals import request_started  # noqa: E402
+from django.core.signals import request_finished, request_started  # noqa: E402
 from django.db import close_old_connections, reset_queries  # noqa: E402
 from django.urls import re_path  # noqa: E402
 
@@ -38,6 +38,7 @@ def on_lent_threads(app: Any) -> Any:
 # Each request would wait for a thread that does this. `LentThreads` looks after connections on the thread where they
 # are; statements are only kept with DEBUG, and not more than some thousand.
 request_started.disconnect(close_old_connections)
+request_finished.disconnect(close_old_connections)
 request_started.disconnect(reset_queries)
 nowhere: Any = re_path("", refuse)  # type: ignore[arg-type]  # a websocket address that does not exist
 sockets = AuthMiddleware(URLRouter([*generate_patterns, *chat_patterns, nowhere]), refusals.note)

@@ -232,3 +232,14 @@ def test_nothing_is_sent_unsigned(receiver: Receiver, ended: Callable[..., GateV
     webhooks.deliver_due()
     assert (Notice.objects.get().state, Notice.objects.get().code) == ("given_up", "webhook_unsigned")
     assert not receiver.came
+
+
+def test_while_nothing_is_due_nothing_is_written(
+    django_assert_num_queries: Callable[[int], Any], transactional_db: None
+) -> None:
+    """Every portal looks every few seconds."""
+    with django_assert_num_queries(1) as asked:
+        webhooks.Deliveries(60).work()
+    with django_assert_num_queries(1) as also:
+        judging.turn()
+    assert all(query["sql"].startswith("SELECT") for query in [*asked.captured_queries, *also.captured_queries])

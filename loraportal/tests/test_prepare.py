@@ -106,6 +106,14 @@ def test_static_files_are_collected_when_they_changed(settings: Any, tmp_path: P
         assert calls == ["collectstatic"] * 3
 
 
+def test_static_files_that_no_page_shows_are_left_where_they_are(settings: Any, tmp_path: Path) -> None:
+    settings.STATIC_ROOT = tmp_path / "collected"
+    prepare.collect_static()
+    library = settings.STATIC_ROOT / "drf_spectacular_sidecar"
+    assert (library / "swagger-ui-dist" / "swagger-ui-bundle.js").exists() and not (library / "redoc").exists()
+    assert (settings.STATIC_ROOT / "admin" / "css").exists() and not (settings.STATIC_ROOT / "rest_framework").exists()
+
+
 def test_static_files_that_name_a_missing_one(settings: Any, tmp_path: Path) -> None:
     settings.STATIC_ROOT = tmp_path / "collected"
     missing = ValueError("The file 'x.png' could not be found")

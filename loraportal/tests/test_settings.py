@@ -76,6 +76,16 @@ def manage(tmp_path: Path, **environment: str) -> subprocess.CompletedProcess[st
     )
 
 
+@pytest.mark.parametrize(("query", "kept"), [("", 60), ("?conn_max_age=5", 5)])
+def test_the_address_of_the_database_says_how_long_connections_are_kept(tmp_path: Path, query: str, kept: int) -> None:
+    program = "from loraportal.settings import DATABASES; print(DATABASES['default']['CONN_MAX_AGE'])"
+    url = f"mysql://u:p@127.0.0.1:3306/x{query}"
+    environment = {**os.environ, "VAR_DIR": str(tmp_path), "DATABASE_URL": url}
+    words = [sys.executable, "-c", program]
+    done = subprocess.run(words, cwd=PROJECT, env=environment, capture_output=True, text=True, timeout=60, check=True)
+    assert int(done.stdout) == kept
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [

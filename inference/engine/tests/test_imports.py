@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 PROGRAM = """
-import functools, gc, json
+import functools, gc
 bounded = functools.lru_cache
 from inference.engine import imports
 imports.begin()

@@ -93,28 +93,20 @@ def compiled(template: str) -> jinja2.Template:
     return environment.from_string(template)
 
 
-def render_jinja_template(
-    conversations: list[list[dict[str, str]]],
-    chat_template: str,
-    continue_final_message: bool = False,
-    add_generation_prompt: bool = False,
-    **tokens: Any,
-) -> tuple[list[str], list[Any]]:
-    """The texts, in the shape in which Transformers gives them. Raises whatever the template raises."""
-    made = compiled(chat_template)
-    texts = []
-    for conversation in conversations:
-        chat = [dict(message) for message in conversation]
-        last = chat[-1]["content"] if chat else ""
-        if continue_final_message:
-            if "content" not in chat_template:
-                raise ValueError("the template writes no content that could be continued")
-            chat[-1]["content"] = last + TAG
-        text = made.render(
-            messages=chat, tools=None, documents=None, add_generation_prompt=add_generation_prompt, **tokens
-        )
-        texts.append(until_tag(text, last) if continue_final_message else text)
-    return texts, []
+def render(
+    template: str, messages: list[dict[str, str]], tokens: dict[str, Any], continue_last: bool, ask: bool
+) -> str:
+    """The text of a conversation. `tokens`: the special ones by name; `ask`: an answer is to follow (Transformers'
+    `add_generation_prompt`). Raises whatever the template raises."""
+    made = compiled(template)
+    chat = [dict(message) for message in messages]
+    last = chat[-1]["content"] if chat else ""
+    if continue_last:
+        if "content" not in template:
+            raise ValueError("the template writes no content that could be continued")
+        chat[-1]["content"] = last + TAG
+    text = made.render(messages=chat, tools=None, documents=None, add_generation_prompt=ask, **tokens)
+    return until_tag(text, last) if continue_last else text
 
 
 def until_tag(text: str, last: str) -> str:

@@ -16,7 +16,7 @@ import sys
 from typing import Any
 
 sys.path.append(os.path.dirname(os.path.abspath(__file__)))  # (-I leaves a program's own folder out)
-from jinja_templates import render_jinja_template  # noqa: E402
+from jinja_templates import render  # noqa: E402
 
 SECONDS = 2.0  # a template takes milliseconds
 MEMORY = 2**30  # bytes beyond what the libraries take
@@ -24,14 +24,11 @@ LONGEST = 2**24  # characters of a prompt
 LONGEST_REASON = 300
 
 
-def render(request: dict[str, Any]) -> dict[str, str]:
+def answer_to(request: dict[str, Any]) -> dict[str, str]:
+    continued = request["continue_last"]
+    ask = not continued and not request.get("whole")
     try:
-        made: Any = render_jinja_template(
-            conversations=[request["messages"]], chat_template=request["template"],
-            continue_final_message=request["continue_last"],
-            add_generation_prompt=not request["continue_last"] and not request.get("whole"), **request["tokens"],
-        )  # fmt: skip
-        text = made[0][0]  # (its annotation says str, and it gives a list of texts and the places of the answers)
+        text = render(request["template"], request["messages"], request["tokens"], continued, ask)
         if len(text) > LONGEST:
             raise ValueError(f"it makes a prompt of {len(text)} characters")
     except Exception as error:  # noqa: BLE001  (it may divide by zero or look up what is not there)
@@ -45,7 +42,7 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
     for line in sys.stdin:
         signal.setitimer(signal.ITIMER_PROF, SECONDS)
-        answer = render(json.loads(line))
+        answer = answer_to(json.loads(line))
         signal.setitimer(signal.ITIMER_PROF, 0)
         sys.stdout.write(json.dumps(answer) + "\n")
         sys.stdout.flush()
