@@ -10,16 +10,21 @@ from django.conf import settings
 import launching
 from adapters.hooks import BaseSupport
 
+from . import forking
+from .backends.process import surroundings
+
 LONGEST = 16 * 2**20  # bytes of an answer; a hundred for each linear layer
-TIMEOUT = 120.0  # seconds; it takes about four, of which torch's import is most
+TIMEOUT = 120.0  # seconds; the first takes about four, of which torch's import is most
 
 
 def look_at(folder: str) -> BaseSupport:
     """Raises OSError where the child gave no verdict, TimeoutError."""
     words = [sys.executable, "-m", "inference.engine.model.base_probe", folder]
-    environment = launching.without_secrets(OMP_NUM_THREADS="1", CUDA_VISIBLE_DEVICES="")
+    environment = surroundings(settings.BASE_DIR) | {"CUDA_VISIBLE_DEVICES": ""}
     try:
-        done = launching.run(words, environment, timeout=TIMEOUT, longest=LONGEST, folder=settings.BASE_DIR)
+        done = launching.run(
+            words, environment, timeout=TIMEOUT, longest=LONGEST, folder=settings.BASE_DIR, starter=forking.starter()
+        )
     except launching.TookTooLongError:
         raise TimeoutError("the look at its structure took too long") from None
     try:

@@ -32,6 +32,7 @@ from inference.measuring.entries import EngineIncident, EngineSample
 from inference.measuring.recorder import recorder, resident_set
 from inference.measuring.trace import RequestTrace
 
+from . import forking
 from .errors import InferenceError
 from .mending import Mending
 
@@ -295,8 +296,10 @@ def engine_config() -> dict[str, Any]:
 
 def worker_options(log: str = "engine.log", **changes: Any) -> WorkerOptions:
     """`changes`: of the configuration, for another worker than the one that serves."""
+    config = engine_config() | changes
     return WorkerOptions(
-        config=engine_config() | changes,
+        config=config,
+        starter=forking.starter_of(config["runner"]),
         log_path=settings.LOG_DIR / log,
         folder=settings.BASE_DIR,
         start_timeout=settings.ENGINE_START_TIMEOUT,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import selectors
 import subprocess
@@ -10,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Protocol
 
 LONGEST = 2**20  # bytes of what a program says
 CHUNK = 2**16
@@ -28,6 +29,38 @@ class Ended:
     status: int
     output: bytes
     errors: bytes
+
+
+class Child(Protocol):
+    """What subprocess.Popen is, as far as it is used here. `pid` is None before there is a process."""
+
+    @property
+    def pid(self) -> int | None: ...
+
+    @property
+    def returncode(self) -> int | None: ...
+
+    def poll(self) -> int | None: ...
+
+    def wait(self, timeout: float | None = None) -> int: ...
+
+    def kill(self) -> None: ...
+
+
+class Starter(Protocol):
+    """`start`, or what does it otherwise."""
+
+    def __call__(
+        self,
+        words: Sequence[str],
+        environment: Mapping[str, str],
+        *,
+        stdin: int | IO[bytes] = ...,
+        stdout: int | IO[bytes] = ...,
+        stderr: int | IO[bytes] = ...,
+        descriptors: Sequence[int] = ...,
+        folder: str | Path = ...,
+    ) -> Child: ...
 
 
 def start(
@@ -57,6 +90,7 @@ def run(
     descriptors: Sequence[int] = (),
     folder: str | Path = "/",
     heard: Callable[[bytes], None] | None = None,
+    starter: Starter = start,
 ) -> Ended:
     """Run a program to its end, at most `timeout` seconds, and keep up to `longest` bytes of what it says.
 
@@ -67,48 +101,66 @@ def run(
     program that nobody waits any more. Raises TookTooLongError, OSError.
     """
     deadline = time.monotonic() + timeout
-    with tempfile.TemporaryFile() as given:  # a pipe would have to be filled while the program is listened to
-        if isinstance(stdin, bytes):
-            given.write(stdin)
-            given.seek(0)
-        source: int | IO[bytes] = given if isinstance(stdin, bytes) else subprocess.PIPE if stdin is None else stdin
-        child = start(
-            words, environment, stdin=source, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            descriptors=descriptors, folder=folder,
+    with contextlib.ExitStack() as held:
+        if stdin is None:
+            source, _open = _pipe(held)
+        elif isinstance(stdin, bytes):  # a pipe would have to be filled while the program is listened to
+            source = held.enter_context(tempfile.TemporaryFile())
+            source.write(stdin)
+            source.seek(0)
+        else:
+            source = stdin
+        (output, its_output), (errors, its_errors) = _pipe(held), _pipe(held)
+        child = starter(
+            words, environment, stdin=source, stdout=its_output, stderr=its_errors, descriptors=descriptors,
+            folder=folder,
         )  # fmt: skip
-        with child:
-            try:
-                output, errors = _listen(child, longest, deadline, heard)
-                child.wait(max(0.0, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                child.kill()
-                raise TookTooLongError(words[0]) from None
-            except BaseException:
-                child.kill()
-                raise
-        return Ended(child.returncode, output, errors)
+        try:
+            its_output.close()
+            its_errors.close()
+            said = _listen(child, words, output, errors, longest, deadline, heard)
+            child.wait(max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            child.kill()
+            raise TookTooLongError(words[0]) from None
+        except BaseException:
+            child.kill()
+            raise
+        finally:
+            status = child.wait()
+    return Ended(status, *said)
+
+
+def _pipe(held: contextlib.ExitStack) -> tuple[IO[bytes], IO[bytes]]:
+    """Its ends, read and written."""
+    read, write = os.pipe()
+    return held.enter_context(open(read, "rb", buffering=0)), held.enter_context(open(write, "wb", buffering=0))
 
 
 def _listen(
-    child: subprocess.Popen[bytes], longest: int, deadline: float, heard: Callable[[bytes], None] | None
+    child: Child,
+    words: Sequence[str],
+    output: IO[bytes],
+    errors: IO[bytes],
+    longest: int,
+    deadline: float,
+    heard: Callable[[bytes], None] | None,
 ) -> tuple[bytes, bytes]:
     """What it says until it closes both; more than `longest` bytes are read and dropped. Raises TimeoutExpired."""
-    assert child.stdout is not None and child.stderr is not None  # noqa: S101  (for the type checker)
-    said = {child.stdout.fileno(): bytearray(), child.stderr.fileno(): bytearray()}
+    said = {output.fileno(): bytearray(), errors.fileno(): bytearray()}
     with selectors.DefaultSelector() as waiting:
         for descriptor in said:
             waiting.register(descriptor, selectors.EVENT_READ)
         while waiting.get_map():
-            left = max(0.0, deadline - time.monotonic())
-            ready = waiting.select(left if heard is None else min(left, HEARD_EVERY))
+            child.poll()  # one that will never begin closes what it was to say
+            ready = waiting.select(min(max(0.0, deadline - time.monotonic()), HEARD_EVERY))
             if not ready and time.monotonic() >= deadline:
-                raise subprocess.TimeoutExpired(child.args, 0.0)
+                raise subprocess.TimeoutExpired(list(words), 0.0)
             for key, _events in ready:
                 data = os.read(key.fd, CHUNK)
                 if not data:
                     waiting.unregister(key.fd)
                 said[key.fd] += data[: longest - len(said[key.fd])]
             if heard is not None:
-                heard(bytes(said[child.stdout.fileno()]))
-    output, errors = said.values()
-    return bytes(output), bytes(errors)
+                heard(bytes(said[output.fileno()]))
+    return bytes(said[output.fileno()]), bytes(said[errors.fileno()])

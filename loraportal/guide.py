@@ -175,6 +175,13 @@ GROUPS: list[tuple[Promise, list[Described]]] = [
             Described("ENGINE_QUEUE_LIMIT", _("requests that may wait")),
             Described("ENGINE_USER_LIMIT", _("requests of one user, running and waiting")),
             Described("ENGINE_IDLE_UNLOAD", _("seconds without a request after which the model is unloaded; 0: never")),
+            Described(
+                "ENGINE_FORK_SERVER",
+                _(
+                    "start the engine and looks at base models from a process that has imported torch already; it "
+                    "ends after ten minutes without them"
+                ),
+            ),
             Described("ENGINE_START_TIMEOUT", _("seconds that the engine's process may take to start")),
             Described(
                 "ENGINE_HEARTBEAT_TIMEOUT", _("seconds of silence after which the engine's process is restarted")

@@ -262,6 +262,7 @@ ENGINE_CUDA_GRAPHS = env_bool("ENGINE_CUDA_GRAPHS", True)  # replay decoding ste
 ENGINE_RAW_CONTROL_TOKENS = env_bool("ENGINE_RAW_CONTROL_TOKENS", False)  # of people's messages, not as text
 ENGINE_NATIVE = env_bool("ENGINE_NATIVE", True)  # by the kernels that are compiled on this machine
 ENGINE_IDLE_UNLOAD = env_int("ENGINE_IDLE_UNLOAD", 0, 0, 604_800)  # seconds; 0: never
+ENGINE_FORK_SERVER = env_bool("ENGINE_FORK_SERVER", True)  # engines are forked from a process that has imported torch
 ENGINE_START_TIMEOUT = env_int("ENGINE_START_TIMEOUT", 120, 1, 3600)
 ENGINE_HEARTBEAT_TIMEOUT = env_int("ENGINE_HEARTBEAT_TIMEOUT", 20, 2, 3600)  # silence after which it is killed
 # Of one account and of one API token; 0: no limit.

@@ -35,6 +35,7 @@ class WorkerOptions:
     start_timeout: float = 120.0
     heartbeat_timeout: float = 20.0
     environment: Mapping[str, str] = field(default_factory=dict)
+    starter: launching.Starter = launching.start
 
 
 class WorkerGoneError(Exception):
@@ -57,7 +58,7 @@ class WorkerProcess:
             self.socket.setblocking(False)
             with open_log(options.log_path) as log:
                 words = [*options.command, "--fd", str(far.fileno())]
-                self.process = launching.start(
+                self.process = options.starter(
                     words, environment(options), stdout=log, stderr=log,
                     descriptors=[far.fileno()], folder=options.folder,
                 )  # fmt: skip
@@ -66,7 +67,11 @@ class WorkerProcess:
             raise
         finally:
             far.close()
-        self.pid = self.process.pid
+
+    @property
+    def pid(self) -> int | None:
+        """None until there is a process."""
+        return self.process.pid
 
     @property
     def wants_write(self) -> bool:
@@ -122,11 +127,10 @@ class WorkerProcess:
         """Make sure that the process is gone and reaped; says how it ended."""
         self.socket.close()
         try:
-            self.process.wait(patience)
+            code = self.process.wait(patience)
         except subprocess.TimeoutExpired:
             self.kill()
-            self.process.wait()
-        code = self.process.returncode
+            code = self.process.wait()
         if code < 0:
             with contextlib.suppress(ValueError):
                 return signal.Signals(-code).name
@@ -145,12 +149,19 @@ def encode(command: Mapping[str, Any]) -> bytes:
     return line
 
 
-def environment(options: WorkerOptions) -> dict[str, str]:
+def surroundings(folder: Path) -> dict[str, str]:
+    """The environment of the engine's programs; `folder`: the project's."""
     return {
         **launching.without_secrets(),
-        "PYTHONPATH": os.pathsep.join(filter(None, [str(options.folder), os.environ.get("PYTHONPATH", "")])),
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH", "")])),
         "PYTHONUNBUFFERED": "1",
         "TOKENIZERS_PARALLELISM": "false",
+    }
+
+
+def environment(options: WorkerOptions) -> dict[str, str]:
+    return {
+        **surroundings(options.folder),
         "LORAPORTAL_ENGINE": json.dumps(dict(options.config)),
         **options.environment,
     }

@@ -169,7 +169,7 @@ class Supervisor:
             self._refuse_if_given_up()
             return
         self._started = self.clock()
-        logger.info("engine: started, pid %s", self.worker.pid)
+        logger.info("engine: starting")
         for entry in self.entries.all():
             self._tell_starting(entry)
 
@@ -250,7 +250,7 @@ class Supervisor:
         worker.ready = True
         self.device = event.get("device", "")
         seconds = self.clock() - self._started
-        logger.info("engine: ready on %s after %.1f s", self.device, seconds)
+        logger.info("engine: ready on %s after %.1f s, pid %s", self.device, seconds, worker.pid)
         self._tell("engine_started", seconds)
         entries = self.entries.all()
         restore = self.policy.residents.command([entry.command for entry in entries])

@@ -20,6 +20,8 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import launching
+
 from . import imports
 from .config import EngineConfig
 from .engine import Engine
@@ -100,6 +102,7 @@ def stand_back(by: int) -> None:
 
 
 def main() -> int:
+    launching.appear_as("lora-engine")
     parser = argparse.ArgumentParser(prog="inference.engine.worker")
     parser.add_argument("--fd", type=int, required=True)
     fd = parser.parse_args().fd

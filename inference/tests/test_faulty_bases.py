@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
-import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -20,6 +19,7 @@ from inference.backends.process import WorkerOptions
 from inference.engine.params import SamplingParams
 from inference.engine.tests import tiny
 from inference.errors import InferenceError, api_error
+from inference.forking import forks
 from inference.manager import ModelManager, Request
 from tests.fixtures.shared import kernels
 
@@ -43,8 +43,7 @@ def manager(tmp_path: Path, verdicts: list[dict[str, Any]]) -> Iterator[ModelMan
     shutil.copytree(kernels(), tmp_path / "run" / "native")
     config = {"device": "cpu", "run_dir": str(tmp_path / "run"), "max_context": 256, "base_patience": 0.0}
     config["raw_control_tokens"] = True  # what is typed reaches the model as what it stands for
-    options = WorkerOptions(config=config, log_path=tmp_path / "engine.log", folder=PROJECT, command=(
-        sys.executable, "-m", "inference.engine.worker"))  # fmt: skip
+    options = WorkerOptions(config=config, log_path=tmp_path / "engine.log", folder=PROJECT, starter=forks.start)
     made = ModelManager(partial(LocalBackend, options, limit=64))
     yield made
     made.close()

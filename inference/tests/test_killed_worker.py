@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-import sys
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -18,6 +17,7 @@ from inference.engine.config import EngineConfig
 from inference.engine.content import digest_of
 from inference.engine.params import SamplingParams
 from inference.errors import InferenceError
+from inference.forking import forks
 from inference.manager import ModelManager, Request
 from tests.fixtures.models import TinyAdapter, write_tiny_adapter
 from tests.fixtures.shared import kernels
@@ -39,8 +39,7 @@ def killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModelMan
         "run_dir": str(tmp_path / "run"),
     }
     EngineConfig(**config)  # a name that is not one of its fields would be ignored by the worker
-    options = WorkerOptions(config=config, log_path=tmp_path / "engine.log", folder=PROJECT, command=(
-        sys.executable, "-m", "inference.engine.worker"))  # fmt: skip
+    options = WorkerOptions(config=config, log_path=tmp_path / "engine.log", folder=PROJECT, starter=forks.start)
     manager = ModelManager(partial(LocalBackend, options, limit=64))
     yield manager
     manager.close()

@@ -16,6 +16,8 @@ from django.test import Client
 from django.urls import get_resolver
 from drf_spectacular.generators import SchemaGenerator
 
+from tests.fixtures.machine import slowness
+
 from .test_server import Site
 
 CHECKS = (
@@ -92,5 +94,5 @@ def test_behaviour_agrees_with_the_description(site: Site, registry: SimpleNames
     ]
     command += ["--max-examples", "25", "--seed", "1", "--no-color", "--generation-database", "none"]
     command += ["--generation-unique-inputs"]  # a request that is equal in everything is asked once
-    done = subprocess.run(command, capture_output=True, text=True, timeout=540, cwd=tmp_path)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=540 * slowness(), cwd=tmp_path)
     assert done.returncode == 0, done.stdout[-20_000:] + site.log.read_text()[-3000:]

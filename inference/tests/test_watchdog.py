@@ -7,14 +7,14 @@ import os
 import selectors
 import socket
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from inference.backends import io_thread, process
+from inference.backends import io_thread
 from inference.backends.interface import Event, Request
 from inference.backends.local import LocalBackend
 from inference.backends.process import WorkerOptions
@@ -28,7 +28,7 @@ START_TIMEOUT, HEARTBEAT_TIMEOUT = 30.0, 20.0
 class Popen:
     """A process that the test plays: its end of the socket is `far`."""
 
-    def __init__(self, words: list[str], environment: Any, descriptors: list[int], **other: Any) -> None:
+    def __init__(self, words: Any, environment: Any, *, descriptors: Sequence[int] = (), **other: Any) -> None:
         self.far = socket.socket(fileno=os.dup(descriptors[0]))
         self.pid = 4711
         self.returncode: int | None = None
@@ -70,7 +70,6 @@ class World:
 
         names = {"EVENT_READ": selectors.EVENT_READ, "EVENT_WRITE": selectors.EVENT_WRITE}
         monkeypatch.setattr(io_thread, "selectors", SimpleNamespace(DefaultSelector=Selector, **names))
-        monkeypatch.setattr(process.launching, "start", Popen)
         monkeypatch.setattr(io_thread.IoThread, "start", lambda self: None)
         options = WorkerOptions(
             config={},
@@ -78,6 +77,7 @@ class World:
             folder=folder,
             start_timeout=START_TIMEOUT,
             heartbeat_timeout=HEARTBEAT_TIMEOUT,
+            starter=Popen,
         )
         self.backend = LocalBackend(options, clock=lambda: self.now)
         self.events: list[dict[str, Any]] = []

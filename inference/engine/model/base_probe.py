@@ -26,6 +26,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from transformers.models.auto.auto_factory import _get_model_class
 
+import launching
 from inference.engine.errors import EngineError
 from inference.engine.lora.proof import PROBE_LIMIT, QUESTION, probe_tokens
 from inference.engine.model.weights import complaint, stored_shapes
@@ -153,6 +154,8 @@ def end_with_parent() -> None:
 
 def main() -> None:
     imports.end()
+    launching.appear_as("lora-probe")
+    torch.set_num_threads(1)
     threading.Thread(target=end_with_parent, daemon=True).start()
     verdict, found = look_at(Path(sys.argv[1]))
     sys.stdout.write(json.dumps({**verdict, **found}) + "\n")
