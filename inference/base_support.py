@@ -13,13 +13,14 @@ from adapters.hooks import BaseSupport
 from . import forking
 from .backends.process import surroundings
 
+PROBE = "inference.engine.model.base_probe"
 LONGEST = 16 * 2**20  # bytes of an answer; a hundred for each linear layer
 TIMEOUT = 120.0  # seconds; the first takes about four, of which torch's import is most
 
 
 def look_at(folder: str) -> BaseSupport:
     """Raises OSError where the child gave no verdict, TimeoutError."""
-    words = [sys.executable, "-m", "inference.engine.model.base_probe", folder]
+    words = [sys.executable, "-m", PROBE, folder]
     environment = surroundings(settings.BASE_DIR) | {"CUDA_VISIBLE_DEVICES": ""}
     try:
         done = launching.run(

@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from . import programs
 
@@ -29,7 +29,15 @@ ANSWER = 256  # bytes
 PATIENCE = 5.0  # seconds for its end
 STDERR = 2
 UNKNOWN = 255  # exit status of a program whose end nobody could tell
-POSSIBLE = sys.platform == "linux" and hasattr(os, "pidfd_open")
+
+
+def possible() -> bool:
+    """Whether this system has what it takes: Linux from 5.3 on, and a container that does not forbid it."""
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+    except (AttributeError, OSError):
+        return False
+    return True
 
 
 class Forks:
@@ -45,7 +53,7 @@ class Forks:
         self.environment = environment
         self.folder = folder
         self._lock = threading.Lock()
-        self._broken = not POSSIBLE
+        self._broken = not possible()
         self._server: subprocess.Popen[bytes] | None = None
         self._listener: socket.socket | None = None
 
@@ -161,6 +169,7 @@ class Forked:
         self._look = look
         self._pid: int | None = None
         self._handle: int | None = None  # pidfd
+        self._killed = False
         self._lock = threading.Lock()
         connection.setblocking(False)
 
@@ -186,9 +195,11 @@ class Forked:
             if left <= 0:
                 raise subprocess.TimeoutExpired(self.words, timeout or 0.0)
             waiting = select.poll()  # `select` takes no descriptor above 1023
-            with contextlib.suppress(ValueError):  # closed meanwhile
-                waiting.register(self._connection, select.POLLIN)
-                waiting.poll(1000 * left)
+            with self._lock:
+                for source in (self._connection.fileno(), self._handle):
+                    if source is not None and source >= 0:
+                        waiting.register(source, select.POLLIN)
+            waiting.poll(1000 * left)
         return status
 
     def kill(self) -> None:
@@ -196,6 +207,7 @@ class Forked:
         with self._lock:
             if self.returncode is not None:
                 return
+            self._killed = True
             if self._handle is not None:
                 with contextlib.suppress(ProcessLookupError):
                     signal.pidfd_send_signal(self._handle, signal.SIGKILL)
@@ -203,19 +215,26 @@ class Forked:
                 self._ended(-signal.SIGKILL)  # its connection is closed, so it is not forked, or killed at once
 
     def _hear(self) -> bool:
-        """One packet; false where none has come."""
+        """One packet, or the end; false where nothing has come."""
+        if self._connection.fileno() < 0:  # of a process that was killed: what it forked goes on, and ends unseen by it
+            if _over(self._handle):
+                self._ended(-signal.SIGKILL if self._killed else UNKNOWN)
+            return False
         try:
             packet, files, _flags, _sender = socket.recv_fds(self._connection, ANSWER, 1)
         except BlockingIOError:
             return False
         except OSError:
             packet, files = b"", []
-        said: dict[str, Any] = json.loads(packet) if packet else {"status": UNKNOWN}
         if files:
             os.set_inheritable(files[0], False)
-            self._handle, self._pid = files[0], said["pid"]
-        if "status" in said:
-            self._ended(said["status"])
+            self._handle, self._pid = files[0], json.loads(packet)["pid"]
+        elif packet:
+            self._ended(json.loads(packet)["status"])
+        elif self._handle is not None:
+            self._connection.close()
+        else:
+            self._ended(UNKNOWN)
         return True
 
     def _ended(self, status: int) -> None:
@@ -228,3 +247,10 @@ class Forked:
     def __del__(self) -> None:
         if getattr(self, "_handle", None) is not None:
             os.close(self._handle)  # type: ignore[arg-type]
+
+
+def _over(handle: int | None) -> bool:
+    """Of a process, by its pidfd."""
+    waiting = select.poll()
+    waiting.register(handle or 0, select.POLLIN)
+    return bool(waiting.poll(0))

@@ -17,8 +17,10 @@ import pytest
 from channels.db import database_sync_to_async
 from channels.testing import WebsocketCommunicator
 from django.apps import apps
+from django.conf import settings
 from django.contrib import admin as django_admin
 from django.contrib.auth.models import User
+from django.contrib.sessions.models import Session
 from django.db.models import FileField
 from django.urls import URLPattern, URLResolver, get_resolver, reverse
 from rest_framework.test import APIClient
@@ -293,7 +295,7 @@ def world(
     """Everybody, a registry, and a fake engine."""
     Scan.objects.create(state=ScanState.DONE)
     people = {user.username: user for user in (owner, outsider, operator, admin)}
-    yield SimpleNamespace(people=people, registry=registry, made=0)
+    yield SimpleNamespace(people=people, registry=registry, made=0, sessions={})
     ledger.flush()
 
 
@@ -303,7 +305,12 @@ def client_of(world: SimpleNamespace, actor: Actor, csrf: bool = False) -> APICl
         secret = issue_token(world.people[actor.name], "t", actor.scopes)[1]
         client.credentials(HTTP_AUTHORIZATION=f"Bearer {secret}")
     elif actor != ANONYMOUS:
-        client.force_login(world.people[actor.name])
+        session = world.sessions.get(actor.name)
+        if Session.objects.filter(pk=session).exists():  # no call has ended it
+            client.cookies[settings.SESSION_COOKIE_NAME] = session
+        else:
+            client.force_login(world.people[actor.name])
+            world.sessions[actor.name] = client.session.session_key
     return client
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -33,13 +34,28 @@ def test_a_state_space_model_is_refused_by_name(tmp_path: Path) -> None:
     assert "MambaForCausalLM" in support.refusal and not support.layers
 
 
-def test_a_child_without_a_verdict_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(base_support.sys, "executable", "false")
+@pytest.mark.parametrize("forked", [True, False])
+def test_a_child_without_a_verdict_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: Any, forked: bool
+) -> None:
+    settings.ENGINE_FORK_SERVER = forked
+    monkeypatch.setattr(base_support, "PROBE", "inference.engine.model.missing")
     with pytest.raises(OSError, match="status 1"):
         base_support.look_at(str(tmp_path))
 
 
-def test_a_child_that_takes_too_long_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_forked_or_started_anew_it_says_the_same(tmp_path: Path, settings: Any) -> None:
+    folder = write(tmp_path, model_type="llama", architectures=["LlamaForCausalLM"], **TINY)
+    forked = base_support.look_at(folder)
+    settings.ENGINE_FORK_SERVER = False
+    assert base_support.look_at(folder) == forked and forked.layers
+
+
+@pytest.mark.parametrize("forked", [True, False])
+def test_a_child_that_takes_too_long_is_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: Any, forked: bool
+) -> None:
+    settings.ENGINE_FORK_SERVER = forked
     monkeypatch.setattr(base_support, "TIMEOUT", 0.01)
     with pytest.raises(TimeoutError):
         base_support.look_at(str(tmp_path))

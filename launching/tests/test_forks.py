@@ -243,6 +243,37 @@ def test_a_program_that_it_has_not_taken_up_is_taken_up_by_the_next(make: Make) 
     assert child.wait(30) == 5
 
 
+@pytest.mark.parametrize("killed", [False, True])
+def test_where_the_process_is_killed_what_it_forked_goes_on(make: Make, killed: bool) -> None:
+    made = make()
+    read, write = os.pipe()
+    child = made.start(words(f"os.read({read}, 1)"), {}, descriptors=[read])
+    eventually(lambda: child.pid)
+    server_of(made).kill()
+    server_of(made).wait()
+    with pytest.raises(subprocess.TimeoutExpired):
+        child.wait(0.1)
+    if killed:
+        child.kill()
+    os.close(read)
+    os.write(write, b"x") if not killed else None
+    os.close(write)
+    assert child.wait(30) == (-signal.SIGKILL if killed else UNKNOWN)
+
+
+def test_a_system_that_has_not_what_it_takes_starts_each_program_anew(
+    make: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def forbidden(pid: int, flags: int = 0) -> int:
+        raise PermissionError("seccomp")
+
+    monkeypatch.setattr(os, "pidfd_open", forbidden)
+    path = f"{PROJECT}{os.pathsep}{tmp_path}"
+    made = make()
+    done = run(made, "print(library.IMPORTED_BY == os.getpid())", environment={"PYTHONPATH": path})
+    assert (done.output, made._server) == (b"True\n", None)
+
+
 def test_a_process_that_has_opened_a_card_starts_each_program_anew(make: Make, tmp_path: Path) -> None:
     card = tmp_path / "nvidia0"
     card.touch()
