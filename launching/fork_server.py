@@ -126,9 +126,10 @@ class ForkServer:
                 continue
             del self.running[connection]
             os.close(program.handle)
-            with connection, contextlib.suppress(OSError, KeyError):
-                connection.send(json.dumps({"status": os.waitstatus_to_exitcode(status)}).encode())
+            with contextlib.suppress(KeyError):  # its end was read
                 self.waiting.unregister(connection)
+            with connection, contextlib.suppress(OSError):
+                connection.send(json.dumps({"status": os.waitstatus_to_exitcode(status)}).encode())
 
     def become(self, asked: dict[str, Any], files: Sequence[int], connection: socket.socket) -> NoReturn:
         """The program, in the new process."""

@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import IO
 
@@ -70,7 +71,10 @@ class Forks:
     ) -> programs.Child:
         """As `programs.start`, for `[sys.executable, "-m", module, ...]`; where nothing can be forked, by it. The
         streams are files or DEVNULL."""
-        streams = (stdin, stdout, stderr)
+        anew = partial(
+            programs.start, words, environment, stdin=stdin, stdout=stdout, stderr=stderr, descriptors=descriptors,
+            folder=folder,
+        )  # fmt: skip
         asked = {
             "module": words[2], "arguments": words[3:], "environment": dict(environment), "folder": str(folder),
             "descriptors": list(descriptors),
@@ -79,20 +83,15 @@ class Forks:
             connection = self._connect()
         except OSError as error:
             logger.debug("nothing can be forked: %s", error)
-            return programs.start(
-                words, environment, stdin=stdin, stdout=stdout, stderr=stderr, descriptors=descriptors, folder=folder
-            )
+            return anew()
         try:
-            with contextlib.ExitStack() as held:
-                nothing = held.enter_context(open(os.devnull, "r+b", buffering=0))
-                files = [nothing if stream == subprocess.DEVNULL else stream for stream in streams]
+            with open(os.devnull, "r+b", buffering=0) as nothing:
+                files = [nothing if stream == subprocess.DEVNULL else stream for stream in (stdin, stdout, stderr)]
                 numbers = [file if isinstance(file, int) else file.fileno() for file in files]
                 socket.send_fds(connection, [json.dumps(asked).encode()], [*numbers, *descriptors])
         except OSError:  # an environment too long for one packet
             connection.close()
-            return programs.start(
-                words, environment, stdin=stdin, stdout=stdout, stderr=stderr, descriptors=descriptors, folder=folder
-            )
+            return anew()
         return Forked(list(words), connection, self._look)
 
     def close(self) -> None:

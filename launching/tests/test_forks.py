@@ -172,6 +172,25 @@ def test_one_that_nobody_wants_any_more_is_killed(make: Make) -> None:
     eventually(lambda: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE)
 
 
+def test_one_may_end_at_the_moment_at_which_nobody_wants_it_any_more(make: Make, tmp_path: Path) -> None:
+    """Its end is seen first, and nobody is there to be told."""
+    made = make(
+        f"{LIBRARY}\nimport time, __main__\n"
+        "reap = __main__.ForkServer.reap\n"
+        "def late(server):\n"
+        f"    open({str(tmp_path / 'ended')!r}, 'w').close()\n"
+        f"    while not os.path.exists({str(tmp_path / 'go')!r}): time.sleep(0.01)\n"
+        "    reap(server)\n"
+        "__main__.ForkServer.reap = late\n"
+    )
+    wanted = [made.start(words("pass"), {})]
+    eventually((tmp_path / "ended").exists)
+    del wanted[:]
+    (tmp_path / "go").touch()
+    assert [run(made, f"sys.exit({number})").status for number in range(3)] == [0, 1, 2]
+    assert server_of(made).poll() is None
+
+
 def test_one_that_is_not_forked_yet_can_be_killed(make: Make, tmp_path: Path) -> None:
     forks = make(f"import os, time\nwhile not os.path.exists({str(tmp_path / 'go')!r}): time.sleep(0.01)\n")
     child = forks.start(words(f"open({str(tmp_path / 'forked')!r}, 'w')"), {})
