@@ -21,6 +21,7 @@ from inference.quota.ledger import ledger, release
 
 from .fake_vllm import fake_vllm
 
+PATIENCE = 60.0  # seconds for the end of what would else write into the next test's database
 FAKE_WORKER = Path(__file__).with_name("fake_worker.py")
 
 
@@ -43,7 +44,7 @@ def make_manager(tmp_path: Path) -> Iterator[Callable[..., ModelManager]]:
 
     yield make
     for manager in made:
-        manager.close()
+        manager.close(PATIENCE)
 
 
 @pytest.fixture
@@ -63,7 +64,7 @@ def recorder(settings: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Recorde
     for module in ("inference.gateway.outcome", "inference.measuring.refusals", "inference.manager"):
         monkeypatch.setattr(f"{module}.recorder", recorder)
     yield recorder
-    recorder.close()
+    recorder.close(PATIENCE)
 
 
 @pytest.fixture
