@@ -178,8 +178,8 @@ GROUPS: list[tuple[Promise, list[Described]]] = [
             Described(
                 "ENGINE_FORK_SERVER",
                 _(
-                    "start the engine and looks at base models from a process that has imported torch already; it "
-                    "ends after ten minutes without them"
+                    "fork the engine and the checks of base models from a process that has imported torch already, "
+                    "which is faster; it ends after ten idle minutes"
                 ),
             ),
             Described("ENGINE_START_TIMEOUT", _("seconds that the engine's process may take to start")),
