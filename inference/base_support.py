@@ -11,7 +11,7 @@ import launching
 from adapters.hooks import BaseSupport
 
 from . import forking
-from .backends.process import surroundings
+from .backends.process import engine_environment
 
 PROBE = "inference.engine.model.base_probe"
 LONGEST = 16 * 2**20  # bytes of an answer; a hundred for each linear layer
@@ -21,7 +21,7 @@ TIMEOUT = 120.0  # seconds; the first takes about four, of which torch's import 
 def look_at(folder: str) -> BaseSupport:
     """Raises OSError where the child gave no verdict, TimeoutError."""
     words = [sys.executable, "-m", PROBE, folder]
-    environment = surroundings(settings.BASE_DIR) | {"CUDA_VISIBLE_DEVICES": ""}
+    environment = engine_environment(settings.BASE_DIR) | {"CUDA_VISIBLE_DEVICES": ""}
     try:
         done = launching.run(
             words, environment, timeout=TIMEOUT, longest=LONGEST, folder=settings.BASE_DIR, starter=forking.starter()

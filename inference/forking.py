@@ -7,16 +7,10 @@ from django.conf import settings
 
 import launching
 
-from .backends.process import surroundings
+from .backends.process import engine_environment
+from .engine.config import EngineConfig
 
-RUNNER = "inference.engine.model.runner:Runner"  # the one that needs what is imported
-
-
-def _surroundings() -> dict[str, str]:
-    return surroundings(settings.BASE_DIR)
-
-
-forks = launching.Forks(["inference.engine.prepared"], _surroundings, settings.BASE_DIR)
+forks = launching.Forks(["inference.engine.prepared"], lambda: engine_environment(settings.BASE_DIR), settings.BASE_DIR)
 
 
 def starter() -> launching.Starter:
@@ -25,5 +19,5 @@ def starter() -> launching.Starter:
 
 
 def starter_of(runner: str) -> launching.Starter:
-    """What starts an engine with this runner."""
-    return starter() if runner == RUNNER else launching.start
+    """What starts an engine with this runner; one for tests has no use for what is imported."""
+    return starter() if runner == EngineConfig.runner else launching.start

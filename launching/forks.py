@@ -15,9 +15,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
-from typing import IO
+from typing import Literal, Unpack
 
 from . import programs
 
@@ -29,6 +28,7 @@ WAITING = 64  # programs asked for while it imports
 ANSWER = 256  # bytes
 PATIENCE = 5.0  # seconds for its end
 STDERR = 2
+STREAMS: tuple[Literal["stdin", "stdout", "stderr"], ...] = ("stdin", "stdout", "stderr")
 UNKNOWN = 255  # exit status of a program whose end nobody could tell
 
 
@@ -59,40 +59,30 @@ class Forks:
         self._listener: socket.socket | None = None
 
     def start(
-        self,
-        words: Sequence[str],
-        environment: Mapping[str, str],
-        *,
-        stdin: int | IO[bytes] = subprocess.DEVNULL,
-        stdout: int | IO[bytes] = subprocess.DEVNULL,
-        stderr: int | IO[bytes] = subprocess.DEVNULL,
-        descriptors: Sequence[int] = (),
-        folder: str | Path = "/",
+        self, words: Sequence[str], environment: Mapping[str, str], **options: Unpack[programs.Options]
     ) -> programs.Child:
         """As `programs.start`, for `[sys.executable, "-m", module, ...]`; where nothing can be forked, by it. The
         streams are files or DEVNULL."""
-        anew = partial(
-            programs.start, words, environment, stdin=stdin, stdout=stdout, stderr=stderr, descriptors=descriptors,
-            folder=folder,
-        )  # fmt: skip
-        asked = {
-            "module": words[2], "arguments": words[3:], "environment": dict(environment), "folder": str(folder),
-            "descriptors": list(descriptors),
-        }  # fmt: skip
         try:
             connection = self._connect()
         except OSError as error:
             logger.debug("nothing can be forked: %s", error)
-            return anew()
+            return programs.start(words, environment, **options)
+        descriptors = options.get("descriptors", ())
+        asked = {
+            "module": words[2], "arguments": words[3:], "environment": dict(environment),
+            "folder": str(options.get("folder", "/")), "descriptors": list(descriptors),
+        }  # fmt: skip
         try:
             with open(os.devnull, "r+b", buffering=0) as nothing:
-                files = [nothing if stream == subprocess.DEVNULL else stream for stream in (stdin, stdout, stderr)]
+                streams = [options.get(name, subprocess.DEVNULL) for name in STREAMS]
+                files = [nothing if stream == subprocess.DEVNULL else stream for stream in streams]
                 numbers = [file if isinstance(file, int) else file.fileno() for file in files]
                 socket.send_fds(connection, [json.dumps(asked).encode()], [*numbers, *descriptors])
         except OSError:  # an environment too long for one packet
             connection.close()
-            return anew()
-        return Forked(list(words), connection, self._look)
+            return programs.start(words, environment, **options)
+        return Forked(words, connection, self._look)
 
     def close(self) -> None:
         """The process ends, and with it what it has forked."""
@@ -162,7 +152,7 @@ class Forked:
     """A program that was asked for: forked, or about to be: `pid` is None until then."""
 
     def __init__(self, words: Sequence[str], connection: socket.socket, look: Callable[[], None]) -> None:
-        self.words = words
+        self.words = list(words)
         self.returncode: int | None = None
         self._connection = connection
         self._look = look
@@ -174,14 +164,11 @@ class Forked:
 
     @property
     def pid(self) -> int | None:
-        if self._pid is None:
-            self.poll()
+        self._listen()
         return self._pid
 
     def poll(self) -> int | None:
-        with self._lock:
-            while self.returncode is None and self._hear():
-                pass
+        self._listen()
         if self.returncode is None and self._pid is None:
             self._look()
         return self.returncode
@@ -212,6 +199,11 @@ class Forked:
                     signal.pidfd_send_signal(self._handle, signal.SIGKILL)
             else:
                 self._ended(-signal.SIGKILL)  # its connection is closed, so it is not forked, or killed at once
+
+    def _listen(self) -> None:
+        with self._lock:
+            while self.returncode is None and self._hear():
+                pass
 
     def _hear(self) -> bool:
         """One packet, or the end; false where nothing has come."""

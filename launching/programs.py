@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO, Protocol, TypedDict, Unpack
 
 LONGEST = 2**20  # bytes of what a program says
 CHUNK = 2**16
@@ -47,36 +47,28 @@ class Child(Protocol):
     def kill(self) -> None: ...
 
 
+class Options(TypedDict, total=False):
+    """Of a start. Streams are DEVNULL where nothing is said; `descriptors` stay open in the program."""
+
+    stdin: int | IO[bytes]
+    stdout: int | IO[bytes]
+    stderr: int | IO[bytes]
+    descriptors: Sequence[int]
+    folder: str | Path
+
+
 class Starter(Protocol):
     """`start`, or what does it otherwise."""
 
-    def __call__(
-        self,
-        words: Sequence[str],
-        environment: Mapping[str, str],
-        *,
-        stdin: int | IO[bytes] = ...,
-        stdout: int | IO[bytes] = ...,
-        stderr: int | IO[bytes] = ...,
-        descriptors: Sequence[int] = ...,
-        folder: str | Path = ...,
-    ) -> Child: ...
+    def __call__(self, words: Sequence[str], environment: Mapping[str, str], **options: Unpack[Options]) -> Child: ...
 
 
-def start(
-    words: Sequence[str],
-    environment: Mapping[str, str],
-    *,
-    stdin: int | IO[bytes] = subprocess.DEVNULL,
-    stdout: int | IO[bytes] = subprocess.DEVNULL,
-    stderr: int | IO[bytes] = subprocess.DEVNULL,
-    descriptors: Sequence[int] = (),
-    folder: str | Path = "/",
-) -> subprocess.Popen[bytes]:
-    """A program that goes on; whoever starts it ends it. `descriptors` stay open in it. Raises OSError."""
+def start(words: Sequence[str], environment: Mapping[str, str], **options: Unpack[Options]) -> subprocess.Popen[bytes]:
+    """A program that goes on; whoever starts it ends it. Raises OSError."""
     return subprocess.Popen(  # noqa: S603  (fixed commands, no shell)
-        list(words), stdin=stdin, stdout=stdout, stderr=stderr, pass_fds=tuple(descriptors), cwd=folder,
-        env=dict(environment),
+        list(words), stdin=options.get("stdin", subprocess.DEVNULL), stdout=options.get("stdout", subprocess.DEVNULL),
+        stderr=options.get("stderr", subprocess.DEVNULL), pass_fds=tuple(options.get("descriptors", ())),
+        cwd=options.get("folder", "/"), env=dict(environment),
     )  # fmt: skip
 
 

@@ -149,7 +149,7 @@ def encode(command: Mapping[str, Any]) -> bytes:
     return line
 
 
-def surroundings(folder: Path) -> dict[str, str]:
+def engine_environment(folder: Path) -> dict[str, str]:
     """The environment of the engine's programs; `folder`: the project's."""
     return {
         **launching.without_secrets(),
@@ -161,7 +161,7 @@ def surroundings(folder: Path) -> dict[str, str]:
 
 def environment(options: WorkerOptions) -> dict[str, str]:
     return {
-        **surroundings(options.folder),
+        **engine_environment(options.folder),
         "LORAPORTAL_ENGINE": json.dumps(dict(options.config)),
         **options.environment,
     }

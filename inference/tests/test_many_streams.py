@@ -13,11 +13,9 @@ import psutil
 import pytest
 from django.contrib.auth.models import User
 
-from tests.fixtures.machine import slowness
-
 from .test_server import Site
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow]
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow, pytest.mark.alone]
 
 STREAMS = 200
 TOKENS = 40
@@ -83,9 +81,8 @@ async def test_many_streams(site: Site) -> None:
         name = models[number % 3]
         assert task.result() == "".join(f"{name}:{count} " for count in range(TOKENS))[:TOKENS]
     assert len(lags) > 20
-    # In parts of the streams' own time, which the engine's steps give, and by the speed of a machine that does other
-    # work beside: nobody waits for the streams to end.
+    # In parts of the streams' own time: nobody waits for the streams to end. The engine's steps give that time,
+    # whatever else the machine does, so this runs alone.
     lags.sort()
-    slow = slowness()
-    assert lags[len(lags) * 9 // 10] < elapsed / 40 * slow and lags[-1] < elapsed / 10 * slow, (elapsed, lags[-10:])
+    assert lags[len(lags) * 9 // 10] < elapsed / 40 and lags[-1] < elapsed / 10, (elapsed, lags[-10:])
     assert psutil.Process(site.process.pid).memory_info().rss < 600 * 2**20
