@@ -307,13 +307,18 @@ def test_a_model_is_chosen_by_the_keyboard_alone(ready: Portal, sign_in: Callabl
     assert (field.input_value(), select.input_value()) == ("tiny-llama", "tiny-llama")
 
 
+def found(slug: str) -> dict[str, Any]:
+    """What the server says of a search that finds this one."""
+    choice = {
+        "slug": slug, "name": slug.replace("-", "/"), "kind": "adapter", "digest": "d", "base": "sea",
+        "base_slug": "sea", "context": 99, "rank": 7, "run": "far", "group": "f", "checkpoint": 5, "is_best": True, "tags": [],
+    }  # fmt: skip
+    return {"count": 1, "results": [choice]}
+
+
 def test_a_long_list_is_searched_by_the_server(ready: Portal, sign_in: Callable[..., Any]) -> None:
     page = sign_in(ready, "owner", at="/models")
-    choice = {
-        "slug": "far-off", "name": "far/off", "kind": "adapter", "digest": "d", "base": "sea", "base_slug": "sea",
-        "context": 99, "rank": 7, "run": "far", "group": "f", "checkpoint": 5, "is_best": True, "tags": [],
-    }  # fmt: skip
-    page.route("**/api/inference/targets?*", lambda route: route.fulfill(json={"count": 1, "results": [choice]}))
+    page.route("**/api/inference/targets?*", lambda route: route.fulfill(json=found("far-off")))
     page.route("**/test?model=first", lambda route: long_list(route))
     page.goto("/test?model=first")
     page.locator("html[data-ready=true]").wait_for()
@@ -322,6 +327,27 @@ def test_a_long_list_is_searched_by_the_server(ready: Portal, sign_in: Callable[
     page.wait_for_url("**/test?model=far-off")
     assert page.get_by_test_id("target-select").input_value() == "far-off"
     assert page.locator('[data-fact="rank"]').inner_text() == "7"
+
+
+def test_a_late_answer_to_other_words_is_not_chosen(ready: Portal, sign_in: Callable[..., Any]) -> None:
+    page = sign_in(ready, "owner", at="/models")
+    late: list[Any] = []
+    page.route("**/api/inference/targets?search=of", lambda route: late.append(route))
+    page.route("**/api/inference/targets?search=off", lambda route: route.fulfill(json=found("far-off")))
+    page.route("**/test?model=first", lambda route: long_list(route))
+    page.clock.install()
+    page.goto("/test?model=first")
+    page.locator("html[data-ready=true]").wait_for()
+    field = page.get_by_test_id("target-select-picker")
+    field.fill("of")
+    with page.expect_request("**/targets?search=of"):
+        page.clock.run_for(500)
+    field.fill("off")
+    with page.expect_response("**/targets?search=of"):
+        late.pop().fulfill(json=found("one-of-many"))
+    page.keyboard.press("Enter")
+    page.wait_for_url(re.compile(r"model=(?!first)"))
+    assert page.get_by_test_id("target-select").input_value() == "far-off"
 
 
 def long_list(route: Any) -> None:

@@ -99,6 +99,44 @@ def test_saved_in_one_place_and_inserted_in_others(scanned: Portal, sign_in: Cal
     page.get_by_test_id("prompts-empty").wait_for()
 
 
+def test_enter_waits_for_what_the_words_find(scanned: Portal, sign_in: Callable[..., Any]) -> None:
+    """However slow the network: Enter inserts what is found for the words that are typed, once, and nothing else."""
+    made = [
+        scanned.api("POST", "/api/prompts", {"name": name, "prompt": f"by {name}"}, user="owner").json()["id"]
+        for name in ("Poet", "Pirate")
+    ]
+    page = sign_in(scanned, "owner", at="/models")
+    page.clock.install()
+    held: list[Any] = []
+    for words, name, waits in (("pira", "Pirate", "before"), ("poet", "Poet", "after")):
+        ready(page, "/test")
+        page.get_by_test_id("library-insert").click()
+        page.get_by_test_id("library-item").nth(1).wait_for()
+        page.keyboard.press("Escape")
+        held.clear()
+        page.route("**/api/prompts?*", lambda route: held.append(route))
+        with page.expect_request("**/api/prompts?*"):
+            page.get_by_test_id("library-insert").click()
+        field = page.get_by_test_id("library-field")
+        if waits == "before":  # Enter before the letters have rested; the answer comes after that
+            with page.expect_request("**/api/prompts?*"):
+                field.evaluate(TYPE_AND_ENTER, words)
+            page.clock.run_for(1000)
+            for one in held:
+                one.continue_()
+        else:  # the list of all comes after the words, and Enter after the list
+            field.fill(words)
+            with page.expect_response("**/api/prompts?*"):
+                held.pop(0).continue_()
+            page.unroute("**/api/prompts?*")
+            page.keyboard.press("Enter")
+        page.get_by_test_id("toast").filter(has_text=name).wait_for()
+        assert page.get_by_test_id("prompt-input").input_value() == f"by {name}"
+        page.unroute("**/api/prompts?*")
+    for pk in made:
+        scanned.api("DELETE", f"/api/prompts/{pk}", user="owner")
+
+
 def test_a_shared_one_is_read_and_copied(scanned: Portal, sign_in: Callable[..., Any]) -> None:
     kept = {"name": "House style", "system": "Plain words.", "params": {"temperature": 0.1}, "shared": True}
     pk = scanned.api("POST", "/api/prompts", kept, user="owner").json()["id"]

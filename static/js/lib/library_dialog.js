@@ -40,6 +40,7 @@ class LibraryDialog extends SearchDialog {
 
   typed() {
     this.#isBehind = true;
+    this.#turn++; // what was asked for other words is no answer any more
   }
 
   takeKey(event) {
@@ -50,7 +51,7 @@ class LibraryDialog extends SearchDialog {
   }
 
   async #chooseFound() {
-    await this.search();
+    await this.searchNow();
     if (this.dialog.open && !this.#isBehind && this.list.active) this.choose(this.list.active);
   }
 

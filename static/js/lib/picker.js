@@ -68,6 +68,7 @@ export class Picker {
       if (!this.isOpen) this.#open(false);
       clearTimeout(this.#timer);
       this.#isBehind = true;
+      this.#turn++; // what was asked for other words is no answer any more
       this.#timer = setTimeout(() => this.#search(), this.#choices.after);
     });
     field.addEventListener("change", (event) => event.stopPropagation());

@@ -41,6 +41,12 @@ export class SearchDialog {
     this.search();
   }
 
+  /** What is typed is searched now, and not again when the letters have rested. */
+  searchNow() {
+    clearTimeout(this.#timer);
+    return this.search();
+  }
+
   takeKey(event) {
     return this.list.takeKey(event);
   }
