@@ -117,6 +117,16 @@ def before_the_portal() -> None:
         run(f"DROP TABLE IF EXISTS {table}")
 
 
+def older_system() -> None:
+    """The database as the older system left it, from a bare one."""
+    run(MYSQL if connection.vendor == "mysql" else SQLITE)
+    for row in ROWS:
+        marks = ", ".join(["%s"] * len(row))
+        run(f"INSERT INTO lora_models VALUES ({marks})", *row)  # noqa: S608
+    if connection.vendor != "mysql":  # an ENUM cannot hold it
+        run("INSERT INTO lora_models VALUES (12, 'odd', 'odd', 'B', 'archived', 0, NULL, 'o', NULL, NULL)")
+
+
 @pytest.fixture(scope="module")
 def bare() -> Kept:
     return Kept(before_the_portal)
@@ -127,24 +137,29 @@ def whole() -> Kept:
     return Kept(everything)
 
 
+@pytest.fixture(scope="module")
+def carried() -> Kept:
+    """The older system's database after the way forward. It leads there from `legacy`."""
+    return Kept(forward)
+
+
 @pytest.fixture
-def legacy(bare: Kept, whole: Kept) -> Iterator[None]:
-    """The database as the older system left it; afterwards as the other tests need it."""
+def kept(whole: Kept) -> Iterator[None]:
+    """Whatever becomes of the database, the other tests find it as they need it."""
     whole.keep()
-    bare.restore()
-    run(MYSQL if connection.vendor == "mysql" else SQLITE)
-    rows = list(ROWS)
-    for row in rows:
-        marks = ", ".join(["%s"] * len(row))
-        run(f"INSERT INTO lora_models VALUES ({marks})", *row)  # noqa: S608
-    if connection.vendor != "mysql":  # an ENUM cannot hold it
-        run("INSERT INTO lora_models VALUES (12, 'odd', 'odd', 'B', 'archived', 0, NULL, 'o', NULL, NULL)")
     try:
         yield
     finally:
         if connection.vendor != "sqlite":
             before_the_portal()
         whole.restore()
+
+
+@pytest.fixture
+def legacy(kept: None, bare: Kept) -> None:
+    """The database as the older system left it."""
+    bare.restore()
+    older_system()
 
 
 def original() -> list[tuple[Any, ...]]:
@@ -169,6 +184,14 @@ def check_carried() -> None:
     assert not LoraAdapter.objects.active().exists()  # nothing is served before its files were checked
 
 
+def test_a_fresh_database_has_no_older_table(kept: None, bare: Kept) -> None:
+    """First of all: the others begin where this one leads."""
+    assert "lora_models_legacy" not in tables()
+    migrate(None)
+    assert not {"lora_models", "adapters_lease"} & tables()
+    bare.keep()
+
+
 def test_forward_back_forward(legacy: None) -> None:
     before = original()
     everything()
@@ -180,10 +203,10 @@ def test_forward_back_forward(legacy: None) -> None:
     check_carried()
 
 
-def test_what_changed_goes_back(legacy: None) -> None:
+def test_what_changed_goes_back(legacy: None, carried: Kept) -> None:
     from adapters.models import LoraAdapter
 
-    forward()
+    carried.restore()
     now = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
     LoraAdapter.objects.filter(pk=5).update(status="active", activated_at=now)
     LoraAdapter.objects.filter(pk=3).update(status="discovered", activated_at=None)
@@ -197,13 +220,6 @@ def test_what_changed_goes_back(legacy: None) -> None:
     forward()
     assert LoraAdapter.objects.get(name="new").status == "failed"
     assert LoraAdapter.objects.get(pk=5).status == "active"
-
-
-def test_a_fresh_database_has_no_older_table() -> None:
-    assert "lora_models_legacy" not in tables()
-    migrate(None)
-    assert not {"lora_models", "adapters_lease"} & tables()
-    everything()
 
 
 class Cut(Exception):  # noqa: N818
@@ -235,9 +251,9 @@ def test_cut_off_on_the_way_forward(legacy: None, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize("step", BACK)
-def test_cut_off_on_the_way_back(legacy: None, monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+def test_cut_off_on_the_way_back(legacy: None, carried: Kept, monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     before = original()
-    forward()
+    carried.restore()
     interrupted(monkeypatch, step, lambda: migrate(None))
     migrate(None)
     assert original() == before
