@@ -311,7 +311,8 @@ def found(slug: str) -> dict[str, Any]:
     """What the server says of a search that finds this one."""
     choice = {
         "slug": slug, "name": slug.replace("-", "/"), "kind": "adapter", "digest": "d", "base": "sea",
-        "base_slug": "sea", "context": 99, "rank": 7, "run": "far", "group": "f", "checkpoint": 5, "is_best": True, "tags": [],
+        "base_slug": "sea", "context": 99, "rank": 7, "run": "far", "group": "f", "checkpoint": 5, "is_best": True,
+        "tags": [],
     }  # fmt: skip
     return {"count": 1, "results": [choice]}
 
