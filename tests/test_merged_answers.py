@@ -15,7 +15,7 @@ from adapters.hooks import BaseSupport
 from adapters.models import LoraAdapter, Merge
 from inference.engine.tests.conftest import shared_kernels  # noqa: F401  (a fixture)
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow]
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow, pytest.mark.xdist_group("forks")]
 COUNT = 12
 PROMPT = "The sea, and ships on it"
 # Bases tied and untied, Conv1D, and layers with biases.

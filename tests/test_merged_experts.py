@@ -13,7 +13,7 @@ from adapters.exports import merging
 from adapters.models import LoraAdapter, Merge, Status
 from inference.engine.tests.conftest import shared_kernels  # noqa: F401  (a fixture)
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow]
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow, pytest.mark.xdist_group("forks")]
 COUNT = 12
 PROMPT = "The sea, and ships on it"
 EXPERTS = ["mlp.experts.down_proj", "mlp.experts.gate_up_proj"]

@@ -15,6 +15,7 @@ from inference.engine.model import base_loader
 from inference.errors import InferenceError, api_error
 from inference.gateway.targets import find
 
+pytestmark = pytest.mark.xdist_group("forks")
 TINY = {"vocab_size": 64, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
 
 

@@ -25,7 +25,7 @@ from tests.fixtures.shared import kernels
 
 from .whole import run
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("forks")]
 PROJECT = Path(__file__).resolve().parents[2]
 WITHIN = 120.0  # seconds, several loads included
 BEYOND = "<image_soft_token>"

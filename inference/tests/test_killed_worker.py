@@ -24,7 +24,7 @@ from tests.fixtures.shared import kernels
 
 from .whole import run
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("forks")]
 PROJECT = Path(__file__).resolve().parents[2]
 REPORTED_WITHIN = 60.0  # seconds, a start and a load of the worker included; the death itself in milliseconds
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import json
 from dataclasses import dataclass, field
@@ -102,8 +103,8 @@ RECIPES = {
 def write_adapter(folder: Path, base: Path, recipe: AdapterRecipe) -> Path:
     from peft import LoraConfig, get_peft_model
 
+    model = copy.deepcopy(_model(base, files_of(base)))
     torch.manual_seed(recipe.seed)
-    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     targets = recipe.targets
     if "layers_to_transform" in recipe.extra and targets == "all-linear":
         targets = sorted(
@@ -139,6 +140,11 @@ def files_of(folder: Path) -> tuple[tuple[str, int, int], ...]:
 def peft_model(base: Path, adapter: Path | None) -> Any:
     """The model of Transformers, with PEFT's adapter; read once for the same files."""
     return _peft_model(base, files_of(base), adapter, files_of(adapter) if adapter else None)
+
+
+@functools.lru_cache(maxsize=8)
+def _model(base: Path, base_files: Any) -> Any:
+    return AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
 
 
 @functools.lru_cache(maxsize=64)
