@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import platform
 import signal
 import socket
 import subprocess
@@ -12,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from loraportal.setup import environment, packages, preflight, samples, subprocesses
+from loraportal.setup import environment, interpreters, packages, preflight, samples, subprocesses
 from loraportal.setup.console import SetupError
 
 PROJECT = environment.PROJECT
@@ -295,6 +297,80 @@ def test_finds_a_python_that_is_new_enough(tmp_path: Path) -> None:
     assert start(tmp_path, PYTHON="mine").stdout.startswith("mine ")
     old = start(tmp_path, PYTHON="python3")
     assert old.returncode == 1 and "PYTHON=python3" in old.stderr
+
+
+def build(folder: Path, seconds: object, **facts: object) -> Path:
+    """A folder for PATH with a Python of this version that takes so long for the small program, by its own word."""
+    folder.mkdir()
+    said = {
+        "home": str(folder), "seconds": seconds, "version": list(sys.version_info[:3]), "machine": platform.machine(),
+        "implementation": sys.implementation.name, "headers": True, **facts,
+    }  # fmt: skip
+    script = folder / "python{}.{}".format(*sys.version_info[:2])
+    script.write_text(f"#!/bin/sh\necho '{json.dumps(said)}'\n")
+    script.chmod(0o755)
+    return folder
+
+
+def searched(monkeypatch: pytest.MonkeyPatch, *folders: Path) -> str | None:
+    monkeypatch.setenv("PATH", os.pathsep.join([*map(str, folders), os.environ["PATH"]]))
+    found = interpreters.fastest()
+    return found and Path(found[0].path).parent.name
+
+
+def test_the_fastest_python_of_this_version_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PYTHON", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path / "nothing-here"))
+    assert interpreters.fastest() is None  # the only one
+    own = interpreters.looked_at(sys.executable)
+    assert own is not None and own.version == tuple(sys.version_info[:3])
+    assert searched(monkeypatch, build(tmp_path / "as-fast", own.seconds), build(tmp_path / "slow", 100)) is None
+    assert searched(monkeypatch, build(tmp_path / "fast", 1e-6), build(tmp_path / "faster", 1e-7)) == "faster"
+    assert searched(monkeypatch, build(tmp_path / "same", 1e-8, home=sys.base_prefix)) == "faster"  # under another path
+    monkeypatch.setenv("PYTHON", sys.executable)
+    assert interpreters.fastest() is None  # somebody has chosen
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {"version": [3, 10, 9]},
+        {"machine": "sparc"},
+        {"implementation": "pypy"},
+        {"home": None},
+        {"version": 3},
+        {"headers": False},
+    ],
+)
+def test_a_python_of_another_kind_is_not_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, facts: dict[str, object]
+) -> None:
+    monkeypatch.delenv("PYTHON", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path / "nothing-here"))
+    broken = build(tmp_path / "broken", 1e-9)
+    next(broken.iterdir()).write_text("#!/bin/sh\necho 'No module named ensurepip' >&2\nexit 1\n")
+    assert searched(monkeypatch, build(tmp_path / "other", 1e-9, **facts), broken) is None
+
+
+def test_the_environment_is_made_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = make_environment(tmp_path)
+    made: list[str] = []
+
+    def run(command: list[object], _log: Path) -> tuple[int, str]:
+        made.append(str(command[0]))
+        settings.python.parent.mkdir(parents=True)
+        settings.python.symlink_to(sys.executable)
+        return 0, ""
+
+    monkeypatch.setattr(packages, "run_logged", run)
+    other = interpreters.Interpreter("/opt/python3.11", "/opt", (3, 11, 99), 1.0, headers=True)
+    monkeypatch.setattr(interpreters, "fastest", lambda: (other, 1.4))
+    packages.ensure_venv(settings)
+    packages.ensure_venv(settings)  # what is there stays
+    assert made == ["/opt/python3.11"]
+    assert "3.11.99 (/opt/python3.11, 1.4 times as fast as" in capsys.readouterr().out
 
 
 def test_nothing_but_the_standard_library_before_the_packages() -> None:
