@@ -190,6 +190,7 @@ def test_a_fresh_database_has_no_older_table(kept: None, bare: Kept) -> None:
     migrate(None)
     assert not {"lora_models", "adapters_lease"} & tables()
     bare.keep()
+    everything()
 
 
 def test_forward_back_forward(legacy: None) -> None:

@@ -29,14 +29,14 @@ HOLD_FILL = "fill = store._fill\ndef slow(*a):\n    stop()\n    return fill(*a)\
 
 
 class Process:
-    """A process of its own over this test's folders and database; see `helper.py`. It is ready."""
+    """A process of its own over this test's folders and database; see `other_process.py`. It is ready."""
 
-    def __init__(self, helpers: launching.Forks, tmp_path: Path, action: str, setup: str = "") -> None:
+    def __init__(self, forks: launching.Forks, tmp_path: Path, action: str, setup: str = "") -> None:
         source, self.stdin = map(os.fdopen, os.pipe(), ("rb", "w"))
         self.stdout, sink = map(os.fdopen, os.pipe(), ("r", "wb"))
-        words = [sys.executable, "-m", "adapters.tests.helper", str(tmp_path), setup, action]
+        words = [sys.executable, "-m", "adapters.tests.other_process", str(tmp_path), setup, action]
         with source, sink:
-            self.child = helpers.start(words, environment(), stdin=source, stdout=sink, stderr=STDERR, folder=PROJECT)
+            self.child = forks.start(words, environment(), stdin=source, stdout=sink, stderr=STDERR, folder=PROJECT)
         assert self.said() == "ready"
 
     def go(self) -> None:
@@ -61,16 +61,16 @@ def environment() -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def helpers() -> Iterator[launching.Forks]:
+def forks() -> Iterator[launching.Forks]:
     """Django is set up once for all of them."""
-    forks = launching.Forks(["adapters.tests.helper"], environment, PROJECT)
+    forks = launching.Forks(["adapters.tests.other_process"], environment, PROJECT)
     yield forks
     forks.close()
 
 
 @pytest.fixture
-def child(helpers: launching.Forks, tmp_path: Path) -> Callable[..., Process]:
-    return partial(Process, helpers, tmp_path)
+def child(forks: launching.Forks, tmp_path: Path) -> Callable[..., Process]:
+    return partial(Process, forks, tmp_path)
 
 
 @pytest.fixture(autouse=True)

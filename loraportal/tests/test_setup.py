@@ -318,16 +318,31 @@ def searched(monkeypatch: pytest.MonkeyPatch, *folders: Path) -> str | None:
     return found and Path(found[0].path).parent.name
 
 
-def test_the_fastest_python_of_this_version_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The Python that runs, in a second by its own word; PATH leads nowhere."""
     monkeypatch.delenv("PYTHON", raising=False)
     monkeypatch.setenv("PATH", str(tmp_path / "nothing-here"))
+    path = next(build(tmp_path / "own", 1.0).iterdir())
+    monkeypatch.setattr(sys, "executable", str(path))
+    return path
+
+
+def test_a_real_python_is_looked_at() -> None:
+    found = interpreters.looked_at(sys.executable)
+    assert found is not None and found.version == tuple(sys.version_info[:3])
+    assert found.home == os.path.realpath(sys.base_prefix) and 0 < found.seconds < 10
+
+
+def test_the_fastest_python_of_this_version_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own: Path
+) -> None:
     assert interpreters.fastest() is None  # the only one
-    own = interpreters.looked_at(sys.executable)
-    assert own is not None and own.version == tuple(sys.version_info[:3])
-    assert searched(monkeypatch, build(tmp_path / "as-fast", own.seconds), build(tmp_path / "slow", 100)) is None
-    assert searched(monkeypatch, build(tmp_path / "fast", 1e-6), build(tmp_path / "faster", 1e-7)) == "faster"
-    assert searched(monkeypatch, build(tmp_path / "same", 1e-8, home=sys.base_prefix)) == "faster"  # under another path
-    monkeypatch.setenv("PYTHON", sys.executable)
+    assert searched(monkeypatch, build(tmp_path / "slower", 2.0), build(tmp_path / "hardly-faster", 0.9)) is None
+    assert searched(monkeypatch, build(tmp_path / "fast", 0.8), build(tmp_path / "faster", 0.7)) == "faster"
+    same = build(tmp_path / "same", 0.1, home=str(own.parent))  # this one under another path
+    assert searched(monkeypatch, same) == "faster"
+    monkeypatch.setenv("PYTHON", "python3")
     assert interpreters.fastest() is None  # somebody has chosen
 
 
@@ -343,13 +358,11 @@ def test_the_fastest_python_of_this_version_is_taken(tmp_path: Path, monkeypatch
     ],
 )
 def test_a_python_of_another_kind_is_not_taken(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, facts: dict[str, object]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own: Path, facts: dict[str, object]
 ) -> None:
-    monkeypatch.delenv("PYTHON", raising=False)
-    monkeypatch.setenv("PATH", str(tmp_path / "nothing-here"))
-    broken = build(tmp_path / "broken", 1e-9)
+    broken = build(tmp_path / "broken", 0.1)
     next(broken.iterdir()).write_text("#!/bin/sh\necho 'No module named ensurepip' >&2\nexit 1\n")
-    assert searched(monkeypatch, build(tmp_path / "other", 1e-9, **facts), broken) is None
+    assert searched(monkeypatch, build(tmp_path / "other", 0.1, **facts), broken) is None
 
 
 def test_the_environment_is_made_with_it(
