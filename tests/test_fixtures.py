@@ -1,5 +1,5 @@
 """What other tests stand on: transformers and PEFT load the tiny model and it says something; an emptied database is
-as Django leaves it."""
+as Django leaves it, an emptied browser context as it was made."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from django.apps import apps
 from django.contrib.auth.models import Permission, User
 from django.core.management import call_command
+
+from tests.fixtures.browser import emptied
 
 PROGRAM = """
 import sys, torch
@@ -61,3 +64,32 @@ def test_an_emptied_database_has_its_permissions_again() -> None:
         names = ("content_type__app_label", "content_type__model", "codename")
         assert set(Permission.objects.values_list(*names)) == wanted
         assert not User.objects.exists()
+
+
+LEAVE = """async () => {
+    document.cookie = "a=b";
+    localStorage.setItem("c", "d");
+    await new Promise((done) => (indexedDB.open("e").onsuccess = done));
+}"""
+LEFT = "async () => [document.cookie, localStorage.length, (await indexedDB.databases()).length]"
+
+
+@pytest.mark.browser
+@pytest.mark.xdist_group("portal")  # whose tests have a browser too
+def test_a_browser_context_is_emptied(browser: Any) -> None:
+    def opened(context: Any) -> Any:
+        context.route("http://pages.invalid/", lambda route: route.fulfill(body="<p>", content_type="text/html"))
+        page = context.new_page()
+        page.goto("http://pages.invalid/")
+        return page
+
+    context = browser.new_context()
+    page = opened(context)
+    page.evaluate(LEAVE)
+    assert page.evaluate(LEFT) == ["a=b", 1, 1]
+    assert emptied(context) and context.pages == []
+    page = opened(context)
+    assert page.evaluate(LEFT) == ["", 0, 0]
+    page.clock.install()
+    assert not emptied(context)  # every later page would have that clock
+    context.close()

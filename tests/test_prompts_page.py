@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -99,42 +99,46 @@ def test_saved_in_one_place_and_inserted_in_others(scanned: Portal, sign_in: Cal
     page.get_by_test_id("prompts-empty").wait_for()
 
 
-def test_enter_waits_for_what_the_words_find(scanned: Portal, sign_in: Callable[..., Any]) -> None:
-    """However slow the network: Enter inserts what is found for the words that are typed, once, and nothing else."""
-    made = [
-        scanned.api("POST", "/api/prompts", {"name": name, "prompt": f"by {name}"}, user="owner").json()["id"]
-        for name in ("Poet", "Pirate")
-    ]
+SEARCHED = "**/api/prompts?*"
+
+
+@pytest.fixture
+def held(scanned: Portal, sign_in: Callable[..., Any]) -> Iterator[tuple[Any, list[Any]]]:
+    """The open list of two saved prompts, whose field has the focus; the searches wait, in a list, for the test."""
+    saved = [{"name": name, "prompt": f"by {name}"} for name in ("Poet", "Pirate")]
+    made = [scanned.api("POST", "/api/prompts", one, user="owner").json()["id"] for one in saved]
     page = sign_in(scanned, "owner", at="/models")
     page.clock.install()
-    held: list[Any] = []
-    for words, name, waits in (("pira", "Pirate", "before"), ("poet", "Poet", "after")):
-        ready(page, "/test")
+    ready(page, "/test")
+    searches: list[Any] = []
+    page.route(SEARCHED, lambda route: searches.append(route))
+    with page.expect_request(SEARCHED):
         page.get_by_test_id("library-insert").click()
-        page.get_by_test_id("library-item").nth(1).wait_for()
-        page.keyboard.press("Escape")
-        held.clear()
-        page.route("**/api/prompts?*", lambda route: held.append(route))
-        with page.expect_request("**/api/prompts?*"):
-            page.get_by_test_id("library-insert").click()
-        field = page.get_by_test_id("library-field")
-        if waits == "before":  # Enter before the letters have rested; the answer comes after that
-            with page.expect_request("**/api/prompts?*"):
-                field.evaluate(TYPE_AND_ENTER, words)
-            page.clock.run_for(1000)
-            for one in held:
-                one.continue_()
-        else:  # the list of all comes after the words, and Enter after the list
-            field.fill(words)
-            with page.expect_response("**/api/prompts?*"):
-                held.pop(0).continue_()
-            page.unroute("**/api/prompts?*")
-            page.keyboard.press("Enter")
-        page.get_by_test_id("toast").filter(has_text=name).wait_for()
-        assert page.get_by_test_id("prompt-input").input_value() == f"by {name}"
-        page.unroute("**/api/prompts?*")
+    yield page, searches
     for pk in made:
         scanned.api("DELETE", f"/api/prompts/{pk}", user="owner")
+
+
+def test_enter_before_the_letters_have_rested_is_not_lost(held: tuple[Any, list[Any]]) -> None:
+    page, searches = held
+    with page.expect_request(SEARCHED):
+        page.get_by_test_id("library-field").evaluate(TYPE_AND_ENTER, "pira")
+    page.clock.run_for(1000)
+    for one in searches:
+        one.continue_()
+    page.get_by_test_id("toast").filter(has_text="Pirate").wait_for()
+    assert page.get_by_test_id("prompt-input").input_value() == "by Pirate"
+
+
+def test_a_late_list_is_not_what_enter_inserts_from(held: tuple[Any, list[Any]]) -> None:
+    page, searches = held
+    page.get_by_test_id("library-field").fill("poet")  # the newest saved prompt, first in the list of all, is another
+    with page.expect_response(SEARCHED):
+        searches.pop(0).continue_()
+    page.unroute(SEARCHED)
+    page.keyboard.press("Enter")
+    page.get_by_test_id("toast").filter(has_text="Poet").wait_for()
+    assert page.get_by_test_id("prompt-input").input_value() == "by Poet"
 
 
 def test_a_shared_one_is_read_and_copied(scanned: Portal, sign_in: Callable[..., Any]) -> None:
