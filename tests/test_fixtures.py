@@ -3,6 +3,8 @@ as Django leaves it, an emptied browser context as it was made."""
 
 from __future__ import annotations
 
+import os
+import select
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,6 +17,7 @@ from django.contrib.auth.models import Permission, User
 from django.core.management import call_command
 
 from tests.fixtures.browser import emptied
+from tests.fixtures.clock import Clock
 
 PROGRAM = """
 import sys, torch
@@ -93,3 +96,43 @@ def test_a_browser_context_is_emptied(browser: Any) -> None:
     page.clock.install()
     assert not emptied(context)  # every later page would have that clock
     context.close()
+
+
+WAITING = """
+import asyncio, queue, subprocess, sys, threading, time
+
+def kept(call, *words, **named):
+    try:
+        call(*words, **named)
+    except (TimeoutError, queue.Empty, subprocess.TimeoutExpired):
+        pass
+
+child = subprocess.Popen([sys.executable, "-c", "import time; began = time.monotonic(); time.sleep(0.01); "
+    "print(time.monotonic() > began); input()"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+print(child.stdout.readline().decode(), end="", flush=True)
+for wait in (
+    lambda: time.sleep(1), lambda: asyncio.run(asyncio.sleep(1)), lambda: threading.Event().wait(1),
+    lambda: queue.Queue().get(timeout=1), lambda: child.wait(1),
+):
+    began, day = time.monotonic(), time.time()
+    kept(wait)
+    print(time.monotonic() - began, round(time.time() - day, 1), flush=True)
+child.communicate(b"\\n")
+"""
+
+
+def test_a_program_waits_by_the_clock_of_its_test(tmp_path: Path) -> None:
+    """Each wait of a second ends when the clock is moved by some, and no other time has passed for it."""
+    clock = Clock(tmp_path)
+    with clock.standing():
+        program = subprocess.Popen(
+            [sys.executable, "-c", WAITING], stdout=subprocess.PIPE, env={**os.environ, **clock.environment}
+        )
+        assert program.stdout is not None
+        assert program.stdout.readline() == b"True\n", "what it starts has the machine's clock"
+        for _kind in range(5):
+            while not select.select([program.stdout], [], [], 0.1)[0]:
+                clock.advance(5)
+            passed, days = map(float, program.stdout.readline().split())
+            assert passed >= 5 and passed % 5 == pytest.approx(0, abs=1e-6) and days == passed
+        assert program.wait(60) == 0

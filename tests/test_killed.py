@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,9 +20,9 @@ from django.db import connection
 from websockets.exceptions import ConnectionClosed
 
 from adapters.tests import layouts
+from tests.fixtures.clock import Clock
 from tests.fixtures.hub import FakeHub, Repo, fake_hub
-from tests.fixtures.machine import slowness
-from tests.fixtures.portal import Portal, free_port, make_old, running_portal, wait_for
+from tests.fixtures.portal import Portal, free_port, make_old, run_python, running_portal, wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.database]
 
@@ -31,6 +30,13 @@ HIDDEN, LAYERS, RANK = 1024, 4, 512  # the adapter has 140 MB
 FOLDERS = 1500
 READ = 600  # characters
 LOST_SECONDS = 1.0  # of text at most
+SAVED = """
+import sys, time, django
+django.setup()
+from chat.models import Message
+while len(Message.objects.values_list("content", flat=True).get(pk=sys.argv[1])) < int(sys.argv[2]):
+    time.sleep(0.02)
+"""
 
 
 @pytest.fixture(scope="module", name="mortal_hub")
@@ -39,8 +45,13 @@ def hub_of_mortals() -> Iterator[FakeHub]:
         yield hub
 
 
+@pytest.fixture(scope="module", name="clock")
+def clock_of_mortals(tmp_path_factory: pytest.TempPathFactory) -> Clock:
+    return Clock(tmp_path_factory.mktemp("clock"))
+
+
 @pytest.fixture(scope="module", name="mortal")
-def mortal_portal(tmp_path_factory: pytest.TempPathFactory, mortal_hub: FakeHub) -> Iterator[Portal]:
+def mortal_portal(tmp_path_factory: pytest.TempPathFactory, mortal_hub: FakeHub, clock: Clock) -> Iterator[Portal]:
     """One answer at a time for everybody; the engine is a fake that says a character every few milliseconds."""
     var_dir = tmp_path_factory.mktemp("killed") / "var"
     layouts.base_model(var_dir / "models" / layouts.BASE_NAME, HIDDEN, LAYERS)
@@ -50,7 +61,8 @@ def mortal_portal(tmp_path_factory: pytest.TempPathFactory, mortal_hub: FakeHub)
     make_old(var_dir / "adapters")
     fake = {"ENGINE_RUNNER": "inference.engine.fake:FakeRunner", "LORAPORTAL_FAKE_STEP": "0.004"}
     fake["CHECK_BASES"] = "false"  # the fake serves this base; the engine itself would not
-    with running_portal(var_dir, USER_CONCURRENT="1", TOKEN_CONCURRENT="1", **fake, **mortal_hub.environment) as portal:
+    more = {**fake, **mortal_hub.environment, **clock.environment}
+    with running_portal(var_dir, USER_CONCURRENT="1", TOKEN_CONCURRENT="1", **more) as portal:
         yield portal
 
 
@@ -147,21 +159,27 @@ def until(socket: Any, kind: str) -> dict[str, Any]:
     return dict(frame)
 
 
-@pytest.mark.alone
-def test_a_killed_answer_has_ended_and_keeps_what_was_read(mortal: Portal) -> None:
+def saved(portal: Portal, answer: int, characters: int) -> None:
+    """Wait until the database has that many of an answer."""
+    environment = {**portal.environment, "DJANGO_SETTINGS_MODULE": "loraportal.settings", "LORAPORTAL_TEST_CLOCK": ""}
+    run_python(environment, "-c", SAVED, str(answer), str(characters))
+
+
+def test_a_killed_answer_has_ended_and_keeps_what_was_read(mortal: Portal, clock: Clock) -> None:
+    """But for the last second of its text."""
     mortal.api("POST", "/api/lora/scan", {}, timeout=300)
     base = mortal.api("GET", "/api/lora/bases").json()["results"][0]["slug"]
     conversation = mortal.api("POST", "/api/chat/conversations", {}).json()["id"]
     ask = {"type": "ask", "conversation": conversation, "content": "go", "target": base, "params": {"max_tokens": 4000}}
-    seen: list[tuple[float, int]] = []
     text = ""
-    with connect(mortal) as socket:
+    with clock.standing(), connect(mortal) as socket:
         socket.send(json.dumps(ask))
         answer = until(socket, "started")["answer"]["id"]
         while len(text) < READ:
             text += until(socket, "text")["text"]
-            seen.append((time.monotonic(), len(text)))
-        killed = time.monotonic()
+        clock.advance(LOST_SECONDS)
+        saved(mortal, answer, len(text))
+        owed = len(text)
         process = kill(mortal)
         with contextlib.suppress(ConnectionClosed):
             while True:
@@ -169,9 +187,7 @@ def test_a_killed_answer_has_ended_and_keeps_what_was_read(mortal: Portal) -> No
     mortal.start()
     end = mortal.api("GET", f"/api/chat/conversations/{conversation}").json()["messages"][-1]
     assert (end["id"], end["state"], end["info"]["finish_reason"]) == (answer, "stopped", "interrupted")
-    last = killed - LOST_SECONDS * slowness()
-    owed = max((length for when, length in seen if when < last), default=0)
-    assert owed > 0 and len(end["content"]) >= owed
+    assert len(end["content"]) >= owed
     assert text.startswith(end["content"]) or end["content"].startswith(text)
     with connect(mortal) as socket:  # the only place that this account has is free
         socket.send(json.dumps({"type": "continue", "conversation": conversation, "message": answer}))

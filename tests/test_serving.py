@@ -13,6 +13,7 @@ import websockets.sync.client as ws
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Origin
 
+from tests.fixtures.clock import Clock
 from tests.fixtures.portal import PROJECT, Portal, free_port, running_portal, wait_for
 
 pytestmark = pytest.mark.slow
@@ -106,11 +107,13 @@ def test_two_portals_side_by_side(bare_portal: Portal, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_ends_in_order(tmp_path: Path, number: signal.Signals) -> None:
-    """An open websocket hears that the server goes away, and the process is gone in seconds."""
-    with running_portal(tmp_path / "var") as portal:
+    """An open websocket hears that the server goes away, and the process is gone: it waits for no time to pass."""
+    clock = Clock(tmp_path)
+    with running_portal(tmp_path / "var", **clock.environment) as portal:
         headers = {"Authorization": f"Bearer {portal.token('owner')}"}
         socket = ws.connect(f"{portal.ws_url}/ws/generate", additional_headers=headers)
-        assert portal.stop(number) == 0
+        with clock.standing():
+            assert portal.stop(number) == 0
         with pytest.raises(ConnectionClosed) as closed:
             socket.recv(10)
         assert closed.value.rcvd is not None and closed.value.rcvd.code == 1001

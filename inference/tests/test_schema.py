@@ -17,10 +17,9 @@ from django.test import Client
 from django.urls import get_resolver
 from drf_spectacular.generators import SchemaGenerator
 
-from tests.fixtures.machine import slowness
-
 from .test_server import Site
 
+HANGS = 1800  # seconds after which it will not end, on a machine that is busy
 CHECKS = (
     "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance,"
     "ignored_auth,unsupported_method"
@@ -97,7 +96,5 @@ def test_behaviour_agrees_with_the_description(site: Site, registry: SimpleNames
     command += ["--generation-unique-inputs"]  # a request that is equal in everything is asked once
     # It reads the whole environment several times with each request.
     environment = {name: os.environ[name] for name in ("HOME", "LANG", "PATH", "TMPDIR") if name in os.environ}
-    done = subprocess.run(
-        command, capture_output=True, text=True, timeout=540 * slowness(), cwd=tmp_path, env=environment
-    )
+    done = subprocess.run(command, capture_output=True, text=True, timeout=HANGS, cwd=tmp_path, env=environment)
     assert done.returncode == 0, done.stdout[-20_000:] + site.log.read_text()[-3000:]
