@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow, pytest.
 
 STREAMS = 200
 TOKENS = 40
-STEP = 0.2  # seconds of a step of the engine, which gives every stream a token
+STEP = 0.1  # seconds of a step of the engine, which gives every stream a token
 
 
 @pytest.fixture
