@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shutil
+import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,8 @@ import yaml
 from django.urls import resolve
 
 from tests.fixtures.isolation import skip_for
-from tests.fixtures.portal import PROJECT
+from tests.fixtures.people import PASSWORD
+from tests.fixtures.portal import PROJECT, free_port, running_portal, wait_for
 from tests.real_fleet.installing import ROUTER, VLLM
 from tests.test_readme import table
 
@@ -192,19 +195,78 @@ def test_the_proxy_passes_on_what_portals_need() -> None:
         assert line in text
 
 
-def test_nginx_takes_its_configuration(tmp_path: Path) -> None:
-    nginx, openssl = shutil.which("nginx", path="/usr/sbin:/usr/bin:/bin"), shutil.which("openssl")
-    if nginx is None or openssl is None:
+@pytest.fixture
+def nginx(tmp_path: Path) -> Callable[..., list[Any]]:
+    """`nginx(ports)`: a command that runs it with our configuration, in which the ports are others."""
+    program, openssl = shutil.which("nginx", path="/usr/sbin:/usr/bin:/bin"), shutil.which("openssl")
+    if program is None or openssl is None:
         skip_for("nginx")
     key, certificate = tmp_path / "tls.key", tmp_path / "tls.crt"
     words = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj /CN=portal -days 1".split()
     command = [openssl, *words, "-keyout", str(key), "-out", str(certificate)]
     subprocess.run(command, check=True, capture_output=True, timeout=30)
-    text = re.sub(r"portal-\d+:", "127.0.0.1:", proxy()).replace("/etc/nginx/tls", str(tmp_path))
-    file = tmp_path / "nginx.conf"
-    file.write_text(f"pid {tmp_path}/pid;\n{text}", encoding="utf-8")
-    said = subprocess.run([nginx, "-t", "-c", file], capture_output=True, text=True, timeout=30, check=False)
+
+    def command_of(ports: dict[str, int]) -> list[Any]:
+        text = re.sub(r"portal-\d+:", "127.0.0.1:", proxy()).replace("/etc/nginx/tls", str(tmp_path))
+        for of, port in ports.items():
+            text, count = re.subn(of, lambda found, port=port: found[0].replace(found[1], str(port)), text)  # type: ignore[misc]
+            assert count, of
+        file = tmp_path / "nginx.conf"
+        file.write_text(f"pid {tmp_path}/pid;\n{text}", encoding="utf-8")
+        return [program, "-c", file]
+
+    return command_of
+
+
+def test_nginx_takes_its_configuration(nginx: Callable[..., list[Any]]) -> None:
+    said = subprocess.run([*nginx({}), "-t"], capture_output=True, text=True, timeout=30, check=False)
     assert said.returncode == 0, said.stderr
+
+
+LOADED = """() => performance.getEntriesByType('resource').filter((file) => file.name.endsWith('.js'))
+  .map((file) => [new URL(file.name).pathname, file.nextHopProtocol])"""
+NAMED = """() => [...document.querySelectorAll('link[rel=modulepreload], script[type=module]')]
+  .map((element) => new URL(element.href || element.src).pathname)"""
+OPENED = """() => new Promise((tell) => {
+  const socket = new WebSocket(`wss://${location.host}/ws/chat`);
+  socket.onopen = () => tell('open');
+  socket.onclose = (event) => tell(event.code);
+})"""
+
+
+def test_pages_and_websockets_come_through_the_proxy(
+    nginx: Callable[..., list[Any]], new_page: Callable[..., Any], tmp_path: Path
+) -> None:
+    """Pages by HTTP/2, with every script named in the page itself; websockets beside it."""
+    plain, secure = free_port(), free_port()
+    address = f"https://localhost:{secure}"
+    about = {"HTTPS": "true", "ALLOWED_HOSTS": "localhost,127.0.0.1", "CSRF_TRUSTED_ORIGINS": address}
+    with running_portal(tmp_path / "var", **about) as portal:
+        ports = {r"listen (80);": plain, r"listen (443) ": secure, r"127\.0\.0\.1:(8000)": portal.port}
+        with subprocess.Popen([*nginx(ports), "-g", "daemon off;"], stdout=subprocess.DEVNULL) as proxied:
+            try:
+                page = new_page(base_url=address, ignore_https_errors=True)
+                wait_for(lambda: reachable(secure), what="nginx")
+                page.goto("/chat")
+                page.get_by_test_id("login-username").fill("owner")
+                page.get_by_test_id("login-password").fill(PASSWORD)
+                page.get_by_test_id("login-submit").click()
+                page.locator("html[data-ready=true]").wait_for()
+                assert page.url == f"{address}/chat"
+                loaded, named = page.evaluate(LOADED), page.evaluate(NAMED)
+                modules = [(path, how) for path, how in loaded if path.startswith("/static/")]
+                assert {how for _path, how in modules} == {"h2"}
+                assert len(modules) > 20 and {path for path, _how in modules} <= set(named)
+                assert page.evaluate(OPENED) == "open"
+            finally:
+                proxied.terminate()
+
+
+def reachable(port: int) -> bool:
+    with contextlib.suppress(OSError):
+        socket.create_connection(("127.0.0.1", port), 1).close()
+        return True
+    return False
 
 
 @pytest.mark.parametrize("page", ["README.md", "ray-serve.md"])

@@ -10,8 +10,11 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 
+from common.scripts import modules_of
+
 register = template.Library()
 
+SHELL = "js/app.js"  # the script that every page has
 SPRITE = "vendor/fontawesome/icons.svg"
 NAME_START, NAME_END = 8, 16  # characters: what is left of a cut name at least, and the end that always shows
 STATUS_LABELS = {"discovered": _("Discovered"), "active": _("Active"), "failed": _("Failed")}
@@ -32,6 +35,22 @@ def icon(name: str, extra: str = "") -> SafeString:
 @register.simple_tag
 def icon_sprite() -> str:
     return static(SPRITE)
+
+
+@register.simple_tag
+def page_script(name: str) -> SafeString:
+    """A page's script, and word of all that it imports: else a browser learns of each module from the one before, and
+    waits for the network each time."""
+    known = () if name == SHELL else (SHELL, *modules_of(SHELL))
+    return format_html(
+        '{}<script type="module" src="{}"></script>',
+        format_html_join(
+            "",
+            '<link rel="modulepreload" href="{}">',
+            ((static(module),) for module in modules_of(name) if module not in known),
+        ),
+        static(name),
+    )
 
 
 @register.simple_tag
