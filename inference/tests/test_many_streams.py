@@ -34,14 +34,16 @@ def site(tmp_path: Any, registry: SimpleNamespace, operator: User, token_for: Ca
         LORAPORTAL_FAKE_STEP=str(STEP),
         **limits,
     )
+    asked = site.call("POST", "/v1/completions", {"model": "pirate", "prompt": "go", "max_tokens": 1})
+    assert asked[0] == 200, "the engine starts while other tests still run"
     yield site
     site.process.kill()
     site.process.wait()
 
 
-async def stream(site: Site, model: str, tokens: int = TOKENS) -> str:
+async def stream(site: Site, model: str) -> str:
     """The text of one streamed answer, read from a raw socket."""
-    body = json.dumps({"model": model, "prompt": "go", "max_tokens": tokens, "stream": True}).encode()
+    body = json.dumps({"model": model, "prompt": "go", "max_tokens": TOKENS, "stream": True}).encode()
     reader, writer = await asyncio.open_connection("127.0.0.1", site.port)
     head = ["POST /v1/completions HTTP/1.1", "Host: 127.0.0.1", f"Content-Length: {len(body)}", "Connection: close"]
     head += [f"{name}: {value}" for name, value in site.headers.items()]
@@ -68,7 +70,6 @@ async def healthz(site: Site) -> float:
 
 async def test_many_streams(site: Site) -> None:
     models = ["pirate", "poet", "tiny"]
-    await stream(site, "pirate", tokens=1)  # the engine has started
     tasks = [asyncio.create_task(stream(site, models[number % 3])) for number in range(STREAMS)]
     await asyncio.to_thread(site.wait_until, lambda: site.running() == STREAMS)
     lags: list[float] = []
