@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import posixpath
 import re
 from pathlib import Path
@@ -10,10 +9,9 @@ from pathlib import Path
 from django.contrib.staticfiles import finders
 
 # Of the statements at the beginnings of lines; what a call imports later is fetched when it is wanted.
-IMPORTS = re.compile(r"""^(?:import|export)\b[^;'"]*["']([^"'\n]+)["']""", re.MULTILINE)
+IMPORTS = re.compile(r"""^(?:import|export)\b[^;'"(]*["']([^"'\n]+)["']""", re.MULTILINE)
 
 
-@functools.cache
 def modules_of(script: str) -> tuple[str, ...]:
     """The static files that this one imports, and those that they import, each once and without itself, in the order
     in which a browser would learn of them. What is not of this portal's static files is left out."""

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.fixtures.clock import Clock
 from tests.fixtures.damage import CONFIG, DAMAGES, WEIGHTS, flip, to_link
 from tests.fixtures.models import TinyAdapter, write_tiny_adapter
 from tests.fixtures.portal import Answer, Portal, make_old, running_portal, wait_for
@@ -81,8 +82,15 @@ def served(tmp_path_factory: pytest.TempPathFactory, tiny_base_model: Path) -> I
 
 
 @pytest.fixture(scope="module")
-def watched(tmp_path_factory: pytest.TempPathFactory, tiny_base_model: Path) -> Iterator[Served]:
-    yield from start(tmp_path_factory.mktemp("watched") / "var", tiny_base_model, STORE_CHECK_INTERVAL="1")
+def clock(tmp_path_factory: pytest.TempPathFactory) -> Clock:
+    """That of `watched`."""
+    return Clock(tmp_path_factory.mktemp("clock"))
+
+
+@pytest.fixture(scope="module")
+def watched(tmp_path_factory: pytest.TempPathFactory, tiny_base_model: Path, clock: Clock) -> Iterator[Served]:
+    var_dir = tmp_path_factory.mktemp("watched") / "var"
+    yield from start(var_dir, tiny_base_model, STORE_CHECK_INTERVAL="1", **clock.environment)
 
 
 @pytest.fixture
@@ -201,8 +209,10 @@ def test_a_look_finds_what_nobody_asks_for(watched: Served) -> None:
     assert watched.activate().status == 200 and whole(watched)
 
 
-def test_damage_done_while_the_portal_is_off_is_found_at_its_start(watched: Served) -> None:
-    watched.portal.stop()
+def test_damage_done_while_the_portal_is_off_is_found_at_its_start(watched: Served, clock: Clock) -> None:
+    assert watched.ask().status == 200 and watched.portal.worker_pid is not None
+    with clock.standing():  # with its engine it ends in order, and waits for no time to pass
+        assert watched.portal.stop() == 0
     shutil.rmtree(watched.copy)
     watched.portal.start()
     wait_for(lambda: whole(watched), 60, "the copy to be made again")

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 import shutil
-import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,7 +15,7 @@ from django.urls import resolve
 
 from tests.fixtures.isolation import skip_for
 from tests.fixtures.people import PASSWORD
-from tests.fixtures.portal import PROJECT, free_port, running_portal, wait_for
+from tests.fixtures.portal import PROJECT, free_port, running_portal
 from tests.real_fleet.installing import ROUTER, VLLM
 from tests.test_readme import table
 
@@ -197,7 +195,7 @@ def test_the_proxy_passes_on_what_portals_need() -> None:
 
 @pytest.fixture
 def nginx(tmp_path: Path) -> Callable[..., list[Any]]:
-    """`nginx(ports)`: a command that runs it with our configuration, in which the ports are others."""
+    """`nginx(changes)`: a command that runs it with our configuration, in which other words stand for some."""
     program, openssl = shutil.which("nginx", path="/usr/sbin:/usr/bin:/bin"), shutil.which("openssl")
     if program is None or openssl is None:
         skip_for("nginx")
@@ -206,11 +204,11 @@ def nginx(tmp_path: Path) -> Callable[..., list[Any]]:
     command = [openssl, *words, "-keyout", str(key), "-out", str(certificate)]
     subprocess.run(command, check=True, capture_output=True, timeout=30)
 
-    def command_of(ports: dict[str, int]) -> list[Any]:
-        text = re.sub(r"portal-\d+:", "127.0.0.1:", proxy()).replace("/etc/nginx/tls", str(tmp_path))
-        for of, port in ports.items():
-            text, count = re.subn(of, lambda found, port=port: found[0].replace(found[1], str(port)), text)  # type: ignore[misc]
-            assert count, of
+    def command_of(changes: dict[str, str]) -> list[Any]:
+        text = re.sub(r"portal-\d+:", "127.0.0.1:", proxy())
+        for old, new in {"/etc/nginx/tls": str(tmp_path), **changes}.items():
+            assert old in text
+            text = text.replace(old, new)
         file = tmp_path / "nginx.conf"
         file.write_text(f"pid {tmp_path}/pid;\n{text}", encoding="utf-8")
         return [program, "-c", file]
@@ -234,6 +232,9 @@ OPENED = """() => new Promise((tell) => {
 })"""
 
 
+@pytest.mark.slow
+@pytest.mark.browser
+@pytest.mark.xdist_group("portal")  # whose tests have a browser too
 def test_pages_and_websockets_come_through_the_proxy(
     nginx: Callable[..., list[Any]], new_page: Callable[..., Any], tmp_path: Path
 ) -> None:
@@ -242,31 +243,24 @@ def test_pages_and_websockets_come_through_the_proxy(
     address = f"https://localhost:{secure}"
     about = {"HTTPS": "true", "ALLOWED_HOSTS": "localhost,127.0.0.1", "CSRF_TRUSTED_ORIGINS": address}
     with running_portal(tmp_path / "var", **about) as portal:
-        ports = {r"listen (80);": plain, r"listen (443) ": secure, r"127\.0\.0\.1:(8000)": portal.port}
-        with subprocess.Popen([*nginx(ports), "-g", "daemon off;"], stdout=subprocess.DEVNULL) as proxied:
-            try:
-                page = new_page(base_url=address, ignore_https_errors=True)
-                wait_for(lambda: reachable(secure), what="nginx")
-                page.goto("/chat")
-                page.get_by_test_id("login-username").fill("owner")
-                page.get_by_test_id("login-password").fill(PASSWORD)
-                page.get_by_test_id("login-submit").click()
-                page.locator("html[data-ready=true]").wait_for()
-                assert page.url == f"{address}/chat"
-                loaded, named = page.evaluate(LOADED), page.evaluate(NAMED)
-                modules = [(path, how) for path, how in loaded if path.startswith("/static/")]
-                assert {how for _path, how in modules} == {"h2"}
-                assert len(modules) > 20 and {path for path, _how in modules} <= set(named)
-                assert page.evaluate(OPENED) == "open"
-            finally:
-                proxied.terminate()
-
-
-def reachable(port: int) -> bool:
-    with contextlib.suppress(OSError):
-        socket.create_connection(("127.0.0.1", port), 1).close()
-        return True
-    return False
+        ports = {"listen 80;": f"listen {plain};", "listen 443 ": f"listen {secure} ", ":8000": f":{portal.port}"}
+        command = nginx(ports)
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, timeout=30)  # it listens when this is over
+        try:
+            page = new_page(base_url=address, ignore_https_errors=True)
+            page.goto("/chat")
+            page.get_by_test_id("login-username").fill("owner")
+            page.get_by_test_id("login-password").fill(PASSWORD)
+            page.get_by_test_id("login-submit").click()
+            page.locator("html[data-ready=true]").wait_for()
+            assert page.url == f"{address}/chat"
+            loaded, named = page.evaluate(LOADED), page.evaluate(NAMED)
+            modules = [(path, how) for path, how in loaded if path.startswith("/static/")]
+            assert {how for _path, how in modules} == {"h2"}
+            assert len(modules) > 20 and {path for path, _how in modules} <= set(named)
+            assert page.evaluate(OPENED) == "open"
+        finally:
+            subprocess.run([*command, "-s", "stop"], check=True, timeout=30)
 
 
 @pytest.mark.parametrize("page", ["README.md", "ray-serve.md"])

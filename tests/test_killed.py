@@ -160,7 +160,7 @@ def until(socket: Any, kind: str) -> dict[str, Any]:
 
 
 def saved(portal: Portal, answer: int, characters: int) -> None:
-    """Wait until the database has that many of an answer."""
+    """Wait, by the machine's clock, until the database has that many of an answer."""
     environment = {**portal.environment, "DJANGO_SETTINGS_MODULE": "loraportal.settings", "LORAPORTAL_TEST_CLOCK": ""}
     run_python(environment, "-c", SAVED, str(answer), str(characters))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 from django import template
@@ -38,9 +39,10 @@ def icon_sprite() -> str:
 
 
 @register.simple_tag
+@functools.cache
 def page_script(name: str) -> SafeString:
-    """A page's script, and word of all that it imports: else a browser learns of each module from the one before, and
-    waits for the network each time."""
+    """A page's script, with links to all modules that it imports: else a browser learns of each of them from the one
+    before, and waits for the network each time. Made once in a process: scripts do not change under a portal."""
     known = () if name == SHELL else (SHELL, *modules_of(SHELL))
     return format_html(
         '{}<script type="module" src="{}"></script>',

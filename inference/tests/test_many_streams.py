@@ -34,11 +34,12 @@ def site(tmp_path: Any, registry: SimpleNamespace, operator: User, token_for: Ca
         LORAPORTAL_FAKE_STEP=str(STEP),
         **limits,
     )
-    asked = site.call("POST", "/v1/completions", {"model": "pirate", "prompt": "go", "max_tokens": 1})
-    assert asked[0] == 200, "the engine starts while other tests still run"
-    yield site
-    site.process.kill()
-    site.process.wait()
+    try:  # the engine starts while other tests still run
+        assert site.call("POST", "/v1/completions", {"model": "pirate", "prompt": "go", "max_tokens": 1})[0] == 200
+        yield site
+    finally:
+        site.process.kill()
+        site.process.wait()
 
 
 async def stream(site: Site, model: str) -> str:
